@@ -1,0 +1,146 @@
+package pipedream
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"strings"
+	"time"
+)
+
+// minServable is the least life a credential must have left to be handed
+// out: Vault's leases count whole seconds, and a TTL of 0 means 768 hours.
+const minServable = time.Second
+
+// overdueLease is how long a credential that never expires is leased where
+// it could not be confirmed with Pipedream in time.
+const overdueLease = time.Minute
+
+// credential is what Pipedream handed out for one account. It is never
+// changed once made. Its JSON form is what Vault's storage keeps.
+type credential struct {
+	opaque
+
+	AccountID   string `json:"account_id"`
+	AccountName string `json:"account_name,omitempty"`
+	App         string `json:"app,omitempty"`
+	// Fields are the credential fields under the names that a read returns.
+	Fields map[string]string `json:"fields"`
+	// RefreshTokenOmitted is set where a refresh token was left out of Fields.
+	RefreshTokenOmitted bool `json:"refresh_token_omitted,omitempty"`
+	// ExpiresAt is zero where the credential never expires.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// NextRefreshAt is when Pipedream itself refreshes the token; zero if unknown.
+	NextRefreshAt time.Time `json:"next_refresh_at,omitzero"`
+	// FetchedAt is when this token was first seen.
+	FetchedAt time.Time `json:"fetched_at"`
+}
+
+// newCredential makes a credential of what Pipedream answered for account id
+// at now. Its errors are those of the account: dead, without credentials, or
+// another one.
+func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) (*credential, error) {
+	switch {
+	case a.ID != id:
+		return nil, &apiError{kind: failWrongAccount, account: id}
+	case a.Dead:
+		return nil, &apiError{kind: failDead, account: id}
+	}
+	fields := flatten(a.Credentials)
+	omitted := false
+	if !keepRefreshToken {
+		before := len(fields)
+		maps.DeleteFunc(fields, func(name, _ string) bool { return isRefreshToken(name) })
+		omitted = len(fields) < before
+	}
+	if len(fields) == 0 {
+		return nil, &apiError{kind: failNoCredentials, account: id}
+	}
+	return &credential{
+		AccountID:           id,
+		AccountName:         a.Name,
+		App:                 a.App.slug(),
+		Fields:              renameReserved(fields),
+		RefreshTokenOmitted: omitted,
+		ExpiresAt:           a.ExpiresAt,
+		NextRefreshAt:       a.NextRefreshAt,
+		FetchedAt:           now,
+	}, nil
+}
+
+// flatten turns every value into a string: a string into itself, anything
+// else into its JSON text, so that a number keeps all its digits. Null is
+// left out.
+func flatten(raw map[string]json.RawMessage) map[string]string {
+	fields := make(map[string]string, len(raw))
+	for name, value := range raw {
+		value = bytes.TrimSpace(value)
+		if len(value) == 0 || bytes.Equal(value, []byte("null")) {
+			continue
+		}
+		var text string
+		if json.Unmarshal(value, &text) == nil {
+			fields[name] = text
+			continue
+		}
+		var compact bytes.Buffer // so that Pipedream's white space cannot change the bytes of a read
+		if json.Compact(&compact, value) == nil {
+			fields[name] = compact.String()
+		}
+	}
+	return fields
+}
+
+func isRefreshToken(name string) bool {
+	return strings.HasSuffix(strings.ToLower(name), "refresh_token")
+}
+
+// expires tells whether the credential ends at all.
+func (c *credential) expires() bool { return !c.ExpiresAt.IsZero() }
+
+// announcesRefresh tells whether Pipedream said when it refreshes the
+// credential, and that before its end.
+func (c *credential) announcesRefresh() bool {
+	return !c.NextRefreshAt.IsZero() && c.NextRefreshAt.Before(c.ExpiresAt)
+}
+
+// servable tells whether the credential may be handed out at now.
+func (c *credential) servable(now time.Time) bool {
+	return !c.expires() || c.ExpiresAt.Sub(now) >= minServable
+}
+
+// sameToken tells whether c and other carry the same secret until the same time.
+func (c *credential) sameToken(other *credential) bool {
+	return other != nil && c.ExpiresAt.Equal(other.ExpiresAt) && maps.Equal(c.Fields, other.Fields)
+}
+
+// life is how long the credential lives from when it was first seen;
+// staticTTL where it never expires.
+func (c *credential) life(staticTTL time.Duration) time.Duration {
+	if !c.expires() {
+		return staticTTL
+	}
+	return max(minServable, c.ExpiresAt.Sub(c.FetchedAt))
+}
+
+// data is the flat map that a read returns: strings only, and the same bytes
+// on every read of the same token.
+func (c *credential) data(exposeRefreshToken bool) map[string]any {
+	data := make(map[string]any, len(c.Fields)+4)
+	for name, value := range c.Fields {
+		if exposeRefreshToken || !isRefreshToken(name) {
+			data[name] = value
+		}
+	}
+	data["pipedream_account_id"] = c.AccountID
+	if c.App != "" {
+		data["pipedream_app"] = c.App
+	}
+	if c.AccountName != "" {
+		data["pipedream_account_name"] = c.AccountName
+	}
+	if c.expires() {
+		data["expires_at"] = c.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	return data
+}
