@@ -1,0 +1,331 @@
+package pipedream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+)
+
+const (
+	// pageLimit is the most accounts that Pipedream lists in one answer.
+	pageLimit = 100
+	// maxPages ends a listing whose cursors never do.
+	maxPages = 10_000
+	// maxAnswer bounds an answer's size in bytes: 100 accounts of 40 kB each.
+	maxAnswer = 4 << 20
+	// maxRetryAfter bounds what Retry-After may ask for, so that a slip of
+	// Pipedream's cannot put a mount out of service for a day.
+	maxRetryAfter = 10 * time.Minute
+
+	retryWaitMin = 500 * time.Millisecond
+	retryWaitMax = 5 * time.Second
+)
+
+// client speaks Pipedream's API with one configuration. It knows nothing of
+// Vault. All its errors are of type *apiError, or the context's own.
+type client struct {
+	opaque
+
+	base *url.URL
+	key  secret
+	http *retryablehttp.Client
+
+	budget   *budget
+	holdoffs *holdoffs
+	stats    *stats
+}
+
+// newTransport returns the HTTP transport for a configuration; caCert is PEM
+// and empty for the system's roots.
+func newTransport(caCert string) (*http.Transport, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
+	transport.MaxIdleConnsPerHost = 16
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	// A connection that died silently is noticed by a ping, not by a reader's timeout.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
+	if caCert != "" {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(caCert)) {
+			return nil, errors.New("no certificate in it")
+		}
+		transport.TLSClientConfig.RootCAs = roots
+	}
+	return transport, nil
+}
+
+// newClient returns a client that sends over transport with key. Every mount
+// has one budget, one set of hold-offs and one of counters, which outlive the
+// client: a new configuration does not refill the budget.
+func newClient(base *url.URL, key secret, maxRetries int, transport http.RoundTripper, b *budget, h *holdoffs, s *stats) *client {
+	c := &client{base: base, key: key, budget: b, holdoffs: h, stats: s}
+	c.http = &retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Transport: &meter{next: transport, client: c},
+			// Redirects are never followed: the API has none, and the key must
+			// not go where one points.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		RetryMax:     maxRetries,
+		RetryWaitMin: retryWaitMin,
+		RetryWaitMax: retryWaitMax,
+		CheckRetry:   c.checkRetry,
+		Backoff:      c.backoff,
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+	}
+	return c
+}
+
+// close ends the connections that are idle; those in use end with their request.
+func (c *client) close() { c.http.HTTPClient.CloseIdleConnections() }
+
+// checkRetry retries network errors, 429 and 5xx, unless the wait before it
+// would outlast the caller's deadline.
+func (c *client) checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	var own *apiError
+	if errors.As(err, &own) {
+		return false, err
+	}
+	retry, err := retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+	if deadline, ok := ctx.Deadline(); ok && retry {
+		retry = time.Until(deadline) > c.backoff(retryWaitMin, retryWaitMax, 0, resp)
+	}
+	return retry, err
+}
+
+// backoff waits for as long as the answer asks, and for the mount's hold-off
+// to end: a retry is a request like any other.
+func (c *client) backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
+	wait := min(most, least<<min(attempt, 10))
+	if resp != nil {
+		wait = max(wait, retryAfter(resp.Header))
+	}
+	return max(wait, time.Until(c.holdoffs.mountUntil()))
+}
+
+// retryAfter reads the header of that name: seconds or a date, 0 where there is none.
+func retryAfter(header http.Header) time.Duration {
+	value := header.Get("Retry-After")
+	wait := time.Duration(0)
+	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		wait = time.Until(at)
+	}
+	return min(max(0, wait), maxRetryAfter)
+}
+
+// getAccount fetches one account.
+func (c *client) getAccount(ctx context.Context, id string, withCredentials bool) (*account, error) {
+	query := url.Values{}
+	if withCredentials {
+		query.Set("include_credentials", "1")
+	}
+	body, err := c.get(ctx, id, query, "accounts", url.PathEscape(id))
+	if err != nil {
+		return nil, err
+	}
+	a, err := decodeAccount(body)
+	if errors.Is(err, errRecordNotFound) {
+		return nil, &apiError{kind: failUnknownAccount, account: id}
+	}
+	if err != nil {
+		return nil, &apiError{kind: failUnavailable, account: id, detail: err.Error()}
+	}
+	return a, nil
+}
+
+// listAccounts fetches every page of the accounts that the key sees, of one
+// app where that is not empty, and hands them to each page by page.
+func (c *client) listAccounts(ctx context.Context, app string, each func([]*account)) error {
+	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
+	if app != "" {
+		query.Set("app", app)
+	}
+	for range maxPages {
+		body, err := c.get(ctx, "", query, "accounts")
+		if err != nil {
+			return err
+		}
+		accounts, next, err := decodePage(body)
+		if err != nil {
+			return &apiError{kind: failUnavailable, detail: err.Error()}
+		}
+		each(accounts)
+		if next == "" {
+			return nil
+		}
+		if next == query.Get("after") {
+			break
+		}
+		query.Set("after", next)
+	}
+	return &apiError{kind: failUnavailable, detail: "the pages of its account list never end"}
+}
+
+// verifyKey checks that Pipedream accepts the key.
+func (c *client) verifyKey(ctx context.Context) error {
+	_, err := c.get(ctx, "", nil, "users", "me")
+	return err
+}
+
+// get sends a request, with retries, and returns the body of a 2xx answer.
+func (c *client) get(ctx context.Context, id string, query url.Values, path ...string) ([]byte, error) {
+	target := c.base.JoinPath(path...)
+	target.RawQuery = query.Encode()
+	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, &apiError{kind: failUnavailable, account: id, detail: "no request can be made for base_url"}
+	}
+	req.Header.Set("Authorization", "Bearer "+string(c.key))
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "vault-plugin-secrets-pipedream/"+version)
+
+	var body []byte
+	req.SetResponseHandler(func(resp *http.Response) error {
+		body, err = readBody(resp)
+		return err
+	})
+	resp, err := c.http.Do(req)
+	if resp != nil {
+		defer func() { _ = resp.Body.Close() }()
+	}
+	if err == nil {
+		err = statusError(resp, id)
+	} else {
+		err = c.connectionError(ctx, id, err)
+	}
+	c.settle(err)
+	if err != nil {
+		return nil, err
+	}
+	return body, nil
+}
+
+func readBody(resp *http.Response) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxAnswer {
+		return nil, &apiError{kind: failUnavailable, detail: fmt.Sprintf("its answer is larger than %d MiB", maxAnswer>>20)}
+	}
+	return body, nil
+}
+
+// statusError is the error that an answer's status means; nil for a 2xx.
+func statusError(resp *http.Response, id string) error {
+	switch status := resp.StatusCode; {
+	case status >= 200 && status < 300:
+		return nil
+	case status == http.StatusUnauthorized:
+		return &apiError{kind: failKeyRefused, account: id}
+	case status == http.StatusForbidden:
+		return &apiError{kind: failForbidden, account: id}
+	case status == http.StatusNotFound && id != "":
+		return &apiError{kind: failUnknownAccount, account: id}
+	case status == http.StatusTooManyRequests:
+		return &apiError{kind: failThrottled, account: id, retryAfter: retryAfter(resp.Header)}
+	case status >= 300 && status < 400:
+		return &apiError{kind: failUnavailable, account: id, detail: "it answered with a redirect, which is never followed; check base_url"}
+	default:
+		return &apiError{kind: failUnavailable, account: id, detail: fmt.Sprintf("it answered with status %d", status)}
+	}
+}
+
+// connectionError says in our own words why there is no answer: the texts of
+// net/http can hold pieces of what the other side sent.
+func (c *client) connectionError(ctx context.Context, id string, err error) error {
+	var (
+		own     *apiError
+		dns     *net.DNSError
+		tlsAny  *tls.CertificateVerificationError
+		tlsHead tls.RecordHeaderError
+		timeout net.Error
+		detail  string
+	)
+	switch {
+	case errors.As(err, &own):
+		return &apiError{kind: own.kind, account: id, detail: own.detail, retryAfter: own.retryAfter}
+	case context.Cause(ctx) == context.Canceled:
+		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		detail = "no answer within request_timeout"
+	case errors.As(err, &dns):
+		detail = "its host name cannot be resolved"
+	case errors.As(err, &tlsAny):
+		detail = "its TLS certificate is not trusted; check base_url and ca_cert"
+	case errors.As(err, &tlsHead):
+		detail = "it does not speak TLS; check base_url"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		detail = "the connection was refused"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		detail = "the connection timed out"
+	default:
+		detail = "the connection failed"
+	}
+	return &apiError{kind: failUnavailable, account: id, detail: detail + " (" + c.base.Host + ")"}
+}
+
+// settle writes the outcome of a request to the mount's hold-off and counters.
+func (c *client) settle(err error) {
+	c.stats.outcome(err)
+	var api *apiError
+	switch {
+	case err == nil:
+		c.holdoffs.succeededMount()
+	case errors.As(err, &api) && api.kind == failKeyRefused:
+		c.holdoffs.failedMount(err, 0)
+	}
+}
+
+// meter is the innermost round tripper: every attempt, retries included,
+// takes a slot of the budget, and every 429 holds the mount off at once.
+type meter struct {
+	next   http.RoundTripper
+	client *client
+}
+
+// CloseIdleConnections lets http.Client reach the transport's method.
+func (m *meter) CloseIdleConnections() {
+	if closer, ok := m.next.(interface{ CloseIdleConnections() }); ok {
+		closer.CloseIdleConnections()
+	}
+}
+
+func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
+	release, err := m.client.budget.acquire(req.Context(), reserveOf(req.Context()))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	m.client.stats.requests.Add(1)
+	resp, err := m.next.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
+		wait := retryAfter(resp.Header)
+		m.client.holdoffs.failedMount(&apiError{kind: failThrottled, retryAfter: wait}, wait)
+	}
+	return resp, err
+}
+
+type reserveKey struct{}
+
+// withReserve marks requests that must leave n slots of the budget alone.
+func withReserve(ctx context.Context, n int) context.Context {
+	return context.WithValue(ctx, reserveKey{}, n)
+}
+
+func reserveOf(ctx context.Context) int {
+	n, _ := ctx.Value(reserveKey{}).(int)
+	return n
+}
