@@ -1,0 +1,235 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const operationPrefix = "pipedream"
+
+const backendHelp = `
+The Pipedream secrets engine hands out the credentials of accounts that are
+connected in Pipedream, as leases that end when the credential does.
+
+Configure it once with an API key, then read the credentials of an account:
+
+    $ vault write pipedream/config api_key=-
+    $ vault read pipedream/creds/apn_XehyZPr
+
+Credentials are cached, encrypted, until they are due, so that any number of
+readers fit in Pipedream's limit of 100 requests a minute.
+`
+
+// backend is one mount of the engine.
+type backend struct {
+	*framework.Backend
+
+	// storage outlives requests; fetches that no reader waits for need it.
+	storage logical.Storage
+	// transport replaces the configured one in tests.
+	transport http.RoundTripper
+
+	// configWrites makes writers of config wait for each other. No reader ever
+	// takes it, so it may be held while a key is checked with Pipedream.
+	configWrites sync.Mutex
+
+	settings *settingsHolder
+	budget   *budget
+	holdoffs *holdoffs
+	stats    *stats
+	cache    *cache
+	maxTTL   *maxLeaseTTL
+
+	stop context.CancelFunc
+}
+
+// Factory returns a new backend for a mount. Vault calls it at registration
+// too, with an empty configuration, so it does no I/O and starts nothing.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	if conf == nil {
+		return nil, errors.New("no configuration was passed to the backend")
+	}
+	b := newBackend(conf.StorageView, nil)
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, fmt.Errorf("the backend could not be set up: %w", err)
+	}
+	return b, nil
+}
+
+func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
+	ctx, stop := context.WithCancel(context.Background())
+	b := &backend{
+		storage:   storage,
+		transport: transport,
+		budget:    &budget{limit: defaultRateLimit},
+		holdoffs:  newHoldoffs(),
+		stats:     &stats{},
+		stop:      stop,
+	}
+	b.settings = newSettingsHolder(b.newSettings)
+	b.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(backendHelp),
+		BackendType:    logical.TypeLogical,
+		RunningVersion: version,
+		Paths: framework.PathAppend(
+			[]*framework.Path{
+				b.pathConfig(),
+				b.pathCreds(),
+				b.pathStaticCreds(),
+				b.pathRefresh(),
+				b.pathStatus(),
+			},
+			b.pathAccounts(),
+		),
+		PathsSpecial: &logical.Paths{
+			// Credentials are fetched anew in every cluster, not replicated to it.
+			LocalStorage: []string{cachePrefix, framework.WALPrefix},
+			// Without a final slash an entry matches one key alone.
+			SealWrapStorage: []string{configPath, cachePrefix},
+		},
+		Secrets:      []*framework.Secret{b.credentialSecret()},
+		Invalidate:   b.invalidate,
+		PeriodicFunc: b.periodic,
+		Clean:        b.clean,
+	}
+	b.cache = newCache(ctx, storage, b.holdoffs, b.stats, b.Logger)
+	b.maxTTL = &maxLeaseTTL{system: b.System}
+	return b
+}
+
+// HandleRequest guards what the SDK's framework does with a request: it would
+// show the value of a secret field of the wrong type in its error, has no text
+// for a path that is no account's id, and lets a panic end the process for
+// every mount that shares it.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			// Not the value: it may hold what the code was working on.
+			b.Logger().Error("recovered from a panic", "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+			resp, err = nil, logical.CodedError(http.StatusInternalServerError, "internal error; the plugin's log has more")
+		}
+	}()
+	if err := b.checkSensitive(req); err != nil {
+		return nil, err
+	}
+	resp, err = b.Backend.HandleRequest(ctx, req)
+	if errors.Is(err, logical.ErrUnsupportedPath) && b.takesAccount(req.Path) {
+		return nil, errBadAccountID
+	}
+	return resp, err
+}
+
+// checkSensitive refuses a secret of the wrong type without showing it.
+func (b *backend) checkSensitive(req *logical.Request) error {
+	if req.Operation != logical.CreateOperation && req.Operation != logical.UpdateOperation {
+		return nil
+	}
+	path := b.Route(req.Path)
+	if path == nil {
+		return nil
+	}
+	for name, field := range path.Fields {
+		if field.DisplayAttrs == nil || !field.DisplayAttrs.Sensitive {
+			continue
+		}
+		if value, ok := req.Data[name]; ok {
+			if _, isString := value.(string); !isString {
+				return badRequest("%s must be a string", name)
+			}
+		}
+	}
+	return nil
+}
+
+// takesAccount tells whether path would be one of the engine's with a valid
+// account id after its first part.
+func (b *backend) takesAccount(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return b.Route(first+"/"+exampleAccountID) != nil
+}
+
+// invalidate drops what is held in memory of a key that another node changed.
+func (b *backend) invalidate(_ context.Context, key string) {
+	switch {
+	case key == configPath:
+		b.settings.reset()
+		b.holdoffs.clear()
+	case strings.HasPrefix(key, cachePrefix):
+		b.cache.forget(strings.TrimPrefix(key, cachePrefix))
+	}
+}
+
+// configChanged makes a stored change of config take effect here. Where the
+// connection changed, nothing that was fetched over the old one is kept.
+func (b *backend) configChanged(ctx context.Context, storage logical.Storage, connection bool) {
+	b.settings.reset()
+	b.holdoffs.clear()
+	if connection {
+		b.cache.empty(ctx, storage)
+	}
+}
+
+// periodic is called about once a minute on the active node.
+func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+	s, err := b.settings.get(ctx, req.Storage)
+	if errors.Is(err, errNotConfigured) {
+		s = nil
+	} else if err != nil {
+		return err
+	}
+	b.cache.sweep(ctx, s)
+	if s != nil {
+		b.cache.refreshAhead(ctx, s)
+	}
+	return nil
+}
+
+func (b *backend) clean(context.Context) {
+	b.stop()
+	b.settings.reset()
+}
+
+func noContent() map[int][]framework.Response {
+	return map[int][]framework.Response{
+		http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}},
+	}
+}
+
+// maxLeaseTTL remembers the mount's max lease TTL for a while: asking Vault is
+// a round trip between two processes, on every read.
+type maxLeaseTTL struct {
+	system func() logical.SystemView
+
+	mu    sync.Mutex // guards the fields below; not held while Vault is asked
+	value time.Duration
+	until time.Time
+}
+
+// maxLeaseTTLAge bounds how long a mount's new max-lease-ttl may go unnoticed.
+// Until then Vault itself caps the lease, with a warning.
+const maxLeaseTTLAge = 10 * time.Second
+
+// get returns the mount's max lease TTL, 0 if it is not known.
+func (m *maxLeaseTTL) get() time.Duration {
+	now := time.Now()
+	m.mu.Lock()
+	value, fresh := m.value, now.Before(m.until)
+	m.mu.Unlock()
+	if fresh {
+		return value
+	}
+	value = m.system().MaxLeaseTTL()
+	m.mu.Lock()
+	m.value, m.until = value, now.Add(maxLeaseTTLAge)
+	m.mu.Unlock()
+	return value
+}

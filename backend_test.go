@@ -1,0 +1,120 @@
+package pipedream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// Vault calls the factory at registration too, with nothing to work with.
+func TestFactory(t *testing.T) {
+	b, err := Factory(t.Context(), &logical.BackendConfig{})
+	require.NoError(t, err)
+	require.Equal(t, logical.TypeLogical, b.Type())
+	require.True(t, strings.HasPrefix(b.(*backend).PluginVersion().Version, "v"))
+	b.Cleanup(t.Context())
+
+	_, err = Factory(t.Context(), nil)
+	require.Error(t, err)
+}
+
+// An entry of SealWrapStorage or LocalStorage without a final slash matches
+// that key alone.
+func TestSpecialPathsMatchWhatIsStored(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		special := m.b.SpecialPaths()
+		matches := func(entries []string, key string) bool {
+			for _, entry := range entries {
+				if entry == key || strings.HasSuffix(entry, "/") && strings.HasPrefix(key, entry) {
+					return true
+				}
+			}
+			return false
+		}
+		keys, err := logical.CollectKeys(t.Context(), logical.NewStorageView(m.storage, ""))
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{"config", "cache/" + github}, keys)
+		for _, key := range keys {
+			require.True(t, matches(special.SealWrapStorage, key), key)
+		}
+		require.True(t, matches(special.LocalStorage, "cache/"+github))
+		require.False(t, matches(special.LocalStorage, "config"))
+	})
+}
+
+func TestEveryPathExplainsItself(t *testing.T) {
+	b := newBackend(&logical.InmemStorage{}, nil)
+	defer b.Cleanup(t.Context())
+	require.NotEmpty(t, b.Help)
+	for _, path := range b.Paths {
+		require.NotEmpty(t, path.HelpSynopsis, path.Pattern)
+		require.NotEmpty(t, path.HelpDescription, path.Pattern)
+		require.NotNil(t, path.DisplayAttrs, path.Pattern)
+		for _, name := range fieldsOf(path) {
+			field := path.Fields[name]
+			require.NotEmpty(t, field.Description, "%s %s", path.Pattern, name)
+			require.NotNil(t, field.DisplayAttrs, "%s %s", path.Pattern, name)
+		}
+		for op, handler := range path.Operations {
+			properties := handler.Properties()
+			require.NotEmpty(t, properties.Summary, "%s %s", op, path.Pattern)
+			require.NotEmpty(t, properties.Responses, "%s %s", op, path.Pattern)
+		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for _, path := range []string{"", "config", "creds/" + github, "static-creds/" + github, "accounts", "accounts/" + github, "refresh/" + github, "status"} {
+			resp, err := m.b.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path, Storage: m.storage})
+			require.NoError(t, err, path)
+			require.NotContains(t, resp.Data["help"], "<no ", path)
+		}
+	})
+}
+
+// A panic would end the process for every mount that shares it.
+func TestAPanicIsAnError(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.b.Paths[0].Operations[logical.ReadOperation] = &framework.PathOperation{
+			Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+				panic("holding " + testKey)
+			},
+		}
+		_, err := m.b.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "config", Storage: m.storage})
+		m.refused(err, 500)
+		require.Contains(t, m.logs.String(), "recovered from a panic")
+		m.noSecretIn(m.logs.String())
+	})
+}
+
+func TestSecretsAreRedacted(t *testing.T) {
+	const hidden = "pd_hidden"
+	values := []any{
+		secret(hidden),
+		&config{APIKey: hidden},
+		&client{base: mustURL(t, testBaseURL), key: hidden},
+		&credential{Fields: map[string]string{"token": hidden}},
+		&account{Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + hidden + `"`)}},
+		&entry{credential: &credential{Fields: map[string]string{"token": hidden}}},
+		&storedEntry{Credential: &credential{Fields: map[string]string{"token": hidden}}},
+		demand{settings: &settings{config: &config{APIKey: hidden}}},
+		&settings{config: &config{APIKey: hidden}, client: &client{base: mustURL(t, testBaseURL), key: hidden}},
+	}
+	for _, value := range values {
+		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			require.NotContains(t, fmt.Sprintf(format, value), hidden, "%T %s", value, format)
+		}
+		var log strings.Builder
+		slog.New(slog.NewTextHandler(&log, nil)).Info("a line", "value", value)
+		require.NotContains(t, log.String(), hidden, "%T", value)
+	}
+}

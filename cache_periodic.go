@@ -1,0 +1,140 @@
+package pipedream
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// refreshLookahead is how far ahead of its time a credential is fetched:
+	// the minute until the next pass, and some.
+	refreshLookahead = 75 * time.Second
+	refreshTimeout   = 50 * time.Second
+	refreshWorkers   = 8
+	// refreshReserve is the part of the budget, as a divisor, that background
+	// work leaves to readers.
+	refreshReserve = 5
+
+	// sweepEvery is how often the keys in storage are listed, and sweepBatch
+	// how many of them a pass looks into, so that no pass reads them all.
+	sweepEvery = time.Hour
+	sweepBatch = 500
+)
+
+// refreshAhead fetches the credentials that somebody read since their last
+// fetch and that are about to be due, so that their readers need not wait.
+func (c *cache) refreshAhead(ctx context.Context, s *settings) {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	d := newDemand(s, 0)
+	background := withReserve(c.ctx, s.config.RateLimit/refreshReserve)
+
+	var group errgroup.Group
+	group.SetLimit(refreshWorkers)
+	for _, e := range c.aboutToBeDue(d, time.Now()) {
+		id := e.credential.AccountID
+		group.Go(func() error {
+			if ctx.Err() == nil && c.holdoffs.check(id) == nil {
+				select {
+				case <-c.start(background, d, id, e):
+				case <-ctx.Done():
+				}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // no worker fails: what could not be fetched is logged, and fetched for its reader
+}
+
+// aboutToBeDue are the entries to fetch ahead at now, the most urgent first.
+func (c *cache) aboutToBeDue(d demand, now time.Time) []*entry {
+	due := slices.DeleteFunc(c.memory.Values(), func(e *entry) bool {
+		if !e.read.Load() || e.cacheID != d.config.CacheID || !e.credential.servable(now) {
+			return true
+		}
+		at := e.dueAt(d)
+		if e.credential.announcesRefresh() {
+			return at.After(now)
+		}
+		return at.After(now.Add(refreshLookahead))
+	})
+	slices.SortFunc(due, func(a, b *entry) int { return a.dueAt(d).Compare(b.dueAt(d)) })
+	return due
+}
+
+// sweep drops what can never be served again: from memory at once, from
+// storage little by little. s is nil where the engine is not configured.
+func (c *cache) sweep(ctx context.Context, s *settings) {
+	now := time.Now()
+	for _, e := range c.memory.Values() {
+		id := e.credential.AccountID
+		switch {
+		case s == nil || e.cacheID != s.config.CacheID:
+			c.forget(id)
+		case e.credential.expires() && !now.Before(e.credential.ExpiresAt):
+			c.evict(ctx, id)
+		}
+	}
+	for _, id := range c.sweeper.batch(ctx, c, now) {
+		if ctx.Err() != nil {
+			return
+		}
+		c.sweepStored(ctx, s, id, now)
+	}
+}
+
+// sweepStored deletes an account's entry in storage if it is of no more use.
+func (c *cache) sweepStored(ctx context.Context, s *settings, id string, now time.Time) {
+	if c.memory.Contains(id) {
+		return
+	}
+	stored, err := c.readStored(ctx, id)
+	if err == nil && (stored == nil || s != nil && stored.CacheID == s.config.CacheID &&
+		(!stored.Credential.expires() || now.Before(stored.Credential.ExpiresAt))) {
+		return
+	}
+	if ctx.Err() == nil {
+		c.evict(ctx, id)
+	}
+}
+
+// sweeper walks through the keys in storage, a batch a pass.
+type sweeper struct {
+	mu       sync.Mutex // guards the fields below; not held while storage is listed
+	pending  []string
+	listedAt time.Time
+}
+
+// batch returns the accounts whose stored entries are to be looked at now.
+func (w *sweeper) batch(ctx context.Context, c *cache, now time.Time) []string {
+	w.mu.Lock()
+	list := len(w.pending) == 0 && now.Sub(w.listedAt) >= sweepEvery
+	w.mu.Unlock()
+	if list {
+		ids, err := c.storage.List(ctx, cachePrefix)
+		if err != nil {
+			c.logger().Warn("the stored cache could not be listed for its sweep", "error", err)
+			return nil
+		}
+		w.mu.Lock()
+		w.pending, w.listedAt = ids, now
+		w.mu.Unlock()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := min(sweepBatch, len(w.pending))
+	batch := w.pending[:n]
+	w.pending = w.pending[n:]
+	return batch
+}
+
+// restart has the next pass list the keys anew.
+func (w *sweeper) restart() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pending, w.listedAt = nil, time.Time{}
+}

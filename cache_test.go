@@ -1,0 +1,428 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+func TestReadersOfAColdAccountShareOneRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 2 * time.Second})
+		var readers sync.WaitGroup
+		for range 500 {
+			readers.Go(func() {
+				if resp, err := m.read("creds/" + github); err != nil || resp.Data["oauth_access_token"] == "" {
+					t.Errorf("a reader got nothing: %v", err)
+				}
+			})
+		}
+		readers.Wait()
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}
+
+func TestAReaderThatGivesUpDoesNotCancelTheFetch(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 3 * time.Second})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var patient sync.WaitGroup
+		patient.Go(func() {
+			if _, err := m.read("creds/" + github); err != nil {
+				t.Errorf("the patient reader got nothing: %v", err)
+			}
+		})
+		_, err := m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + github, Storage: m.storage})
+		m.refused(err, http.StatusBadGateway)
+		patient.Wait()
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}
+
+func TestAWarmReadTouchesNoStorage(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		used := m.storage.used()
+		m.creds(github)
+		_, err := m.read("static-creds/" + github)
+		require.NoError(t, err)
+		require.Equal(t, used, m.storage.used())
+	})
+}
+
+func TestATokenIsStoredOnceInItsLife(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for range 12 * 60 {
+			m.creds(github)
+			m.periodic()
+			time.Sleep(time.Minute)
+		}
+		// A token is refreshed every 55 minutes.
+		require.LessOrEqual(t, m.storage.writes("cache/"), 14)
+	})
+}
+
+func TestARestartCostsNoRequest(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		oauth, key := m.creds(github).Data, m.creds(stripe).Data
+		time.Sleep(time.Minute)
+		m.start()
+		require.Equal(t, oauth, m.creds(github).Data)
+		require.Equal(t, key, m.creds(stripe).Data)
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}
+
+func TestDueCredentialsAreFetchedBeforeTheyAreServed(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		a := oauthAccount(github, time.Hour)
+		a.OmitNextRefresh, a.RefreshBefore = true, 10*time.Minute
+		m.sim.SetAccount(a)
+		first := m.token(github)
+		time.Sleep(55*time.Minute + time.Second)
+		require.NotEqual(t, first, m.token(github))
+	})
+}
+
+// After Pipedream's own refresh the old token is good for a while: nobody
+// waits for the new one, and the next reader has it.
+func TestReadersDoNotWaitForAnEarlyRefresh(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		a := oauthAccount(github, time.Hour)
+		a.RefreshBefore = 30 * time.Minute
+		m.sim.SetAccount(a)
+		first := m.token(github)
+		time.Sleep(31 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 2 * time.Second, Times: 1})
+		before := time.Now()
+		require.Equal(t, first, m.token(github))
+		require.Zero(t, time.Since(before))
+		time.Sleep(3 * time.Second)
+		require.NotEqual(t, first, m.token(github))
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}
+
+// While Pipedream still hands out the same token, it is asked again after a
+// quarter of what is left, and not by every reader.
+func TestTheSameTokenIsNotAskedForByEveryReader(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		a := oauthAccount(github, 40*time.Second)
+		a.OmitNextRefresh = true
+		a.RefreshBefore = time.Millisecond
+		m.sim.SetAccount(a)
+		for range 38 {
+			m.creds(github)
+			time.Sleep(time.Second)
+		}
+		// At 0, 10, 17.5, ... s, and once a second in the last four.
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 14)
+	})
+}
+
+func TestPipedreamDown(t *testing.T) {
+	faults := map[string]pipedreamtest.Fault{
+		"500":          {Status: http.StatusInternalServerError},
+		"503":          {Status: http.StatusServiceUnavailable},
+		"hangs":        {Hang: true},
+		"cuts":         {Cut: true},
+		"cuts body":    {CutBody: true},
+		"HTML":         {Garbage: true},
+		"truncated":    {TruncatedJSON: true},
+		"empty":        {Empty: true},
+		"huge":         {HugeBody: 10 << 20},
+		"deep":         {DeepNesting: 100_000},
+		"slow":         {SlowBody: 10 * time.Second},
+		"redirect":     {Redirect: "https://elsewhere.example"},
+		"429":          {Status: http.StatusTooManyRequests},
+		"key refused":  {Status: http.StatusUnauthorized},
+		"bad request":  {Status: http.StatusBadRequest},
+		"bad date":     {Status: http.StatusOK, Body: `{"data":{"id":"apn_github","expires_at":"soon","credentials":{"a":"b"}}}`},
+		"number date":  {Status: http.StatusOK, Body: `{"data":{"id":"apn_github","expires_at":17,"credentials":{"a":"b"}}}`},
+		"string creds": {Status: http.StatusOK, Body: `{"data":{"id":"apn_github","credentials":"all of them"}}`},
+		"a list":       {Status: http.StatusOK, Body: `[1]`},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				token := m.token(github)
+				remove := m.sim.AddFault(fault)
+				m.start() // nothing in memory: storage has the live token
+
+				// Due, and then due again and again: a live credential is always served.
+				time.Sleep(56 * time.Minute)
+				end := m.creds(github).Data["expires_at"].(string)
+				expires, err := time.Parse(time.RFC3339, end)
+				require.NoError(t, err)
+				for time.Until(expires) > 10*time.Second {
+					before := time.Now()
+					require.Equal(t, token, m.token(github))
+					require.LessOrEqual(t, time.Since(before), patience)
+					time.Sleep(5 * time.Second)
+				}
+
+				// Past its end it never is, and the answer comes in time.
+				time.Sleep(time.Until(expires))
+				before := time.Now()
+				_, err = m.read("creds/" + github)
+				require.Error(t, err)
+				require.LessOrEqual(t, time.Since(before), defaultRequestTimeout)
+				m.noSecretIn(err.Error())
+
+				// Service returns by itself within the longest hold-off.
+				remove()
+				time.Sleep(maxBackoff)
+				require.NotEqual(t, token, m.token(github))
+				m.noSecretIn(m.logs.String())
+			})
+		})
+	}
+}
+
+func TestFailuresOfTheAccountEvict(t *testing.T) {
+	tests := map[string]struct {
+		change func(*mount)
+		code   int
+		text   string
+	}{
+		"unknown":   {func(m *mount) { m.sim.DeleteAccount(github) }, http.StatusBadRequest, "does not know"},
+		"forbidden": {func(m *mount) { m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusForbidden}) }, http.StatusBadRequest, "access"},
+		"dead": {func(m *mount) {
+			m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "invalid_grant" })
+		}, http.StatusBadRequest, "dead"},
+		"no credentials": {func(m *mount) {
+			m.sim.Update(github, func(a *pipedreamtest.Account) { a.NoCredentials = true })
+		}, http.StatusBadRequest, "no credentials"},
+		"another account": {func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{AccountID: github, WrongAccount: stripe})
+		}, http.StatusBadGateway, "another account"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.creds(github)
+				test.change(m)
+				time.Sleep(59 * time.Minute)
+				_, err := m.read("creds/" + github)
+				m.refused(err, test.code, github, test.text)
+
+				stored, err := m.storage.Storage.Get(t.Context(), "cache/"+github)
+				require.NoError(t, err)
+				require.Nil(t, stored)
+
+				// Held off: asked again it answers at once, and costs nothing.
+				asked := m.sim.Count(pipedreamtest.KindAccount)
+				_, err = m.read("creds/" + github)
+				m.refused(err, test.code, github, test.text)
+				require.Equal(t, asked, m.sim.Count(pipedreamtest.KindAccount))
+			})
+		})
+	}
+}
+
+func TestNotFoundIn200(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.read("creds/apn_nobody")
+		m.refused(err, http.StatusBadRequest, "apn_nobody", "does not know")
+	}, pipedreamtest.WithNotFoundAs200())
+}
+
+func TestHoldOffGrowsAndEnds(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for range 10 * 60 * 10 {
+			_, err := m.read("creds/apn_nobody")
+			require.Error(t, err)
+			time.Sleep(100 * time.Millisecond)
+		}
+		// 1, 2, 4, 8, 16 and then 30 s, less a quarter at most: a client stuck on
+		// an unknown account cannot drain the budget.
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 5+600/22)
+		require.GreaterOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 5+550/30)
+
+		m.sim.SetAccount(oauthAccount("apn_nobody", time.Hour))
+		time.Sleep(maxBackoff)
+		m.creds("apn_nobody")
+	})
+}
+
+func TestARefusedKeyHoldsOffTheMount(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.SetAPIKey("pd_rotated_key")
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "401", "pipedream/config")
+		_, err = m.read("creds/" + stripe)
+		m.refused(err, http.StatusBadRequest, "401")
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+
+		// A write of config ends the hold-off.
+		m.configure(map[string]any{"api_key": "pd_rotated_key"})
+		m.creds(github)
+	})
+}
+
+func TestThrottledByPipedream(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{
+			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"40"}}, Times: 1,
+		})
+		before := time.Now()
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusTooManyRequests, "try again in 40 s")
+		require.Zero(t, time.Since(before), "a wait longer than request_timeout is not begun")
+
+		time.Sleep(30 * time.Second)
+		_, err = m.read("creds/" + stripe)
+		m.refused(err, http.StatusTooManyRequests, "try again in 10 s")
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+
+		time.Sleep(10 * time.Second)
+		m.creds(github)
+	})
+}
+
+func TestAShortRetryAfterIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{
+			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"3"}}, Times: 1,
+		})
+		before := time.Now()
+		m.creds(github)
+		require.Equal(t, 3*time.Second, time.Since(before))
+	})
+}
+
+func TestPassingFaultsAreRetried(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for _, fault := range []pipedreamtest.Fault{{Status: 500}, {Cut: true}, {CutBody: true}} {
+			fault.Times = 2
+			m.sim.AddFault(fault)
+			m.sim.SetAccount(oauthAccount("apn_flaky", time.Hour))
+			_, err := m.write("refresh/apn_flaky", nil)
+			require.NoError(t, err)
+			time.Sleep(refreshQuiet)
+		}
+	})
+}
+
+func TestStorageFaults(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.storage.fail(nil, errStorage, errStorage, errStorage)
+		m.creds(github)
+		require.Contains(t, m.logs.String(), "could not be stored")
+
+		m.storage.fail(nil, nil, nil, nil)
+		m.start()
+		m.creds(stripe) // loads config
+		m.storage.fail(errStorage, errStorage, errStorage, errStorage)
+		m.creds(github)
+		require.Contains(t, m.logs.String(), "could not be read from storage")
+		m.periodic()
+		m.noSecretIn(m.logs.String())
+	})
+}
+
+func TestStoredEntriesThatMakeNoSense(t *testing.T) {
+	for name, value := range map[string]string{
+		"not JSON":        "pdtok_leak{",
+		"null":            "null",
+		"another account": `{"credential":{"account_id":"apn_other","fields":{"a":"b"}},"cache_id":"x"}`,
+		"no fields":       `{"credential":{"account_id":"apn_github"}}`,
+		"another cache":   `{"credential":{"account_id":"apn_github","fields":{"a":"b"},"fetched_at":"2100-01-01T00:00:00Z"},"cache_id":"other","checked_at":"2100-01-01T00:00:00Z"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "cache/" + github, Value: []byte(value)}))
+				require.Equal(t, m.sim.Token(github), m.token(github))
+				require.NotContains(t, m.logs.String(), "pdtok_leak")
+			})
+		})
+	}
+}
+
+func TestPeriodicFetchesAheadOfReaders(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.SetAccount(oauthAccount("apn_unread", time.Hour))
+		m.creds("apn_unread")
+		m.creds(github)
+		m.creds(stripe)
+		m.sim.AddFault(pipedreamtest.Fault{Delay: time.Second})
+		for range 3 * 60 {
+			time.Sleep(time.Minute)
+			before := time.Now()
+			m.creds(github)
+			m.creds(stripe)
+			require.Zero(t, time.Since(before), "a reader had to wait")
+			m.periodic()
+		}
+		counts := map[string]int{}
+		for _, r := range m.sim.Requests() {
+			counts[r.AccountID]++
+		}
+		require.LessOrEqual(t, counts["apn_unread"], 2, "nobody read it after its first fetch ahead")
+		require.LessOrEqual(t, counts[github], 9)
+		require.LessOrEqual(t, counts[stripe], 5)
+	})
+}
+
+func TestPeriodicDropsWhatExpired(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.start() // in storage alone
+		m.sim.SetAccount(oauthAccount("apn_second", time.Hour))
+		m.creds("apn_second") // in memory too
+		m.periodic()
+		keys, err := m.storage.List(t.Context(), "cache/")
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{github, "apn_second"}, keys)
+
+		m.sim.Close()
+		time.Sleep(61 * time.Minute)
+		m.periodic()
+		keys, err = m.storage.List(t.Context(), "cache/")
+		require.NoError(t, err)
+		require.Empty(t, keys)
+	})
+}
+
+func TestPeriodicUnconfigured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "cache/apn_left", Value: []byte("{}")}))
+		m.periodic()
+		keys, err := m.storage.List(t.Context(), "cache/")
+		require.NoError(t, err)
+		require.Empty(t, keys)
+	})
+}
+
+// A write on another node reaches this one as an invalidation alone.
+func TestInvalidate(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.sim.SetAPIKey("pd_other_key")
+		entry, err := m.storage.Get(t.Context(), "config")
+		require.NoError(t, err)
+		var c config
+		require.NoError(t, entry.DecodeJSON(&c))
+		c.APIKey, c.CacheID = "pd_other_key", "another"
+		require.NoError(t, writeConfig(t.Context(), m.storage, &c))
+		m.b.InvalidateKey(t.Context(), "config")
+
+		m.creds(github)
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount), "the cache of the old key is not served")
+
+		require.NoError(t, m.storage.Delete(t.Context(), "cache/"+github))
+		m.b.InvalidateKey(t.Context(), "cache/"+github)
+		m.creds(github)
+		require.Equal(t, 3, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}

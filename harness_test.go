@@ -1,0 +1,307 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+const (
+	testKey     = "pd_test_key"
+	testBaseURL = "http://127.0.0.1/v1" // whatever the host, the simulator answers
+	testMaxTTL  = 32 * 24 * time.Hour
+	github      = "apn_github"
+	stripe      = "apn_stripe"
+)
+
+// mount is one mount of the engine in this process, before a simulated
+// Pipedream, as Vault would drive it.
+type mount struct {
+	*testing.T
+	sim     *pipedreamtest.Server
+	storage *faultyStorage
+	system  *logical.StaticSystemView
+	logs    *syncBuffer
+	b       *backend
+}
+
+// bubble runs f with a configured mount, two accounts and fake time.
+func bubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Option) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t, opts...)
+		m.sim.SetAccount(oauthAccount(github, time.Hour))
+		m.sim.SetAccount(keyAccount(stripe))
+		m.configure(nil)
+		m.sim.ResetRequests()
+		f(t, m)
+	})
+}
+
+func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
+	t.Helper()
+	m := &mount{
+		T:       t,
+		sim:     pipedreamtest.New(opts...),
+		storage: &faultyStorage{Storage: &logical.InmemStorage{}},
+		system:  logical.TestSystemView(),
+		logs:    &syncBuffer{},
+	}
+	m.system.MaxLeaseTTLVal = testMaxTTL
+	m.system.PluginEnvironment = &logical.PluginEnvironment{VaultVersion: "1.21.1"}
+	t.Cleanup(m.sim.Close)
+	m.start()
+	t.Cleanup(func() { m.b.Cleanup(context.Background()) })
+	return m
+}
+
+// start sets up a new backend on the same storage, as a restart of the plugin does.
+func (m *mount) start() {
+	m.Helper()
+	if m.b != nil {
+		m.b.Cleanup(m.Context())
+	}
+	m.b = newBackend(m.storage, m.sim.Transport())
+	require.NoError(m, m.b.Setup(m.Context(), &logical.BackendConfig{
+		Logger:      hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.logs, JSONFormat: true}),
+		System:      m.system,
+		StorageView: m.storage,
+	}))
+}
+
+func oauthAccount(id string, life time.Duration) pipedreamtest.Account {
+	return pipedreamtest.Account{
+		ID:        id,
+		Name:      "Octo Cat",
+		App:       pipedreamtest.App{ID: "app_OrkhR1", Slug: "github", Name: "GitHub", AuthType: "oauth"},
+		TokenLife: life,
+	}
+}
+
+func keyAccount(id string) pipedreamtest.Account {
+	return pipedreamtest.Account{
+		ID:          id,
+		App:         pipedreamtest.App{ID: "app_Strp1", Slug: "stripe", Name: "Stripe", AuthType: "keys"},
+		Credentials: map[string]any{"api_key": "sk_live_0123456789"},
+	}
+}
+
+// handle sends a request as Vault does, and checks a successful response
+// against the schema that the path declares.
+func (m *mount) handle(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.Helper()
+	if data == nil {
+		data = map[string]any{}
+	}
+	resp, err := m.b.HandleRequest(m.Context(), &logical.Request{
+		Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "pipedream/",
+	})
+	if err != nil {
+		return nil, err
+	}
+	if resp != nil && resp.IsError() {
+		return nil, resp.Error()
+	}
+	if route := m.b.Route(path); resp != nil && route != nil && route.Operations[op] != nil {
+		// Not strict: an app's own fields are in no schema. Required ones are checked.
+		declared := schema.GetResponseSchema(m.T, route, op)
+		schema.ValidateResponse(m.T, declared, resp, false)
+		for name, field := range declared.Fields {
+			if field.Required {
+				require.Contains(m, resp.Data, name, "%s declares it as required", path)
+			}
+		}
+	}
+	return resp, nil
+}
+
+func (m *mount) configure(data map[string]any) {
+	m.Helper()
+	all := map[string]any{"api_key": testKey, "base_url": testBaseURL}
+	for name, value := range data {
+		all[name] = value
+	}
+	_, err := m.handle(logical.UpdateOperation, "config", all)
+	require.NoError(m, err)
+}
+
+func (m *mount) write(path string, data map[string]any) (*logical.Response, error) {
+	m.Helper()
+	return m.handle(logical.UpdateOperation, path, data)
+}
+
+func (m *mount) read(path string) (*logical.Response, error) {
+	m.Helper()
+	return m.handle(logical.ReadOperation, path, nil)
+}
+
+// creds reads an account's credentials, which must succeed.
+func (m *mount) creds(id string) *logical.Response {
+	m.Helper()
+	resp, err := m.read("creds/" + id)
+	require.NoError(m, err)
+	require.NotNil(m, resp.Secret)
+	return resp
+}
+
+func (m *mount) token(id string) string {
+	m.Helper()
+	token, ok := m.creds(id).Data["oauth_access_token"].(string)
+	require.True(m, ok)
+	return token
+}
+
+// periodic lets the once-a-minute pass run once.
+func (m *mount) periodic() {
+	m.Helper()
+	_, err := m.b.HandleRequest(m.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage})
+	require.NoError(m, err)
+}
+
+// refused asserts that err arrives at a client with this code and text, also
+// through the plugin's gRPC, and that it holds nothing secret.
+func (m *mount) refused(err error, code int, texts ...string) {
+	m.Helper()
+	require.Error(m, err)
+	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
+	require.True(m, ok, "%T: %v", err, err)
+	require.Equal(m, code, coded.Code(), err.Error())
+	for _, text := range texts {
+		require.Contains(m, err.Error(), text)
+	}
+	m.noSecretIn(err.Error())
+}
+
+func (m *mount) noSecretIn(text string) {
+	m.Helper()
+	for _, s := range append(m.sim.Secrets(), testKey) {
+		require.NotContains(m, text, s)
+	}
+}
+
+func fieldsOf(path *framework.Path) []string {
+	var names []string
+	for name := range path.Fields {
+		names = append(names, name)
+	}
+	return names
+}
+
+var errStorage = errors.New("storage is on fire")
+
+// faultyStorage is storage that fails on demand and counts its use.
+type faultyStorage struct {
+	logical.Storage
+
+	mu                                  sync.Mutex // guards the fields below
+	failGet, failPut, failDel, failList error
+	gets, puts, dels                    []string
+}
+
+func (s *faultyStorage) fail(get, put, del, list error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failGet, s.failPut, s.failDel, s.failList = get, put, del, list
+}
+
+// count returns how many writes of keys with the prefix there were.
+func (s *faultyStorage) writes(prefix string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range s.puts {
+		if strings.HasPrefix(key, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *faultyStorage) used() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.gets) + len(s.puts) + len(s.dels)
+}
+
+func (s *faultyStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.mu.Lock()
+	s.gets = append(s.gets, key)
+	err := s.failGet
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *faultyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	s.mu.Lock()
+	s.puts = append(s.puts, entry.Key)
+	err := s.failPut
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *faultyStorage) Delete(ctx context.Context, key string) error {
+	s.mu.Lock()
+	s.dels = append(s.dels, key)
+	err := s.failDel
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+func (s *faultyStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.mu.Lock()
+	err := s.failList
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return s.Storage.List(ctx, prefix)
+}
+
+// syncBuffer collects log lines.
+type syncBuffer struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func accountName(i int) string { return fmt.Sprintf("apn_%05d", i) }
+
+func mustURL(t *testing.T, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	require.NoError(t, err)
+	return u
+}

@@ -1,0 +1,231 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	pathAccountsHelpSyn = `List the accounts that the API key sees.`
+
+	pathAccountsHelpDesc = `
+Lists every connected account that the configured key sees, with its name, app,
+health and, where its credentials end, their end. The parameter app leaves only
+the accounts of one app, by its slug or id.
+
+    $ vault list -detailed pipedream/accounts
+
+Each 100 accounts cost one request to Pipedream.
+`
+
+	pathAccountHelpSyn = `Read what Pipedream knows of an account, without its credentials.`
+
+	pathAccountHelpDesc = `
+Returns an account's metadata: its name, app, whether it is healthy or dead and
+why, and its times. Never a credential. Each read costs one request to
+Pipedream.
+
+    $ vault read pipedream/accounts/apn_XehyZPr
+`
+
+	// listTimeout bounds a listing of many pages; Vault's own Go client gives
+	// up after 60 s.
+	listTimeout = 55 * time.Second
+	// listReserve is the part of the budget, as a divisor, that listings and
+	// metadata leave to credentials.
+	listReserve = 4
+	// maxReason bounds how much of Pipedream's own words on an account is shown.
+	maxReason = 300
+)
+
+func (b *backend) pathAccounts() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:      "accounts/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Account"},
+			Fields: map[string]*framework.FieldSchema{
+				"app": {
+					Type:         framework.TypeString,
+					Description:  "Only accounts of this app: its slug, such as github, or its id.",
+					Query:        true,
+					DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
+				},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:                  b.accountsList,
+					Summary:                   pathAccountsHelpSyn,
+					DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "accounts"},
+					ForwardPerformanceStandby: true,
+					Responses: map[int][]framework.Response{
+						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
+							"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Ids of the accounts."},
+							"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy and expires_at."},
+						}}},
+					},
+				},
+			},
+			HelpSynopsis:    pathAccountsHelpSyn,
+			HelpDescription: pathAccountsHelpDesc,
+		},
+		{
+			Pattern:      "accounts/" + framework.GenericNameRegex("account_id"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Account"},
+			Fields:       map[string]*framework.FieldSchema{"account_id": accountIDField()},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:                  b.accountRead,
+					Summary:                   pathAccountHelpSyn,
+					DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "account"},
+					ForwardPerformanceStandby: true,
+					Responses: map[int][]framework.Response{
+						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: accountFields()}},
+					},
+				},
+			},
+			HelpSynopsis:    pathAccountHelpSyn,
+			HelpDescription: pathAccountHelpDesc,
+		},
+	}
+}
+
+func accountFields() map[string]*framework.FieldSchema {
+	field := func(t framework.FieldType, required bool, description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: t, Required: required, Description: description}
+	}
+	return map[string]*framework.FieldSchema{
+		"id":                field(framework.TypeString, true, "Id of the account."),
+		"name":              field(framework.TypeString, false, "Name of the account."),
+		"external_id":       field(framework.TypeString, false, "The external user's id, in a Connect project."),
+		"app":               field(framework.TypeString, false, "Slug of the account's app, else the app's name."),
+		"app_id":            field(framework.TypeString, false, "Id of the app."),
+		"app_name":          field(framework.TypeString, false, "Name of the app."),
+		"auth_type":         field(framework.TypeString, false, "How the app authenticates: oauth, keys or none."),
+		"healthy":           field(framework.TypeBool, true, "Whether Pipedream's last use of the credentials succeeded."),
+		"dead":              field(framework.TypeBool, true, "Whether Pipedream has given up refreshing the credentials."),
+		"error":             field(framework.TypeString, false, "Why the account is unhealthy or dead, in Pipedream's words."),
+		"created_at":        field(framework.TypeString, false, "When the account was connected, RFC 3339 in UTC."),
+		"updated_at":        field(framework.TypeString, false, "When the account last changed, RFC 3339 in UTC."),
+		"last_refreshed_at": field(framework.TypeString, false, "When Pipedream last refreshed the credentials, RFC 3339 in UTC."),
+		"next_refresh_at":   field(framework.TypeString, false, "When Pipedream next refreshes the credentials, RFC 3339 in UTC."),
+		"expires_at":        field(framework.TypeString, false, "When the credentials end, RFC 3339 in UTC. Absent where they never do."),
+	}
+}
+
+func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	s, err := b.settings.get(ctx, req.Storage)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	if err := b.holdoffs.check(""); err != nil {
+		return nil, toLogical(req, err)
+	}
+	ctx, cancel := context.WithTimeout(withReserve(ctx, s.config.RateLimit/listReserve), listTimeout)
+	defer cancel()
+
+	var keys []string
+	info := map[string]any{}
+	err = s.client.listAccounts(ctx, data.Get("app").(string), func(page []*account) {
+		for _, a := range page {
+			keys = append(keys, a.ID)
+			info[a.ID] = accountInfo(a)
+		}
+	})
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	return logical.ListResponseWithInfo(keys, info), nil
+}
+
+func accountInfo(a *account) map[string]any {
+	info := map[string]any{"name": a.Name, "app": a.App.slug(), "healthy": a.Healthy && !a.Dead}
+	setTime(info, "expires_at", a.ExpiresAt)
+	return info
+}
+
+func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	id, err := accountID(data)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.settings.get(ctx, req.Storage)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	a, err := b.metadata(ctx, s, id)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	return &logical.Response{Data: accountData(a)}, nil
+}
+
+// metadata fetches an account without its credentials. It has hold-offs of its
+// own: an account without credentials can still be looked at.
+func (b *backend) metadata(ctx context.Context, s *settings, id string) (*account, error) {
+	held := "accounts/" + id
+	if err := b.holdoffs.check(held); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(withReserve(ctx, s.config.RateLimit/listReserve), s.config.RequestTimeout)
+	defer cancel()
+	a, err := s.client.getAccount(ctx, id, false)
+	if err == nil && a.ID != id {
+		err = &apiError{kind: failWrongAccount, account: id}
+	}
+	switch api, ok := err.(*apiError); { //nolint:errorlint // the client wraps none
+	case err == nil:
+		b.holdoffs.succeeded(held)
+	case ok && !api.ofMount():
+		b.holdoffs.failed(held, err)
+	}
+	return a, err
+}
+
+func accountData(a *account) map[string]any {
+	data := map[string]any{"id": a.ID, "healthy": a.Healthy && !a.Dead, "dead": a.Dead}
+	for name, value := range map[string]string{
+		"name":        a.Name,
+		"external_id": a.ExternalID,
+		"app":         a.App.slug(),
+		"app_id":      a.App.ID,
+		"app_name":    a.App.Name,
+		"auth_type":   a.App.AuthType,
+		"error":       printable(a.Error, maxReason),
+	} {
+		if value != "" {
+			data[name] = value
+		}
+	}
+	setTime(data, "created_at", a.CreatedAt)
+	setTime(data, "updated_at", a.UpdatedAt)
+	setTime(data, "last_refreshed_at", a.LastRefreshAt)
+	setTime(data, "next_refresh_at", a.NextRefreshAt)
+	setTime(data, "expires_at", a.ExpiresAt)
+	return data
+}
+
+func setTime(data map[string]any, name string, t time.Time) {
+	if !t.IsZero() {
+		data[name] = t.Format(time.RFC3339)
+	}
+}
+
+// printable cuts text to limit characters and drops what a terminal might obey.
+func printable(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, text)
+	if runes := []rune(text); len(runes) > limit {
+		return string(runes[:limit]) + "…"
+	}
+	return text
+}

@@ -1,0 +1,277 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const pathConfigHelpSyn = `Configure the connection to Pipedream.`
+
+const pathConfigHelpDesc = `
+Stores the API key that the engine reads Pipedream accounts with. The key is
+checked with Pipedream before it is stored (verify=false skips that), and is
+never shown again.
+
+A write changes the fields that it names and keeps the others; a write that is
+refused changes nothing. A new api_key or base_url empties the cache, as does
+deleting the configuration. Changing base_url requires api_key in the same
+request, so that whoever may write here cannot have the stored key sent
+elsewhere.
+
+    $ vault write pipedream/config api_key=-
+`
+
+func (b *backend) pathConfig() *framework.Path {
+	return &framework.Path{
+		Pattern:        configPath,
+		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:         configFields(),
+		ExistenceCheck: b.configExists,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.configRead,
+				Summary:      "Read the configuration. Secrets are not shown.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: configResponseFields()}},
+				},
+			},
+			logical.CreateOperation: b.configWriteOperation(),
+			logical.UpdateOperation: b.configWriteOperation(),
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:                    b.configDelete,
+				Summary:                     "Delete the configuration and empty the cache.",
+				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "configuration"},
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses:                   noContent(),
+			},
+		},
+		HelpSynopsis:    pathConfigHelpSyn,
+		HelpDescription: pathConfigHelpDesc,
+	}
+}
+
+func (b *backend) configWriteOperation() *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback:                    b.configWrite,
+		Summary:                     "Configure the connection to Pipedream.",
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure"},
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent(),
+	}
+}
+
+func configFields() map[string]*framework.FieldSchema {
+	fields := configSettings()
+	fields["api_key"] = &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Description:  "Pipedream API key. Required on the first write, and whenever base_url changes. Never returned.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
+	}
+	fields["verify"] = &framework.FieldSchema{
+		Type:         framework.TypeBool,
+		Default:      true,
+		Description:  "Whether to check with Pipedream that it accepts the key before anything is stored. Not stored itself.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Verify"},
+	}
+	return fields
+}
+
+// configSettings are the fields that are both written and read.
+func configSettings() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"base_url": {
+			Type:         framework.TypeString,
+			Default:      defaultBaseURL,
+			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key in the same request.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
+		},
+		"ca_cert": {
+			Type:         framework.TypeString,
+			Description:  "PEM certificates to trust instead of the system's, for a private gateway in front of Pipedream.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
+		},
+		"request_timeout": {
+			Type:         framework.TypeDurationSecond,
+			Default:      int(defaultRequestTimeout.Seconds()),
+			Description:  "Longest time for one credential fetch, retries and waits included. From 1s to 59s.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Request timeout"},
+		},
+		"max_retries": {
+			Type:         framework.TypeInt,
+			Default:      defaultMaxRetries,
+			Description:  "How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum retries"},
+		},
+		"rate_limit": {
+			Type:         framework.TypeInt,
+			Default:      defaultRateLimit,
+			Description:  "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Pipedream's own limit is 100 for everything that uses the workspace.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
+		},
+		"min_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Default:      int(defaultMinTTL.Seconds()),
+			Description:  "A cached credential with less life left than this is fetched again before it is served.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
+		},
+		"static_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Default:      int(defaultStaticTTL.Seconds()),
+			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 1s.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Static TTL"},
+		},
+		"expose_refresh_token": {
+			Type:         framework.TypeBool,
+			Default:      false,
+			Description:  "Whether reads return refresh tokens. They outlive every lease.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Expose refresh token"},
+		},
+	}
+}
+
+func configResponseFields() map[string]*framework.FieldSchema {
+	fields := configSettings()
+	for name, field := range fields {
+		fields[name] = &framework.FieldSchema{Type: field.Type, Description: field.Description, Required: true}
+	}
+	return fields
+}
+
+func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
+	c, err := readConfig(ctx, req.Storage)
+	return c != nil, err
+}
+
+func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	c, err := readConfig(ctx, req.Storage)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{
+		"base_url":             c.BaseURL,
+		"ca_cert":              c.CACert,
+		"request_timeout":      int64(c.RequestTimeout.Seconds()),
+		"max_retries":          c.MaxRetries,
+		"rate_limit":           c.RateLimit,
+		"min_ttl":              int64(c.MinTTL.Seconds()),
+		"static_ttl":           int64(c.StaticTTL.Seconds()),
+		"expose_refresh_token": c.ExposeRefreshToken,
+	}}, nil
+}
+
+func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	b.configWrites.Lock()
+	defer b.configWrites.Unlock()
+
+	old, err := readConfig(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	updated, err := mergeConfig(old, data)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	if err := updated.validate(); err != nil {
+		return nil, err
+	}
+	if data.Get("verify").(bool) && namesConnection(data) {
+		if err := b.verify(ctx, updated); err != nil {
+			return nil, verifyError(req, err)
+		}
+	}
+	if err := writeConfig(ctx, req.Storage, updated); err != nil {
+		return nil, err
+	}
+	b.configChanged(ctx, req.Storage, old != nil && old.CacheID != updated.CacheID)
+	return nil, nil
+}
+
+func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	b.configWrites.Lock()
+	defer b.configWrites.Unlock()
+
+	if err := req.Storage.Delete(ctx, configPath); err != nil {
+		return nil, err
+	}
+	b.configChanged(ctx, req.Storage, true)
+	return nil, nil
+}
+
+// mergeConfig returns old, or the defaults where there is none, with the
+// fields that data names changed.
+func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
+	updated := defaultConfig()
+	if old != nil {
+		*updated = *old
+	}
+	key, hasKey := data.GetOk("api_key")
+	if hasKey {
+		updated.APIKey = secret(strings.TrimSpace(key.(string)))
+	}
+	if v, ok := data.GetOk("base_url"); ok {
+		updated.BaseURL = normalizeBaseURL(v.(string))
+	}
+	if old != nil && updated.BaseURL != old.BaseURL && !hasKey {
+		return nil, badRequest("changing base_url requires api_key in the same request: the stored key is not sent to a new place")
+	}
+	if v, ok := data.GetOk("ca_cert"); ok {
+		updated.CACert = v.(string)
+	}
+	setDuration(&updated.RequestTimeout, data, "request_timeout")
+	setDuration(&updated.MinTTL, data, "min_ttl")
+	setDuration(&updated.StaticTTL, data, "static_ttl")
+	if v, ok := data.GetOk("max_retries"); ok {
+		updated.MaxRetries = v.(int)
+	}
+	if v, ok := data.GetOk("rate_limit"); ok {
+		updated.RateLimit = v.(int)
+	}
+	if v, ok := data.GetOk("expose_refresh_token"); ok {
+		updated.ExposeRefreshToken = v.(bool)
+	}
+	if old == nil || updated.APIKey != old.APIKey || updated.BaseURL != old.BaseURL {
+		return updated, updated.renewCacheID()
+	}
+	return updated, nil
+}
+
+func setDuration(target *time.Duration, data *framework.FieldData, field string) {
+	if v, ok := data.GetOk(field); ok {
+		*target = time.Duration(v.(int)) * time.Second
+	}
+}
+
+// namesConnection tells whether a write is about how Pipedream is reached.
+// Other settings can be changed while Pipedream is down.
+func namesConnection(data *framework.FieldData) bool {
+	for _, field := range []string{"api_key", "base_url", "ca_cert", "verify"} {
+		if _, ok := data.GetOk(field); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// verifyError is the answer to a write whose key could not be checked.
+func verifyError(req *logical.Request, err error) error {
+	var api *apiError
+	if !errors.As(err, &api) {
+		return toLogical(req, err)
+	}
+	switch api.kind {
+	case failKeyRefused, failForbidden:
+		return badRequest("Pipedream refused this api_key; nothing was changed. Check that it was copied whole and has not been revoked")
+	default:
+		return logical.CodedError(api.httpStatus(), "api_key could not be checked and nothing was changed: "+api.Error()+
+			". To store it unchecked, add verify=false")
+	}
+}

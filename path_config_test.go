@@ -1,0 +1,250 @@
+package pipedream
+
+import (
+	"encoding/pem"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+func TestConfigRead(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		resp, err := m.read("config")
+		require.NoError(t, err)
+		require.Equal(t, map[string]any{
+			"base_url": testBaseURL, "ca_cert": "", "request_timeout": int64(20), "max_retries": 2, "rate_limit": 100,
+			"min_ttl": int64(300), "static_ttl": int64(3600), "expose_refresh_token": false,
+		}, resp.Data)
+	})
+}
+
+func TestNotConfigured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		resp, err := m.read("config")
+		require.NoError(t, err)
+		require.Nil(t, resp)
+		for _, path := range []string{"creds/" + github, "static-creds/" + github, "accounts/" + github} {
+			_, err := m.read(path)
+			m.refused(err, http.StatusBadRequest, "vault write pipedream/config api_key=-")
+		}
+		_, err = m.write("refresh/"+github, nil)
+		m.refused(err, http.StatusBadRequest, "vault write pipedream/config api_key=-")
+		_, err = m.handle(logical.ListOperation, "accounts/", nil)
+		m.refused(err, http.StatusBadRequest, "vault write pipedream/config api_key=-")
+		_, err = m.write("config", map[string]any{"min_ttl": "10m"})
+		m.refused(err, http.StatusBadRequest, "api_key")
+		_, err = m.handle(logical.DeleteOperation, "config", nil)
+		require.NoError(t, err)
+	})
+}
+
+func TestConfigKeepsWhatIsNotNamed(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.write("config", map[string]any{"min_ttl": "1m", "static_ttl": 600})
+		require.NoError(t, err)
+		resp, err := m.read("config")
+		require.NoError(t, err)
+		require.Equal(t, int64(60), resp.Data["min_ttl"])
+		require.Equal(t, int64(600), resp.Data["static_ttl"])
+		require.Equal(t, testBaseURL, resp.Data["base_url"])
+		require.Empty(t, m.sim.Requests(), "a write that is not about the connection needs no Pipedream")
+		m.creds(github)
+	})
+}
+
+func TestARefusedConfigWriteChangesNothing(t *testing.T) {
+	tests := map[string]struct {
+		data map[string]any
+		text string
+	}{
+		"wrong key":             {map[string]any{"api_key": "pd_wrong_key"}, "nothing was changed"},
+		"empty key":             {map[string]any{"api_key": ""}, "api_key is missing"},
+		"blank key":             {map[string]any{"api_key": " \n"}, "api_key is missing"},
+		"key with a break":      {map[string]any{"api_key": "pd_a\npd_b"}, "api_key"},
+		"key of bytes":          {map[string]any{"api_key": "pd_\x00"}, "api_key"},
+		"key too long":          {map[string]any{"api_key": strings.Repeat("k", 5000)}, "api_key"},
+		"key is a number":       {map[string]any{"api_key": 12345678}, "api_key must be a string"},
+		"key is a map":          {map[string]any{"api_key": map[string]any{"key": "pd_leaked"}}, "api_key must be a string"},
+		"key is null":           {map[string]any{"api_key": nil}, "api_key must be a string"},
+		"another host":          {map[string]any{"base_url": "https://evil.example/v1"}, "requires api_key"},
+		"another path":          {map[string]any{"base_url": "http://127.0.0.1/v2"}, "requires api_key"},
+		"http to a network":     {map[string]any{"api_key": testKey, "base_url": "http://api.pipedream.com/v1"}, "https"},
+		"http to look like":     {map[string]any{"api_key": testKey, "base_url": "http://localhost.evil.example"}, "https"},
+		"http to private":       {map[string]any{"api_key": testKey, "base_url": "http://10.0.0.1/v1"}, "https"},
+		"no scheme":             {map[string]any{"api_key": testKey, "base_url": "api.pipedream.com/v1"}, "base_url"},
+		"odd scheme":            {map[string]any{"api_key": testKey, "base_url": "file:///etc/passwd"}, "base_url"},
+		"opaque":                {map[string]any{"api_key": testKey, "base_url": "https:api.pipedream.com"}, "base_url"},
+		"password in it":        {map[string]any{"api_key": testKey, "base_url": "https://me:hunter2@api.pipedream.com"}, "user name or password"},
+		"fragment":              {map[string]any{"api_key": testKey, "base_url": "https://api.pipedream.com/v1#a"}, "fragment"},
+		"query":                 {map[string]any{"api_key": testKey, "base_url": "https://api.pipedream.com/v1?a=b"}, "query"},
+		"empty URL":             {map[string]any{"api_key": testKey, "base_url": ""}, "base_url"},
+		"control in URL":        {map[string]any{"api_key": testKey, "base_url": "https://a\nb"}, "base_url"},
+		"not a certificate":     {map[string]any{"ca_cert": "-----BEGIN NOTHING-----"}, "ca_cert"},
+		"no time":               {map[string]any{"request_timeout": 0}, "request_timeout"},
+		"too much time":         {map[string]any{"request_timeout": "60s"}, "request_timeout"},
+		"time is a word":        {map[string]any{"request_timeout": "soon"}, "request_timeout"},
+		"retries below 0":       {map[string]any{"max_retries": -1}, "max_retries"},
+		"retries without end":   {map[string]any{"max_retries": 11}, "max_retries"},
+		"negative limit":        {map[string]any{"rate_limit": -1}, "rate_limit"},
+		"negative min_ttl":      {map[string]any{"min_ttl": "-1s"}, "min_ttl"},
+		"static_ttl of nothing": {map[string]any{"static_ttl": 0}, "static_ttl"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				before, err := m.read("config")
+				require.NoError(t, err)
+				_, err = m.write("config", test.data)
+				require.ErrorContains(t, err, test.text)
+				for _, leak := range []string{"pd_wrong_key", "pd_leaked", "hunter2", "12345678", testKey} {
+					require.NotContains(t, err.Error(), leak)
+				}
+				after, err := m.read("config")
+				require.NoError(t, err)
+				require.Equal(t, before.Data, after.Data)
+				m.creds(github)
+			})
+		})
+	}
+}
+
+func TestConfigAcceptsAKeyWithALineBreakAtItsEnd(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.write("config", map[string]any{"api_key": testKey + "\n"})
+		require.NoError(t, err)
+		m.creds(github)
+	})
+}
+
+func TestConfigVerify(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusBadGateway})
+		_, err := m.write("config", map[string]any{"api_key": testKey})
+		m.refused(err, http.StatusBadGateway, "502", "verify=false", "nothing was changed")
+		_, err = m.write("config", map[string]any{"api_key": testKey, "verify": false})
+		require.NoError(t, err)
+	})
+}
+
+func TestANewConnectionEmptiesTheCache(t *testing.T) {
+	changes := map[string]func(*mount){
+		"key":      func(m *mount) { m.sim.SetAPIKey("pd_new_key"); m.configure(map[string]any{"api_key": "pd_new_key"}) },
+		"base_url": func(m *mount) { m.configure(map[string]any{"base_url": "http://[::1]/v1"}) },
+		"delete": func(m *mount) {
+			_, err := m.handle(logical.DeleteOperation, "config", nil)
+			require.NoError(m, err)
+			m.configure(nil)
+		},
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.creds(github)
+				change(m)
+				keys, err := m.storage.List(t.Context(), "cache/")
+				require.NoError(t, err)
+				require.Empty(t, keys)
+				m.creds(github)
+				require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount))
+			})
+		})
+	}
+	t.Run("the same key again does not", func(t *testing.T) {
+		bubble(t, func(t *testing.T, m *mount) {
+			m.creds(github)
+			m.configure(nil)
+			m.creds(github)
+			require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+		})
+	})
+}
+
+// A fetch that began before a new key was stored must not leave its result
+// behind, in whatever order the two get to storage.
+func TestAFetchOfTheOldKeyLeavesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 5 * time.Second, Times: 1})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = m.read("creds/" + github) // whatever it gets, it asked under the old key
+		}()
+		time.Sleep(time.Second)
+		m.sim.SetAPIKey("pd_new_key")
+		m.configure(map[string]any{"api_key": "pd_new_key"})
+		<-done
+
+		m.sim.Rotate(github)
+		require.Equal(t, m.sim.Token(github), m.token(github))
+		m.start()
+		require.Equal(t, m.sim.Token(github), m.token(github))
+	})
+}
+
+func TestStorageFaultsOfConfig(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.storage.fail(nil, logical.ErrReadOnly, logical.ErrReadOnly, nil)
+		_, err := m.write("config", map[string]any{"min_ttl": "1m"})
+		require.Equal(t, logical.ErrReadOnly, err, "handed up unwrapped, so that Vault forwards the request")
+		_, err = m.handle(logical.DeleteOperation, "config", nil)
+		require.Equal(t, logical.ErrReadOnly, err)
+		m.creds(github)
+
+		m.start()
+		m.storage.fail(errStorage, nil, nil, nil)
+		_, err = m.read("creds/" + github)
+		require.ErrorIs(t, err, errStorage)
+		m.storage.fail(nil, nil, nil, nil)
+		m.creds(github)
+
+		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "config", Value: []byte(`{"api_key": "pd_lost`)}))
+		m.start()
+		_, err = m.read("creds/" + github)
+		require.ErrorContains(t, err, "write it anew")
+		require.NotContains(t, err.Error(), "pd_lost")
+	})
+}
+
+// The key goes to the host that it was given for, and over TLS only to one
+// whose certificate is trusted.
+func TestTLS(t *testing.T) {
+	sim := pipedreamtest.New()
+	t.Cleanup(sim.Close)
+	sim.SetAccount(oauthAccount(github, time.Hour))
+	server := httptest.NewUnstartedServer(sim)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // the refused handshake is what is tested
+	server.StartTLS()
+	t.Cleanup(server.Close)
+
+	m := newMount(t)
+	m.b.transport = nil
+	connection := map[string]any{"api_key": testKey, "base_url": server.URL + "/v1", "max_retries": 0}
+	_, err := m.write("config", connection)
+	m.refused(err, http.StatusBadGateway, "certificate", "ca_cert")
+	require.Empty(t, sim.Requests())
+
+	connection["ca_cert"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	_, err = m.write("config", connection)
+	require.NoError(t, err)
+	require.Equal(t, sim.Token(github), m.token(github))
+}
+
+func TestConnectionRefused(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close() // its port is free again
+	m := newMount(t)
+	m.b.transport = nil
+	_, err := m.write("config", map[string]any{"api_key": testKey, "base_url": server.URL, "max_retries": 0})
+	m.refused(err, http.StatusBadGateway, "refused")
+}

@@ -1,0 +1,174 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"regexp"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	// secretType is stored with every lease and must never change.
+	secretType = "pipedream_credential"
+
+	exampleAccountID   = "apn_XehyZPr"
+	maxAccountIDLength = 128
+)
+
+const pathCredsHelpSyn = `Read the credentials of a connected account, as a lease.`
+
+const pathCredsHelpDesc = `
+Returns the credentials of a connected Pipedream account. The lease ends when
+the credentials do, and cannot be renewed: read again for the next ones.
+
+Every value is a string. The fields are those of the app, such as
+oauth_access_token, beside expires_at (absent where the credentials never
+expire) and pipedream_account_id, pipedream_app and pipedream_account_name. A
+field of the app whose name has a meaning of its own in Vault, such as ttl, is
+returned as credential_ttl.
+
+    $ vault read pipedream/creds/apn_XehyZPr
+    $ vault read -field=oauth_access_token pipedream/creds/apn_XehyZPr
+
+Credentials with less life left than min_ttl are fetched again before they are
+served, unless Pipedream has said that it refreshes them later. Ask for more
+than the mount's min_ttl with the parameter of that name.
+`
+
+func (b *backend) pathCreds() *framework.Path {
+	return b.credentialsPath("creds/", "credentials", pathCredsHelpSyn, pathCredsHelpDesc, credentialFields(), b.credsRead)
+}
+
+// credentialsPath is a path that hands out credentials. Update does the same
+// as read, for clients that can only send parameters with a PUT.
+func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
+	fields map[string]*framework.FieldSchema, handler framework.OperationFunc,
+) *framework.Path {
+	operation := func(verb string) *framework.PathOperation {
+		return &framework.PathOperation{
+			Callback:                  handler,
+			Summary:                   synopsis,
+			DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: suffix},
+			ForwardPerformanceStandby: true, // a fetch writes storage, and one node's cache serves all
+			Responses: map[int][]framework.Response{
+				http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}},
+			},
+		}
+	}
+	return &framework.Path{
+		Pattern:      prefix + framework.GenericNameRegex("account_id"),
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields: map[string]*framework.FieldSchema{
+			"account_id": accountIDField(),
+			"min_ttl": {
+				Type:         framework.TypeDurationSecond,
+				Description:  "Fetch again if the cached credentials live shorter than this. The mount's min_ttl is the least.",
+				Query:        true,
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation:   operation("read"),
+			logical.UpdateOperation: operation("generate"),
+		},
+		HelpSynopsis:    synopsis,
+		HelpDescription: description,
+	}
+}
+
+func accountIDField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Required:     true,
+		Description:  "Id of a connected account, such as " + exampleAccountID + ".",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Account id"},
+	}
+}
+
+// credentialFields describe what is in every response beside the app's own fields.
+func credentialFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"expires_at": {
+			Type:        framework.TypeString,
+			Description: "When the credentials end, RFC 3339 in UTC. Absent where they never do.",
+		},
+		"pipedream_account_id": {
+			Type:        framework.TypeString,
+			Required:    true,
+			Description: "Id of the account.",
+		},
+		"pipedream_app": {
+			Type:        framework.TypeString,
+			Description: "Slug of the account's app, else the app's name.",
+		},
+		"pipedream_account_name": {
+			Type:        framework.TypeString,
+			Description: "Name of the account, where it has one.",
+		},
+	}
+}
+
+func (b *backend) credentialSecret() *framework.Secret {
+	return &framework.Secret{
+		Type:   secretType,
+		Fields: credentialFields(),
+		// No Renew: renewing would stretch the lease past the token's life.
+		Revoke: revoke,
+	}
+}
+
+// revoke has nothing to do and nothing to fail at: Pipedream cannot revoke a
+// token, and a lease that cannot be revoked would block disabling the mount.
+func revoke(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+	return nil, nil
+}
+
+func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	e, d, err := b.credential(ctx, req, data)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	ttl := e.leaseTTL(d, time.Now())
+	if most := b.maxTTL.get(); most > 0 {
+		ttl = min(ttl, most)
+	}
+	resp := b.Secret(secretType).Response(
+		e.credential.data(d.config.ExposeRefreshToken),
+		map[string]any{"account_id": e.credential.AccountID},
+	)
+	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, ttl
+	return resp, nil
+}
+
+// credential finds what a request for credentials asks for.
+func (b *backend) credential(ctx context.Context, req *logical.Request, data *framework.FieldData) (*entry, demand, error) {
+	id, err := accountID(data)
+	if err != nil {
+		return nil, demand{}, err
+	}
+	s, err := b.settings.get(ctx, req.Storage)
+	if err != nil {
+		return nil, demand{}, err
+	}
+	d := newDemand(s, time.Duration(data.Get("min_ttl").(int))*time.Second)
+	e, err := b.cache.get(ctx, d, id)
+	return e, d, err
+}
+
+var (
+	accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
+	errBadAccountID  = badRequest("account_id must look like %s: apn_ and then letters, digits, - and _", exampleAccountID)
+)
+
+// accountID is the request's account id. Anything else than one is refused
+// here, before it costs a request.
+func accountID(data *framework.FieldData) (string, error) {
+	id := data.Get("account_id").(string)
+	if len(id) > maxAccountIDLength || !accountIDPattern.MatchString(id) {
+		return "", errBadAccountID
+	}
+	return id, nil
+}

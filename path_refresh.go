@@ -1,0 +1,75 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const pathRefreshHelpSyn = `Fetch an account's credentials again, now.`
+
+const pathRefreshHelpDesc = `
+For a caller whose token was refused by the app before its time: fetches the
+account's credentials from Pipedream whatever is cached, and replaces what is
+cached by them. The answer says when they end and whether they changed; read
+creds/ for the credentials themselves.
+
+A second call within 5 seconds of a fetch costs no request to Pipedream. While
+Pipedream cannot be reached, what is cached stays.
+
+    $ vault write -force pipedream/refresh/apn_XehyZPr
+`
+
+func (b *backend) pathRefresh() *framework.Path {
+	return &framework.Path{
+		Pattern:      "refresh/" + framework.GenericNameRegex("account_id"),
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:       map[string]*framework.FieldSchema{"account_id": accountIDField()},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                  b.refresh,
+				Summary:                   pathRefreshHelpSyn,
+				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "refresh", OperationSuffix: "account"},
+				ForwardPerformanceStandby: true,
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
+						"expires_at": {
+							Type:        framework.TypeString,
+							Description: "When the credentials end, RFC 3339 in UTC. Absent where they never do.",
+						},
+						"changed": {
+							Type:        framework.TypeBool,
+							Required:    true,
+							Description: "Whether the latest fetch brought other credentials than the one before it.",
+						},
+					}}},
+				},
+			},
+		},
+		HelpSynopsis:    pathRefreshHelpSyn,
+		HelpDescription: pathRefreshHelpDesc,
+	}
+}
+
+func (b *backend) refresh(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	id, err := accountID(data)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.settings.get(ctx, req.Storage)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	e, changed, err := b.cache.refresh(ctx, newDemand(s, 0), id)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	result := map[string]any{"changed": changed}
+	if e.credential.expires() {
+		result["expires_at"] = e.credential.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	return &logical.Response{Data: result}, nil
+}

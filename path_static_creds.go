@@ -1,0 +1,55 @@
+package pipedream
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const pathStaticCredsHelpSyn = `Read the credentials of a connected account, without a lease.`
+
+const pathStaticCredsHelpDesc = `
+Returns the same credentials as creds/, without a lease: for applications that
+read on every request, and for the Vault Secrets Operator's static credentials.
+
+Three numbers tell a client when to read again: ttl (seconds until the
+credentials are due, at least 1), rotation_period (their whole life in
+seconds) and last_vault_rotation (when they were fetched, RFC 3339).
+
+    $ vault read pipedream/static-creds/apn_XehyZPr
+`
+
+func (b *backend) pathStaticCreds() *framework.Path {
+	fields := credentialFields()
+	fields["ttl"] = &framework.FieldSchema{
+		Type:        framework.TypeInt64,
+		Required:    true,
+		Description: "Seconds until the credentials are due to be read again, at least 1.",
+	}
+	fields["rotation_period"] = &framework.FieldSchema{
+		Type:        framework.TypeInt64,
+		Required:    true,
+		Description: "Whole life of the credentials in seconds; static_ttl where they never expire.",
+	}
+	fields["last_vault_rotation"] = &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Required:    true,
+		Description: "When these credentials were fetched, RFC 3339 in UTC.",
+	}
+	return b.credentialsPath("static-creds/", "static-credentials", pathStaticCredsHelpSyn, pathStaticCredsHelpDesc, fields, b.staticCredsRead)
+}
+
+func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	e, d, err := b.credential(ctx, req, data)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	fields := e.credential.data(d.config.ExposeRefreshToken)
+	fields["ttl"] = max(1, int64(math.Ceil(time.Until(e.dueAt(d)).Seconds())))
+	fields["rotation_period"] = int64(e.credential.life(d.config.StaticTTL).Seconds())
+	fields["last_vault_rotation"] = e.credential.FetchedAt.UTC().Format(time.RFC3339)
+	return &logical.Response{Data: fields}, nil
+}

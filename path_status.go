@@ -1,0 +1,92 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const pathStatusHelpSyn = `Show how the engine is doing. Sends no request to Pipedream.`
+
+const pathStatusHelpDesc = `
+Shows the plugin's version, whether it is configured, what it counted since its
+process started, how much of the request budget is left, what is held off after
+failures, and when Pipedream last answered or failed.
+
+    $ vault read pipedream/status
+`
+
+func (b *backend) pathStatus() *framework.Path {
+	return &framework.Path{
+		Pattern:      "status",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:                  b.statusRead,
+				Summary:                   pathStatusHelpSyn,
+				DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "status"},
+				ForwardPerformanceStandby: true, // it is the active node's cache and budget that count
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: statusFields()}},
+				},
+			},
+		},
+		HelpSynopsis:    pathStatusHelpSyn,
+		HelpDescription: pathStatusHelpDesc,
+	}
+}
+
+func statusFields() map[string]*framework.FieldSchema {
+	field := func(t framework.FieldType, required bool, description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: t, Required: required, Description: description}
+	}
+	return map[string]*framework.FieldSchema{
+		"version":           field(framework.TypeString, true, "Version of the plugin."),
+		"configured":        field(framework.TypeBool, true, "Whether config has been written."),
+		"requests":          field(framework.TypeInt64, true, "Requests sent to Pipedream, retries included."),
+		"failures":          field(framework.TypeInt64, true, "Requests that failed after their retries."),
+		"cache_hits":        field(framework.TypeInt64, true, "Reads served from the cache."),
+		"cache_misses":      field(framework.TypeInt64, true, "Reads that waited for Pipedream."),
+		"cached_accounts":   field(framework.TypeInt, true, "Accounts whose credentials are in memory."),
+		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 where rate_limit is 0."),
+		"held_off_accounts": field(framework.TypeInt, true, "Accounts that are not asked for just now, after a failure."),
+		"held_off_until":    field(framework.TypeString, false, "Until when nothing is asked of Pipedream, after a 401 or 429; absent where something may be."),
+		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
+		"last_error":        field(framework.TypeString, false, "What failed last."),
+		"last_error_time":   field(framework.TypeString, false, "When that was, RFC 3339 in UTC."),
+	}
+}
+
+func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	_, err := b.settings.get(ctx, req.Storage)
+	if err != nil && !errors.Is(err, errNotConfigured) {
+		return nil, toLogical(req, err)
+	}
+	success, lastErr, lastErrAt := b.stats.last()
+	data := map[string]any{
+		"version":           version,
+		"configured":        err == nil,
+		"requests":          b.stats.requests.Load(),
+		"failures":          b.stats.failures.Load(),
+		"cache_hits":        b.stats.hits.Load(),
+		"cache_misses":      b.stats.misses.Load(),
+		"cached_accounts":   b.cache.memory.Len(),
+		"budget_left":       b.budget.left(),
+		"held_off_accounts": b.holdoffs.heldAccounts(),
+	}
+	if until := b.holdoffs.mountUntil(); until.After(time.Now()) {
+		data["held_off_until"] = until.UTC().Format(time.RFC3339)
+	}
+	if !success.IsZero() {
+		data["last_success"] = success.UTC().Format(time.RFC3339)
+	}
+	if lastErr != nil {
+		data["last_error"] = atMount(req, lastErr.Error())
+		data["last_error_time"] = lastErrAt.UTC().Format(time.RFC3339)
+	}
+	return &logical.Response{Data: data}, nil
+}

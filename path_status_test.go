@@ -1,0 +1,53 @@
+package pipedream
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+func TestStatus(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.creds(github)
+		good := time.Now().UTC().Format(time.RFC3339)
+		time.Sleep(time.Second)
+		_, err := m.read("creds/apn_nobody")
+		require.Error(t, err)
+
+		requests := len(m.sim.Requests())
+		resp, err := m.read("status")
+		require.NoError(t, err)
+		require.Equal(t, map[string]any{
+			"version": version, "configured": true,
+			"requests": int64(2), "failures": int64(1), "cache_hits": int64(1), "cache_misses": int64(2),
+			"cached_accounts": 1, "budget_left": 97, "held_off_accounts": 1,
+			"last_success": good, "last_error_time": time.Now().UTC().Format(time.RFC3339),
+			"last_error": resp.Data["last_error"],
+		}, resp.Data)
+		require.Contains(t, resp.Data["last_error"], "apn_nobody")
+		require.Len(t, m.sim.Requests(), requests)
+
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}}})
+		_, err = m.read("creds/" + stripe)
+		require.Error(t, err)
+		resp, err = m.read("status")
+		require.NoError(t, err)
+		require.Equal(t, time.Now().Add(30*time.Second).UTC().Format(time.RFC3339), resp.Data["held_off_until"])
+	})
+}
+
+func TestStatusUnconfigured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		resp, err := m.read("status")
+		require.NoError(t, err)
+		require.Equal(t, false, resp.Data["configured"])
+		require.NotContains(t, resp.Data, "last_error")
+	})
+}

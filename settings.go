@@ -1,0 +1,119 @@
+package pipedream
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// settings are a configuration and the client made of it. They are never
+// changed once made: whoever holds them goes on with them to the end.
+type settings struct {
+	opaque
+
+	config *config
+	client *client
+}
+
+// settingsHolder keeps the settings in force in memory, so that a read need
+// not ask storage for them.
+type settingsHolder struct {
+	build   func(*config) (*settings, error)
+	current atomic.Pointer[settings]
+
+	mu    sync.Mutex // guards epoch, and current against a load that began before a reset
+	epoch int
+}
+
+func newSettingsHolder(build func(*config) (*settings, error)) *settingsHolder {
+	return &settingsHolder{build: build}
+}
+
+// get returns the settings in force, from storage where memory has none. It
+// fails with errNotConfigured where there is no configuration.
+func (h *settingsHolder) get(ctx context.Context, storage logical.Storage) (*settings, error) {
+	for {
+		if s := h.current.Load(); s != nil {
+			return s, nil
+		}
+		h.mu.Lock()
+		epoch := h.epoch
+		h.mu.Unlock()
+
+		c, err := readConfig(ctx, storage)
+		if err != nil {
+			return nil, err
+		}
+		if c == nil {
+			return nil, errNotConfigured
+		}
+		s, err := h.build(c)
+		if err != nil {
+			return nil, err
+		}
+		if h.install(s, epoch) {
+			return s, nil
+		}
+	}
+}
+
+// install puts s in force, unless config may have changed since epoch.
+func (h *settingsHolder) install(s *settings, epoch int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.epoch != epoch {
+		return false
+	}
+	h.current.Store(s)
+	return true
+}
+
+// reset makes the next get read config anew.
+func (h *settingsHolder) reset() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch++
+	if old := h.current.Swap(nil); old != nil {
+		old.client.close()
+	}
+}
+
+// newSettings makes the client for a configuration.
+func (b *backend) newSettings(c *config) (*settings, error) {
+	client, err := b.newClient(c, b.holdoffs, b.stats)
+	if err != nil {
+		return nil, err
+	}
+	b.budget.setLimit(c.RateLimit)
+	return &settings{config: c, client: client}, nil
+}
+
+func (b *backend) newClient(c *config, h *holdoffs, s *stats) (*client, error) {
+	base, err := parseBaseURL(c.BaseURL)
+	if err != nil {
+		return nil, err
+	}
+	transport := b.transport
+	if transport == nil {
+		transport, err = newTransport(c.CACert)
+		if err != nil {
+			return nil, badRequest("ca_cert is not a PEM certificate: %s", err)
+		}
+	}
+	return newClient(base, c.APIKey, c.MaxRetries, transport, b.budget, h, s), nil
+}
+
+// verify checks with Pipedream that it accepts c's key. Its outcome counts for
+// no hold-off: until c is stored, the mount goes on with the key it has.
+func (b *backend) verify(ctx context.Context, c *config) error {
+	client, err := b.newClient(c, newHoldoffs(), &stats{})
+	if err != nil {
+		return err
+	}
+	defer client.close()
+	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
+	defer cancel()
+	return client.verifyKey(ctx)
+}
