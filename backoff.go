@@ -66,6 +66,9 @@ func (h *holdoffs) check(key string) error {
 	return nil
 }
 
+// held tells whether key is held off.
+func (h *holdoffs) held(key string) bool { return h.check(key) != nil }
+
 // remaining is the error of b, with the time that is left in it.
 func (b backoff) remaining(now time.Time) error {
 	api, ok := b.err.(*apiError) //nolint:errorlint // stored by this package, never wrapped

@@ -122,7 +122,7 @@ func TestAColdFleetStaysWithinTheLimit(t *testing.T) {
 }
 
 func TestAConfigWriteDoesNotRefillTheBudget(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		m.configure(map[string]any{"rate_limit": 3, "verify": false})
 		m.sim.SetAccount(oauthAccount("apn_third", time.Hour))
 		m.sim.SetAccount(oauthAccount("apn_fourth", time.Hour))

@@ -165,7 +165,7 @@ func (c *cache) get(ctx context.Context, d demand, id string) (*entry, error) {
 		return c.await(ctx, c.start(c.ctx, d, id, e), nil)
 	case !due:
 		return c.hit(e), nil
-	case c.holdoffs.check(id) != nil:
+	case c.holdoffs.held(id):
 		return c.hit(e), nil
 	case !wait:
 		c.start(c.ctx, d, id, e)
@@ -200,7 +200,7 @@ func (c *cache) await(ctx context.Context, fetched <-chan singleflight.Result, f
 	case result := <-fetched:
 		if result.Err == nil {
 			c.stats.misses.Add(1)
-			e := result.Val.(*entry) //nolint:forcetypeassert // what fetch returns
+			e := result.Val.(*entry)
 			e.read.Store(true)
 			return e, nil
 		}
@@ -233,7 +233,7 @@ func (c *cache) lookup(ctx context.Context, d demand, id string) *entry {
 	})
 	select {
 	case result := <-loaded:
-		return result.Val.(*entry) //nolint:forcetypeassert // what load returns
+		return result.Val.(*entry)
 	case <-ctx.Done():
 		return nil
 	}

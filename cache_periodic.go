@@ -38,7 +38,7 @@ func (c *cache) refreshAhead(ctx context.Context, s *settings) {
 	for _, e := range c.aboutToBeDue(d, time.Now()) {
 		id := e.credential.AccountID
 		group.Go(func() error {
-			if ctx.Err() == nil && c.holdoffs.check(id) == nil {
+			if ctx.Err() == nil && !c.holdoffs.held(id) {
 				select {
 				case <-c.start(background, d, id, e):
 				case <-ctx.Done():

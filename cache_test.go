@@ -230,7 +230,7 @@ func TestFailuresOfTheAccountEvict(t *testing.T) {
 }
 
 func TestNotFoundIn200(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		_, err := m.read("creds/apn_nobody")
 		m.refused(err, http.StatusBadRequest, "apn_nobody", "does not know")
 	}, pipedreamtest.WithNotFoundAs200())

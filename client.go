@@ -28,8 +28,8 @@ const (
 	// Pipedream's cannot put a mount out of service for a day.
 	maxRetryAfter = 10 * time.Minute
 
-	retryWaitMin = 500 * time.Millisecond
-	retryWaitMax = 5 * time.Second
+	firstRetryWait   = 500 * time.Millisecond
+	longestRetryWait = 5 * time.Second
 )
 
 // client speaks Pipedream's API with one configuration. It knows nothing of
@@ -49,7 +49,7 @@ type client struct {
 // newTransport returns the HTTP transport for a configuration; caCert is PEM
 // and empty for the system's roots.
 func newTransport(caCert string) (*http.Transport, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
+	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 16
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	// A connection that died silently is noticed by a ping, not by a reader's timeout.
@@ -77,8 +77,8 @@ func newClient(base *url.URL, key secret, maxRetries int, transport http.RoundTr
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax:     maxRetries,
-		RetryWaitMin: retryWaitMin,
-		RetryWaitMax: retryWaitMax,
+		RetryWaitMin: firstRetryWait,
+		RetryWaitMax: longestRetryWait,
 		CheckRetry:   c.checkRetry,
 		Backoff:      c.backoff,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
@@ -98,7 +98,7 @@ func (c *client) checkRetry(ctx context.Context, resp *http.Response, err error)
 	}
 	retry, err := retryablehttp.DefaultRetryPolicy(ctx, resp, err)
 	if deadline, ok := ctx.Deadline(); ok && retry {
-		retry = time.Until(deadline) > c.backoff(retryWaitMin, retryWaitMax, 0, resp)
+		retry = time.Until(deadline) > c.backoff(firstRetryWait, longestRetryWait, 0, resp)
 	}
 	return retry, err
 }
@@ -257,7 +257,7 @@ func (c *client) connectionError(ctx context.Context, id string, err error) erro
 	switch {
 	case errors.As(err, &own):
 		return &apiError{kind: own.kind, account: id, detail: own.detail, retryAfter: own.retryAfter}
-	case context.Cause(ctx) == context.Canceled:
+	case errors.Is(ctx.Err(), context.Canceled):
 		return context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
 		detail = "no answer within request_timeout"

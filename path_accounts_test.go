@@ -43,7 +43,7 @@ func TestAccountsListOfAnApp(t *testing.T) {
 }
 
 func TestAccountsListFails(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Garbage: true, Times: 1})
 		_, err := m.handle(logical.ListOperation, "accounts/", nil)
 		m.refused(err, http.StatusBadGateway)
@@ -59,7 +59,7 @@ func TestAccountsListFails(t *testing.T) {
 
 // Listing must leave requests for those who need credentials.
 func TestAccountsListLeavesBudget(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		var err error
 		for range 200 {
 			_, err = m.handle(logical.ListOperation, "accounts/", nil)

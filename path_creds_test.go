@@ -125,7 +125,7 @@ func TestACredentialAtItsEndIsFetchedAgain(t *testing.T) {
 }
 
 func TestAnExpiredCredentialIsNeverServed(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		a := oauthAccount("apn_stuck", 5*time.Second)
 		a.NoRefresh = true
 		m.sim.SetAccount(a)
@@ -203,7 +203,7 @@ func TestRefreshTokens(t *testing.T) {
 }
 
 func TestARefreshTokenAloneIsNoCredential(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		m.sim.SetAccount(pipedreamtest.Account{ID: "apn_rt", Credentials: map[string]any{"oauth_refresh_token": "pdrefresh_only"}})
 		_, err := m.read("creds/apn_rt")
 		m.refused(err, http.StatusBadRequest, "apn_rt")

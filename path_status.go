@@ -66,7 +66,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil && !errors.Is(err, errNotConfigured) {
 		return nil, toLogical(req, err)
 	}
-	success, lastErr, lastErrAt := b.stats.last()
+	success, lastErrAt, lastErr := b.stats.last()
 	data := map[string]any{
 		"version":           version,
 		"configured":        err == nil,

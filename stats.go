@@ -36,8 +36,8 @@ func (s *stats) outcome(err error) {
 	s.lastError, s.lastErrorAt = err, time.Now()
 }
 
-func (s *stats) last() (success time.Time, err error, errAt time.Time) {
+func (s *stats) last() (success, failure time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lastSuccess, s.lastError, s.lastErrorAt
+	return s.lastSuccess, s.lastErrorAt, s.lastError
 }
