@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+const redacted = "[redacted]"
+
+// newHandler serves the simulated API and, for whoever watches the demo, GET /requests. With logTo it prints the API's requests.
+func newHandler(sim *pipedreamtest.Server, logTo io.Writer) http.Handler {
+	var api http.Handler = sim
+	if logTo != nil {
+		api = &requestLog{sim: sim, out: logTo}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/requests" {
+			showRequests(w, r, sim)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})
+}
+
+// shownRequests is the answer of GET /requests.
+type shownRequests struct {
+	Counts        map[pipedreamtest.Kind]int `json:"counts"`
+	MostPerMinute int                        `json:"most_per_minute"` // of the requests that the rate limit counts
+	Requests      []pipedreamtest.Request    `json:"requests"`
+}
+
+// showRequests answers GET /requests. The log holds no bearer, but what a client puts into a path or query it should not is not
+// shown either.
+func showRequests(w http.ResponseWriter, r *http.Request, sim *pipedreamtest.Server) {
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	log, secrets := sim.Requests(), sim.Secrets()
+	shown := shownRequests{Counts: map[pipedreamtest.Kind]int{}, MostPerMinute: pipedreamtest.MostPerMinute(log), Requests: log}
+	for i := range log {
+		entry := &log[i]
+		shown.Counts[entry.Kind]++
+		for _, text := range []*string{&entry.Path, &entry.RawQuery, &entry.AccountID, &entry.UserAgent} {
+			*text = redact(*text, secrets)
+		}
+		for j, name := range entry.HeaderNames {
+			entry.HeaderNames[j] = redact(name, secrets)
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(shown) // it fails when the client has gone away
+}
+
+// redact returns a text, or a mark in its place where it holds a secret, escaped or not and in whatever case.
+func redact(text string, secrets []string) string {
+	plain, err := url.QueryUnescape(text)
+	if err != nil {
+		plain = text
+	}
+	both := strings.ToLower(text + "\n" + plain)
+	for _, secret := range secrets {
+		if strings.Contains(both, strings.ToLower(secret)) {
+			return redacted
+		}
+	}
+	return text
+}
+
+// requestLog prints a line for each request of the API once it is answered.
+type requestLog struct {
+	sim *pipedreamtest.Server
+
+	mu  sync.Mutex // guards out, so that lines do not mix
+	out io.Writer
+}
+
+func (l *requestLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answered := &statusRecorder{ResponseWriter: w}
+	begin := time.Now()
+	defer func() { // deferred, since the API ends some requests with a panic
+		path := redact(r.URL.EscapedPath(), l.sim.Secrets())
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		_, _ = fmt.Fprintf(l.out, "%s %s %s %d\n", begin.UTC().Format("2006-01-02T15:04:05.000Z"), r.Method, path, answered.status)
+	}()
+	l.sim.ServeHTTP(answered, r)
+}
+
+// statusRecorder remembers the status that was sent; 0 for none.
+type statusRecorder struct {
+	http.ResponseWriter
+
+	status int
+}
+
+func (w *statusRecorder) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController, through which the API flushes.
+func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

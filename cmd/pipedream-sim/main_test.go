@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// asProgram makes the test binary be the program, so that a test can send it signals.
+const asProgram = "PIPEDREAM_SIM_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// announced reads what the program prints once it can be reached.
+func announced(t *testing.T, stdout io.Reader, lines int) map[string]string {
+	t.Helper()
+	values := map[string]string{}
+	scanner := bufio.NewScanner(stdout)
+	for len(values) < lines && scanner.Scan() {
+		if name, value, ok := strings.Cut(scanner.Text(), "="); ok {
+			values[name] = value
+		}
+	}
+	require.NoError(t, scanner.Err())
+	require.Len(t, values, lines)
+	return values
+}
+
+// running is the program inside this process.
+type running struct {
+	announced map[string]string
+	stderr    *bytes.Buffer // to read after stop
+	stop      func()
+}
+
+// start runs the program and waits until it can be reached, having announced that many values.
+func start(t *testing.T, lines int, args ...string) running {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	read, write := io.Pipe()
+	var stderr bytes.Buffer
+	done := make(chan error, 1)
+	go func() {
+		err := run(ctx, args, write, &stderr)
+		_ = write.CloseWithError(io.EOF)
+		done <- err
+	}()
+	stopped := false
+	stop := func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			require.NoError(t, <-done)
+		}
+	}
+	t.Cleanup(stop)
+	return running{announced(t, read, lines), &stderr, stop}
+}
+
+// get asks an address that the program announced, on a connection of its own.
+func get(t *testing.T, url, bearer string, header ...string) (status int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	return do(t, req, bearer, header...)
+}
+
+func do(t *testing.T, req *http.Request, bearer string, header ...string) (status int, body string) {
+	t.Helper()
+	req.Close = true
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	for _, h := range header {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Set(name, value)
+	}
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, string(raw)
+}
+
+func TestRun(t *testing.T) {
+	t.Setenv(keyVariable, "")
+	ready := filepath.Join(t.TempDir(), "ready")
+	require.NoError(t, os.WriteFile(ready, []byte("of an earlier run"), 0o600))
+	p := start(t, 4, "-ready-file", ready, "-limit", "2", "-log")
+	base, key := p.announced["base_url"], p.announced["api_key"]
+	require.Regexp(t, `^http://127\.0\.0\.1:[0-9]+/v1$`, base)
+
+	raw, err := os.ReadFile(ready) //nolint:gosec // the test's own file
+	require.NoError(t, err)
+	require.Equal(t, base+"\n", string(raw))
+	files, err := os.ReadDir(filepath.Dir(ready))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+
+	status, body := get(t, base+"/accounts/apn_github?include_credentials=1", key)
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "pdtok_apn_github_1_")
+	status, _ = get(t, base+"/accounts/apn_github", "wrong_key")
+	require.Equal(t, http.StatusUnauthorized, status)
+	status, _ = get(t, base+"/accounts", key)
+	require.Equal(t, http.StatusTooManyRequests, status)
+
+	// The printed client opens the Connect project.
+	post, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/oauth/token", strings.NewReader(
+		`{"grant_type":"client_credentials","client_id":"`+p.announced["client_id"]+`","client_secret":"`+p.announced["client_secret"]+`"}`))
+	require.NoError(t, err)
+	status, body = do(t, post, "", "Content-Type: application/json")
+	require.Equal(t, http.StatusOK, status)
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &token))
+	status, _ = get(t, base+"/connect/proj_demo/accounts", token.AccessToken, "x-pd-environment: production")
+	require.Equal(t, http.StatusTooManyRequests, status, "authorized, but past the limit")
+
+	p.stop()
+	require.NoFileExists(t, ready)
+	lines := strings.Split(strings.TrimSpace(p.stderr.String()), "\n")
+	require.Len(t, lines, 5)
+	require.Regexp(t, `^20\S+Z GET /v1/accounts/apn_github 200$`, lines[0])
+	require.NotContains(t, p.stderr.String(), key)
+}
+
+func TestRunWithEverythingGiven(t *testing.T) {
+	t.Setenv(keyVariable, "key_of_the_environment")
+	file := filepath.Join(t.TempDir(), "accounts.json")
+	require.NoError(t, os.WriteFile(file, []byte(`[{"id":"apn_own","credentials":{"n":1152921504606846976}}]`), 0o600))
+	p := start(t, 1, "-accounts", file, "-client-id", "client", "-client-secret", "client_secret", "-listen", "127.0.0.1:0")
+	base := p.announced["base_url"]
+	status, body := get(t, base+"/accounts/apn_own?include_credentials=1", "key_of_the_environment")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, `"credentials":{"n":1152921504606846976}`)
+	status, _ = get(t, base+"/accounts/apn_github", "key_of_the_environment")
+	require.Equal(t, http.StatusNotFound, status)
+	p.stop()
+	require.Empty(t, p.stderr.String())
+}
+
+func TestRunHelp(t *testing.T) {
+	t.Setenv(keyVariable, "key_of_the_environment")
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), []string{"-h"}, &out, io.Discard))
+	require.Contains(t, out.String(), "for tests and demos only")
+	require.Contains(t, out.String(), "-ready-file")
+	require.Contains(t, out.String(), "token_life")
+	require.NotContains(t, out.String(), "key_of_the_environment")
+}
+
+func TestRunRefuses(t *testing.T) {
+	l, err := pipedreamtest.ListenLoopback("127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	nameless := filepath.Join(t.TempDir(), "accounts.json")
+	require.NoError(t, os.WriteFile(nameless, []byte(`[{}]`), 0o600))
+	full := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(full, "file"), nil, 0o600))
+	for name, args := range map[string][]string{
+		"not a loopback address": {"-listen", "0.0.0.0:0"},
+		"no host":                {"-listen", ":0"},
+		"a taken address":        {"-listen", l.Addr().String()},
+		"no such accounts":       {"-accounts", filepath.Join(t.TempDir(), "none")},
+		"accounts without ids":   {"-accounts", nameless},
+		"no such folder":         {"-ready-file", filepath.Join(t.TempDir(), "none", "ready")},
+		"a folder as ready file": {"-ready-file", full},
+		"an unknown flag":        {"-nonsense"},
+		"an argument":            {"nonsense"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Error(t, run(t.Context(), args, io.Discard, io.Discard))
+		})
+	}
+}
+
+func TestRunWithoutReader(t *testing.T) {
+	read, write := io.Pipe()
+	_ = read.Close()
+	ready := filepath.Join(t.TempDir(), "ready")
+	require.ErrorIs(t, run(t.Context(), []string{"-ready-file", ready}, write, io.Discard), io.ErrClosedPipe)
+	require.NoFileExists(t, ready)
+}
+
+// TestRunStopsWithAnIdleConnection has a client that connected and said nothing.
+func TestRunStopsWithAnIdleConnection(t *testing.T) {
+	p := start(t, 4)
+	var d net.Dialer
+	addr := strings.TrimSuffix(strings.TrimPrefix(p.announced["base_url"], "http://"), "/v1")
+	conn, err := d.DialContext(t.Context(), "tcp", addr)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	p.stop()
+}
+
+func TestSignalsStopTheProgram(t *testing.T) {
+	for _, signal := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(signal.String(), func(t *testing.T) {
+			ready := filepath.Join(t.TempDir(), "ready")
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-ready-file", ready) //nolint:gosec // this very program
+			cmd.Env = append(os.Environ(), asProgram+"=1", keyVariable+"=key_of_the_environment")
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			announced(t, stdout, 3)
+			require.FileExists(t, ready)
+			require.NoError(t, cmd.Process.Signal(signal))
+			require.NoError(t, cmd.Wait())
+			require.NoFileExists(t, ready)
+		})
+	}
+}
+
+func TestProgramFails(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-listen", "0.0.0.0:0") //nolint:gosec // this very program
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	require.Equal(t, 1, exit.ExitCode())
+	require.Equal(t, "pipedream-sim: 0.0.0.0:0 is not a loopback address\n", string(out))
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestParseOptionsDefaults(t *testing.T) {
+	t.Setenv(keyVariable, "")
+	o, err := parseOptions(nil, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.1:0", o.listen)
+	require.Equal(t, 100, o.limit)
+	require.Equal(t, 20*time.Second, o.shortLife)
+	require.True(t, o.madeKey)
+	require.True(t, o.madeClient)
+
+	other, err := parseOptions(nil, io.Discard)
+	require.NoError(t, err)
+	require.NotEqual(t, o.apiKey, other.apiKey)
+	require.NotEqual(t, o.clientSecret, other.clientSecret)
+}
+
+func TestParseOptionsAPIKey(t *testing.T) {
+	t.Setenv(keyVariable, "key_of_the_environment")
+	o, err := parseOptions(nil, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, "key_of_the_environment", o.apiKey)
+	require.False(t, o.madeKey)
+
+	o, err = parseOptions([]string{"-api-key", "key_of_the_flag"}, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, "key_of_the_flag", o.apiKey)
+	require.False(t, o.madeKey)
+}
+
+func TestParseOptionsRefuses(t *testing.T) {
+	for _, args := range [][]string{
+		{"-client-id", "client"},
+		{"-client-secret", "client_secret"},
+		{"-limit", "-1"},
+		{"-limit", "many"},
+		{"-short-life", "0s"},
+		{"argument"},
+	} {
+		var out bytes.Buffer
+		_, err := parseOptions(args, &out)
+		require.Error(t, err, args)
+		require.NotErrorIs(t, err, flag.ErrHelp)
+		require.Empty(t, out.String())
+	}
+}

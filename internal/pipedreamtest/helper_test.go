@@ -1,0 +1,164 @@
+package pipedreamtest
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// github is an OAuth account of an hour, refreshed five minutes before its end.
+var github = Account{
+	ID:        "apn_github",
+	Name:      "octocat",
+	App:       App{ID: "app_OrZhaO", Slug: "github", Name: "GitHub", AuthType: "oauth"},
+	TokenLife: time.Hour,
+}
+
+// stripe is an account with a key that never expires.
+var stripe = Account{
+	ID:          "apn_stripe",
+	App:         App{ID: "app_OkrhR1", Slug: "stripe", Name: "Stripe", AuthType: "keys"},
+	Credentials: map[string]any{"api_key": "sk_live_0123456789"},
+}
+
+// alice is an account of a Connect project.
+var alice = Account{
+	ID:             "apn_alice",
+	App:            github.App,
+	Project:        "proj_a",
+	ExternalUserID: "alice",
+	TokenLife:      time.Hour,
+}
+
+// caller asks a server.
+type caller struct {
+	t    *testing.T
+	http *http.Client
+	base string
+	auth string // the bearer
+}
+
+// reply is what a caller got.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+	err    error // of the request, or of reading the body
+}
+
+// newServer returns a server for a test inside a synctest bubble, and who asks it.
+func newServer(t *testing.T, opts ...Option) (*Server, caller) {
+	t.Helper()
+	s := New(opts...)
+	t.Cleanup(s.Close)
+	return s, callerOf(t, s)
+}
+
+func callerOf(t *testing.T, s *Server) caller {
+	t.Helper()
+	h := &http.Client{
+		Transport:     s.Transport(),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return caller{t: t, http: h, base: "https://api.pipedream.com/v1", auth: defaultAPIKey}
+}
+
+// as returns a caller with another bearer.
+func (c caller) as(auth string) caller {
+	c.auth = auth
+	return c
+}
+
+// do asks; header holds names and values in turn.
+func (c caller) do(ctx context.Context, method, path, body string, header ...string) (r reply) {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, strings.NewReader(body))
+	require.NoError(c.t, err)
+	if c.auth != "" {
+		req.Header.Set("Authorization", "Bearer "+c.auth)
+	}
+	for pair := range slices.Chunk(header, 2) {
+		req.Header.Set(pair[0], pair[1])
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return reply{err: err}
+	}
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(res.Body)
+	return reply{res.StatusCode, res.Header, string(raw), err}
+}
+
+func (c caller) get(path string, header ...string) reply {
+	c.t.Helper()
+	return c.do(c.t.Context(), http.MethodGet, path, "", header...)
+}
+
+// connect is get for a path of Connect in production.
+func (c caller) connect(path string) reply {
+	c.t.Helper()
+	return c.get(path, "x-pd-environment", "production")
+}
+
+// token gets a workspace access token.
+func (c caller) token(id, secret, scope string) reply {
+	c.t.Helper()
+	body, err := json.Marshal(map[string]string{
+		"grant_type": "client_credentials", "client_id": id, "client_secret": secret, "scope": scope,
+	})
+	require.NoError(c.t, err)
+	return c.as("").do(c.t.Context(), http.MethodPost, "/oauth/token", string(body), "Content-Type", "application/json")
+}
+
+// workspace sets an OAuth client up and returns a caller with a token of it.
+func (c caller) workspace(s *Server) caller {
+	c.t.Helper()
+	s.SetOAuthClient("client", "client_secret", time.Hour)
+	return c.as(member[string](c.t, c.token("client", "client_secret", "").object(c.t), "access_token"))
+}
+
+// object returns the answer's JSON object.
+func (r reply) object(t *testing.T) map[string]any {
+	t.Helper()
+	require.NoError(t, r.err)
+	var m map[string]any
+	require.NoError(t, json.Unmarshal([]byte(r.body), &m), r.body)
+	return m
+}
+
+// data returns the object under "data" of an answer of 200.
+func (r reply) data(t *testing.T) map[string]any {
+	t.Helper()
+	require.NoError(t, r.err)
+	require.Equal(t, http.StatusOK, r.status, r.body)
+	return member[map[string]any](t, r.object(t), "data")
+}
+
+// credentials returns the credentials of one account in a REST answer.
+func (r reply) credentials(t *testing.T) map[string]any {
+	t.Helper()
+	return member[map[string]any](t, r.data(t), "credentials")
+}
+
+// member returns a member of a JSON object, which must be of that type.
+func member[T any](t *testing.T, object map[string]any, name string) T {
+	t.Helper()
+	v, ok := object[name].(T)
+	require.True(t, ok, "%s is %#v", name, object[name])
+	return v
+}
+
+// failed checks that the answer is an error of that status.
+func (r reply) failed(t *testing.T, status int) {
+	t.Helper()
+	require.NoError(t, r.err)
+	require.Equal(t, status, r.status, r.body)
+	require.NotEmpty(t, r.object(t)["error"])
+}

@@ -1,0 +1,106 @@
+package pipedreamtest
+
+import (
+	"encoding/json"
+	"maps"
+	"time"
+)
+
+// stamp writes a time as the API does.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
+
+// answerAccount answers with one account.
+func (s *Server) answerAccount(x *exchange, environment string) *answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.accounts[x.account]
+	if wrong := x.fault.WrongAccount; wrong != "" {
+		a = s.accounts[wrong] // wherever that one belongs
+	} else if a != nil && !a.in(x.project, environment) {
+		a = nil
+	}
+	if a == nil {
+		return s.notFound()
+	}
+	body := s.render(a, x.withCredentials())
+	if x.project == "" || s.oldConnectForms {
+		body = map[string]any{"data": body}
+	}
+	return success(body)
+}
+
+// in says whether an account belongs to an environment of a Connect project, or, with both empty, to the workspace.
+func (a *account) in(project, environment string) bool {
+	return a.Project == project && (project == "" || a.Environment == environment)
+}
+
+// render returns an account as the API shows it now. The caller holds s.mu.
+func (s *Server) render(a *account, withCredentials bool) map[string]any {
+	a.advance(wallClock())
+	m := map[string]any{
+		"id":          a.ID,
+		"name":        nullable(a.Name),
+		"external_id": nullable(a.ExternalUserID),
+		"healthy":     !a.Dead && !a.Unhealthy,
+		"dead":        a.Dead,
+		"error":       nullable(a.Error),
+		"created_at":  stamp(a.CreatedAt),
+		"updated_at":  stamp(a.UpdatedAt),
+
+		"authorized_scopes": []any{},
+		"expires_at":        nil,
+		"last_refreshed_at": nil,
+		"next_refresh_at":   nil,
+		"beta_health":       map[string]any{"score": 1, "since": nil}, // in no documentation, as new fields of a beta are
+	}
+	if a.App != (App{}) {
+		m["app"] = map[string]any{
+			"id":                nullable(a.App.ID),
+			"name_slug":         nullable(a.App.Slug),
+			"name":              nullable(a.App.Name),
+			"auth_type":         nullable(a.App.AuthType),
+			"description":       nil,
+			"categories":        []any{},
+			"beta_connect_tier": "standard",
+		}
+	}
+	if a.TokenLife > 0 {
+		m["expires_at"] = stamp(a.expires())
+		m["last_refreshed_at"] = stamp(a.issued)
+		m["next_refresh_at"] = stamp(a.nextRefresh())
+	}
+	if a.OmitNextRefresh {
+		delete(m, "next_refresh_at")
+	}
+	if withCredentials && !a.NoCredentials {
+		credentials := s.renderCredentials(a)
+		s.keepCredentials(credentials)
+		m["credentials"] = credentials
+	}
+	return m
+}
+
+// renderCredentials returns an account's credentials. The caller holds s.mu and has advanced the account.
+func (s *Server) renderCredentials(a *account) json.RawMessage {
+	if a.RawCredentials != nil {
+		return a.RawCredentials
+	}
+	m := map[string]any{}
+	if a.TokenLife > 0 {
+		m["oauth_access_token"] = s.accessToken(a)
+		m["oauth_client_id"] = "pdclient_" + a.ID
+		m["oauth_refresh_token"] = s.refreshToken(a)
+		m["oauth_uid"] = "pduid_" + a.ID
+	}
+	maps.Copy(m, a.Credentials)
+	raw, _ := appendJSON(nil, m) // SetAccount and Update saw to it that it marshals
+	return raw
+}
+
+// nullable returns null for an empty string: the API's own way to say that there is none.
+func nullable(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}

@@ -1,0 +1,60 @@
+package pipedreamtest
+
+import (
+	"net/url"
+	"strings"
+)
+
+// Kind says what a request asks for.
+type Kind string
+
+// The kinds of requests.
+const (
+	KindAccount Kind = "account" // one account, by REST or Connect
+	KindList    Kind = "list"    // a list of accounts, by REST or Connect
+	KindMe      Kind = "me"      // users/me
+	KindToken   Kind = "token"   // oauth/token
+	KindOther   Kind = "other"   // nothing that this API has
+)
+
+// limited says whether Pipedream counts such a request against its rate limit.
+func (k Kind) limited() bool { return k == KindAccount || k == KindList }
+
+// route is a request's path, understood.
+type route struct {
+	kind    Kind
+	project string // the Connect project; empty on REST paths
+	account string
+}
+
+// routeOf finds the route of a path. It works on the escaped path, because an account id may hold an escaped slash, and without
+// http.ServeMux, which redirects odd paths instead of showing them to the test.
+func routeOf(u *url.URL) route {
+	rest, ok := strings.CutPrefix(u.EscapedPath(), "/v1/")
+	if !ok {
+		return route{kind: KindOther}
+	}
+	parts := strings.Split(rest, "/")
+	for i, escaped := range parts {
+		part, err := url.PathUnescape(escaped)
+		if err != nil || part == "" {
+			return route{kind: KindOther}
+		}
+		parts[i] = part
+	}
+	switch {
+	case len(parts) == 1 && parts[0] == "accounts":
+		return route{kind: KindList}
+	case len(parts) == 2 && parts[0] == "accounts":
+		return route{kind: KindAccount, account: parts[1]}
+	case len(parts) == 2 && parts[0] == "users" && parts[1] == "me":
+		return route{kind: KindMe}
+	case len(parts) == 2 && parts[0] == "oauth" && parts[1] == "token":
+		return route{kind: KindToken}
+	case len(parts) == 3 && parts[0] == "connect" && parts[2] == "accounts":
+		return route{kind: KindList, project: parts[1]}
+	case len(parts) == 4 && parts[0] == "connect" && parts[2] == "accounts":
+		return route{kind: KindAccount, project: parts[1], account: parts[3]}
+	}
+	return route{kind: KindOther}
+}
