@@ -1,0 +1,103 @@
+# Everything is built into bin/, from the Go module proxy alone: Go, git, make and bash are all that is needed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PLUGIN  := vault-plugin-secrets-pipedream
+VERSION ?= v0.1.0
+MODULE  := $(shell go list -m)
+# The version lands in the root package, whatever the module is called.
+LDFLAGS := -s -w -X $(MODULE).version=$(VERSION)
+
+# The race detector needs a C compiler. Without one, Go says so by turning cgo off, and the tests run without it.
+RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+
+# More flags for go test, say TESTFLAGS='-v -run TestCreds'.
+TESTFLAGS ?=
+
+# Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
+MODULE_DIRS := . tools/golangci-lint tools/vault
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## Build the plugin: bin/vault-plugin-secrets-pipedream
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+
+.PHONY: build-race
+build-race: ## Build the plugin with the race detector, for the acceptance tests: bin/race/
+	go build $(RACE) -trimpath -ldflags "$(LDFLAGS)" -o bin/race/$(PLUGIN) ./cmd/$(PLUGIN)
+
+.PHONY: sim
+sim: ## Build the simulated Pipedream API: bin/pipedream-sim
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/pipedream-sim ./cmd/pipedream-sim
+
+.PHONY: vault
+vault: bin/vault ## Build Vault: bin/vault, some minutes the first time; VAULT_BIN=path uses that one instead
+
+# VAULT_BIN may be a path or a name in PATH. Pointing at bin/vault itself would make a link to nowhere.
+ifneq ($(filter-out $(abspath bin/vault),$(abspath $(VAULT_BIN))),)
+.PHONY: bin/vault
+bin/vault:
+	@found=$$(command -v "$(VAULT_BIN)") || { echo "VAULT_BIN=$(VAULT_BIN): no such program" >&2; exit 1; }; \
+	mkdir -p bin; \
+	ln -sf "$$(cd "$$(dirname "$$found")" && pwd)/$$(basename "$$found")" $@
+else
+# The old file goes first: it may be a link to someone's own Vault, which go build would write through.
+bin/vault: tools/vault/go.mod
+	rm -f $@
+	cd tools/vault && go build -tags minimal -trimpath -ldflags "-s -w" -o ../../$@ \
+		github.com/hashicorp/vault
+endif
+
+bin/golangci-lint: tools/golangci-lint/go.mod
+	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
+		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: test
+test: test-unit test-acceptance ## Run all tests
+
+.PHONY: test-unit
+test-unit: race-notice ## Run the tests that need no Vault
+	go test $(RACE) -timeout 5m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
+
+# -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
+# they compute.
+.PHONY: test-acceptance
+test-acceptance: race-notice vault build-race sim ## Run the tests against a real Vault server
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+		go test $(RACE) -count=1 -parallel 6 -timeout 10m $(TESTFLAGS) ./acceptance/...
+
+.PHONY: race-notice
+race-notice:
+	@if [[ -z "$(RACE)" ]]; then echo "no C compiler, or cgo is off: testing without the race detector" >&2; fi
+
+.PHONY: demo
+demo: vault build sim ## Show the plugin at work in a real Vault; with PIPEDREAM_API_KEY set, on the real Pipedream
+	@scripts/demo.sh
+
+.PHONY: lint
+lint: bin/golangci-lint ## Check the formatting, vet, and run golangci-lint
+	@unformatted=$$(gofmt -l .); \
+	if [[ -n "$$unformatted" ]]; then echo "not formatted (make fmt): $$unformatted" >&2; exit 1; fi
+	go vet ./...
+	bin/golangci-lint run
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## Format the code
+	bin/golangci-lint fmt
+
+.PHONY: tidy-check
+tidy-check: ## Check that every go.mod and go.sum is tidy
+	@for dir in $(MODULE_DIRS); do \
+		echo "go mod tidy -diff ($$dir)"; \
+		(cd "$$dir" && go mod tidy -diff); \
+	done
+
+.PHONY: clean
+clean: ## Remove bin/ and the cached test results
+	rm -rf bin
+	go clean -testcache
