@@ -1,0 +1,92 @@
+package acceptance
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestPolicyForOneAccountRefusesAnother(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	m.sim.SetAccount(stripe())
+	client := m.vault.login(t, slug(t.Name()), fmt.Sprintf(`path %q { capabilities = ["read"] }`, m.in("creds/"+githubID)))
+
+	secret, err := client.Logical().Read(m.in("creds/" + githubID))
+	require.NoError(t, err)
+	assert.Equal(t, m.sim.Token(githubID), secret.Data["oauth_access_token"])
+	requests := len(m.sim.Requests())
+
+	for _, path := range []string{
+		"creds/" + stripeID, "static-creds/" + githubID, "accounts/" + githubID, "config", "status",
+	} {
+		_, err := client.Logical().Read(m.in(path))
+		refused(t, err, http.StatusForbidden, "permission denied")
+	}
+	for _, path := range []string{"config", "refresh/" + githubID, "creds/" + githubID} {
+		_, err := client.Logical().Write(m.in(path), map[string]any{"rate_limit": 0})
+		refused(t, err, http.StatusForbidden, "permission denied")
+	}
+	_, err = client.Logical().List(m.in("accounts"))
+	refused(t, err, http.StatusForbidden, "permission denied")
+	assert.Len(t, m.sim.Requests(), requests)
+}
+
+// auditEntry is what these tests read of a line of the audit log.
+type auditEntry struct {
+	Type    string `json:"type"`
+	Error   string `json:"error"`
+	Request struct {
+		Operation string         `json:"operation"`
+		Path      string         `json:"path"`
+		Data      map[string]any `json:"data"`
+	} `json:"request"`
+	Response struct {
+		Data   map[string]any `json:"data"`
+		Secret struct {
+			LeaseID string `json:"lease_id"`
+		} `json:"secret"`
+	} `json:"response"`
+}
+
+// TestAuditLogTellsWhoReadWhatAndNoSecret looks at the entries themselves; that no secret stands anywhere in either log
+// is checked after every test.
+func TestAuditLogTellsWhoReadWhatAndNoSecret(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	secret := m.read(t, "creds/"+githubID)
+	_, err := m.vault.root.Logical().Read(m.in("creds/apn_nobody"))
+	require.Error(t, err)
+
+	read := m.audited(t, "creds/"+githubID)
+	assert.Equal(t, "read", read.Request.Operation)
+	assert.Equal(t, secret.LeaseID, read.Response.Secret.LeaseID)
+	assert.ElementsMatch(t, keysOf(secret.Data), keysOf(read.Response.Data))
+	for name, value := range read.Response.Data {
+		assert.Contains(t, value, "hmac-sha256:", name)
+	}
+	assert.Contains(t, m.audited(t, "creds/apn_nobody").Error, "apn_nobody")
+	written := m.audited(t, "config")
+	assert.Contains(t, written.Request.Data["api_key"], "hmac-sha256:")
+}
+
+// audited returns the first response in the audit log for a path of the mount.
+func (m *mount) audited(t *testing.T, path string) auditEntry {
+	t.Helper()
+	for line := range strings.Lines(m.vault.readAudit(t)) {
+		var entry auditEntry
+		require.NoError(t, json.Unmarshal([]byte(line), &entry))
+		if entry.Type == "response" && entry.Request.Path == m.in(path) {
+			return entry
+		}
+	}
+	require.Fail(t, "no entry in the audit log", path)
+	return auditEntry{}
+}

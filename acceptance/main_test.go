@@ -1,0 +1,80 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const pluginName = "vault-plugin-secrets-pipedream"
+
+// The programs under test, as absolute paths without symbolic links: Vault refuses a plugin directory that has any.
+var (
+	vaultBin      string
+	pluginBin     string
+	pluginVersion string
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if err := locateBinaries(); err != nil {
+		// Not a skip: a suite that passes because nothing was there to test says nothing.
+		fmt.Fprintf(os.Stderr, "%v\nBuild what these tests need, and run them, with: make test-acceptance\n", err)
+		return 1
+	}
+	forgetEnvironment()
+	code := m.Run()
+	if err := stopSharedVault(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+func locateBinaries() error {
+	var vaultErr, pluginErr error
+	vaultBin, vaultErr = locate("VAULT_BIN", filepath.Join("..", "bin", "vault"))
+	pluginBin, pluginErr = locate("PLUGIN_BIN", filepath.Join("..", "bin", "race", pluginName))
+	if err := errors.Join(vaultErr, pluginErr); err != nil {
+		return err
+	}
+	version, err := exec.CommandContext(context.Background(), pluginBin, "-version").Output()
+	if err != nil {
+		return fmt.Errorf("%s -version: %w", pluginBin, err)
+	}
+	pluginVersion = strings.TrimSpace(string(version))
+	return nil
+}
+
+func locate(variable, fallback string) (string, error) {
+	path := os.Getenv(variable)
+	if path == "" {
+		path = fallback
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	resolved, err := filepath.EvalSymlinks(absolute)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	return resolved, nil
+}
+
+// forgetEnvironment removes what Vault's client would read: an address or a token of the developer's own.
+func forgetEnvironment() {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "VAULT_") {
+			_ = os.Unsetenv(name) // fails for an invalid name alone
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package acceptance
+
+import (
+	"crypto/rand"
+	"maps"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// mount is the plugin enabled at a path, with a simulated Pipedream of its own.
+type mount struct {
+	vault  *vaultServer
+	path   string
+	sim    *pipedreamtest.Server
+	apiURL string
+	apiKey string
+}
+
+// onSharedVault enables and configures the plugin on the shared server, at a path of the test's own.
+func onSharedVault(t *testing.T, opts ...pipedreamtest.Option) *mount {
+	t.Helper()
+	m := unconfigured(t, opts...)
+	m.configure(t, nil)
+	return m
+}
+
+// unconfigured is onSharedVault without a config.
+func unconfigured(t *testing.T, opts ...pipedreamtest.Option) *mount {
+	t.Helper()
+	m := enable(t, sharedVault(t), slug(t.Name()), opts...)
+	// Also proves, for each test, that nothing it did keeps an operator from disabling the engine.
+	t.Cleanup(func() { require.NoError(t, m.vault.root.Sys().Unmount(m.path)) })
+	return m
+}
+
+// onOwnVault enables and configures the plugin at pipedream/ on a server that this test alone uses.
+func onOwnVault(t *testing.T) *mount {
+	t.Helper()
+	m := enable(t, newVault(t), "pipedream")
+	m.configure(t, nil)
+	return m
+}
+
+func enable(t *testing.T, vault *vaultServer, path string, opts ...pipedreamtest.Option) *mount {
+	t.Helper()
+	m := &mount{vault: vault, path: path, apiKey: "pdkey_" + rand.Text()}
+	m.sim = pipedreamtest.New(append(opts, pipedreamtest.WithAPIKey(m.apiKey))...)
+	t.Cleanup(m.sim.Close)
+	var err error
+	m.apiURL, err = m.sim.Start()
+	require.NoError(t, err)
+	require.NoError(t, vault.root.Sys().Mount(path, &api.MountInput{Type: pluginName}))
+	t.Cleanup(func() { m.checkLogs(t) })
+	return m
+}
+
+// slug makes a mount path of a test's name.
+func slug(name string) string {
+	words := regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(strings.TrimPrefix(name, "Test"), "$1-$2")
+	return strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(words), "-"), "-")
+}
+
+// configure writes config with the key and URL of the simulated Pipedream, and whatever else is given.
+func (m *mount) configure(t *testing.T, fields map[string]any) {
+	t.Helper()
+	config := map[string]any{"api_key": m.apiKey, "base_url": m.apiURL}
+	maps.Copy(config, fields)
+	m.write(t, "config", config)
+}
+
+// checkLogs holds after every test: nothing secret in any log, no data race and no panic.
+func (m *mount) checkLogs(t *testing.T) {
+	t.Helper()
+	audit, log := m.vault.readAudit(t), m.vault.readLog(t)
+	lacks(t, "the audit log", audit, m.sim.Secrets()...)
+	lacks(t, "the server's log", log, m.sim.Secrets()...)
+	lacks(t, "the server's log", log, "DATA RACE", "panic:")
+}
+
+// lacks asserts that none of the words stands in a text, which may be too long to be printed.
+func lacks(t *testing.T, where, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if strings.Contains(text, word) {
+			t.Errorf("%s holds %q", where, word)
+		}
+	}
+}
+
+// in returns the full path of one below the mount.
+func (m *mount) in(path string) string { return m.path + "/" + path }
+
+// read returns what a read answers, which must be a secret.
+func (m *mount) read(t *testing.T, path string) *api.Secret {
+	t.Helper()
+	secret, err := m.vault.root.Logical().Read(m.in(path))
+	require.NoError(t, err)
+	require.NotNil(t, secret, "%s answers nothing", path)
+	return secret
+}
+
+// readWith is read with query parameters.
+func (m *mount) readWith(t *testing.T, path string, query map[string][]string) *api.Secret {
+	t.Helper()
+	secret, err := m.vault.root.Logical().ReadWithData(m.in(path), query)
+	require.NoError(t, err)
+	require.NotNil(t, secret, "%s answers nothing", path)
+	return secret
+}
+
+// write returns what a write answers: nil for no content.
+func (m *mount) write(t *testing.T, path string, data map[string]any) *api.Secret {
+	t.Helper()
+	secret, err := m.vault.root.Logical().Write(m.in(path), data)
+	require.NoError(t, err)
+	return secret
+}
+
+func (m *mount) deleteConfig(t *testing.T) {
+	t.Helper()
+	_, err := m.vault.root.Logical().Delete(m.in("config"))
+	require.NoError(t, err)
+}
+
+// list returns the keys and what is known of each.
+func (m *mount) list(t *testing.T, path string, query map[string][]string) (keys []string, info map[string]any) {
+	t.Helper()
+	secret := m.readWith(t, path, listing(query))
+	for _, key := range asType[[]any](t, secret.Data["keys"]) {
+		keys = append(keys, asType[string](t, key))
+	}
+	info, _ = secret.Data["key_info"].(map[string]any)
+	return keys, info
+}
+
+// listing turns query parameters into those of a list: the client's own List takes none.
+func listing(query map[string][]string) map[string][]string {
+	all := map[string][]string{"list": {"true"}}
+	maps.Copy(all, query)
+	return all
+}
+
+// refused asserts that an error is an answer with this code, whose text holds all of the given words.
+func refused(t *testing.T, err error, code int, words ...string) {
+	t.Helper()
+	var answer *api.ResponseError
+	require.ErrorAs(t, err, &answer)
+	text := strings.Join(answer.Errors, "\n")
+	assert.Equal(t, code, answer.StatusCode, text)
+	for _, word := range words {
+		assert.Contains(t, text, word)
+	}
+}
+
+// errorOf returns the error of a read that must fail.
+func (m *mount) errorOf(t *testing.T, path string) error {
+	t.Helper()
+	secret, err := m.vault.root.Logical().Read(m.in(path))
+	require.Error(t, err)
+	require.Nil(t, secret)
+	return err
+}
+
+// asType fails the test where a value is of another type.
+func asType[T any](t *testing.T, value any) T {
+	t.Helper()
+	typed, ok := value.(T)
+	require.True(t, ok, "%v is a %T, not a %T", value, value, typed)
+	return typed
+}
+
+// secondsUntil returns whole seconds, rounded down as a lease must be.
+func secondsUntil(when time.Time) int { return int(time.Until(when) / time.Second) }

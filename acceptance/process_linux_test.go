@@ -1,0 +1,65 @@
+package acceptance
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// dieWithParent has the kernel end a child when the test binary itself is killed and cleans nothing up. SIGTERM, for
+// Vault passes that on to its plugins; killed, it would leave them behind.
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+}
+
+// childrenOf returns the pids of a process's children that run the given program.
+func childrenOf(pid int, program string) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	var children []int
+	for _, stat := range stats {
+		child, parent, ok := readStat(stat)
+		if ok && parent == pid && runs(child, program) {
+			children = append(children, child)
+		}
+	}
+	return children, nil
+}
+
+// readStat returns the pid and the parent of the process, and false when it is gone.
+func readStat(path string) (pid, parent int, ok bool) {
+	content, err := os.ReadFile(path) //nolint:gosec // below /proc
+	if err != nil {
+		return 0, 0, false
+	}
+	// "pid (name) state ppid …", where the name may hold spaces and parentheses of its own.
+	_, afterName, found := cutLast(string(content), ") ")
+	if !found {
+		return 0, 0, false
+	}
+	var state string
+	if _, err := fmt.Sscan(afterName, &state, &parent); err != nil {
+		return 0, 0, false
+	}
+	pid, err = strconv.Atoi(filepath.Base(filepath.Dir(path)))
+	return pid, parent, err == nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// runs tells whether the process with this pid runs the program. It is asked before each kill: a pid can be reused.
+func runs(pid int, program string) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && strings.TrimSuffix(exe, " (deleted)") == program
+}

@@ -1,0 +1,42 @@
+package acceptance
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// shared is the server of the tests that leave it as they found it. Nothing is started until one asks for it.
+var shared struct {
+	once   sync.Once
+	server *vaultServer
+	err    error
+}
+
+// sharedVault returns the shared server, which outlives the test.
+func sharedVault(t *testing.T) *vaultServer {
+	t.Helper()
+	shared.once.Do(func() {
+		dir, err := os.MkdirTemp("", "acceptance-") //nolint:usetesting // outlives the test
+		if err != nil {
+			shared.err = err
+			return
+		}
+		shared.server, shared.err = startVault(dir)
+	})
+	if shared.server != nil {
+		t.Cleanup(func() { shared.server.showLog(t) })
+	}
+	require.NoError(t, shared.err)
+	return shared.server
+}
+
+func stopSharedVault() error {
+	if shared.server == nil {
+		return nil
+	}
+	return errors.Join(shared.server.process.stop(), os.RemoveAll(shared.server.dir))
+}

@@ -1,0 +1,361 @@
+package acceptance
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	// readyTimeout is generous: a loaded machine starts Vault slowly, and a test that gives up early tells nothing.
+	readyTimeout = time.Minute
+	pollInterval = 50 * time.Millisecond
+
+	// startAttempts bounds the search for free ports: one found free can be taken before Vault listens on it.
+	startAttempts = 5
+
+	// logTail is how much of the server's log a failed test shows.
+	logTail = 8 << 10
+)
+
+// vaultServer is a real Vault server with one raft node, on loopback, with the plugin registered by its SHA-256.
+type vaultServer struct {
+	dir       string
+	process   *process
+	addr      string
+	root      *api.Client // may do anything
+	unsealKey string
+	rootToken string
+}
+
+// newVault starts a server for one test alone, which ends it.
+func newVault(t *testing.T) *vaultServer {
+	t.Helper()
+	s, err := startVault(t.TempDir())
+	if s != nil {
+		t.Cleanup(func() {
+			s.showLog(t)
+			require.NoError(t, s.process.stop())
+		})
+	}
+	require.NoError(t, err)
+	return s
+}
+
+// startVault returns a server that is ready for a mount. One that failed after its process started comes with the
+// error, for its log to be read and its process to be ended.
+func startVault(dir string) (*vaultServer, error) {
+	s := &vaultServer{dir: dir}
+	for _, sub := range []string{"raft", "home"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.launch(); err != nil {
+		return nil, err
+	}
+	steps := []func() error{s.initialize, s.unseal, s.enableAudit, s.registerPlugin}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// launch starts the process and waits until it listens, on other ports if these turn out to be taken.
+func (s *vaultServer) launch() error {
+	for range startAttempts {
+		if err := s.launchOnFreePorts(); !errors.Is(err, errPortTaken) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w, %d times", errPortTaken, startAttempts)
+}
+
+var errPortTaken = errors.New("the port is taken")
+
+func (s *vaultServer) launchOnFreePorts() error {
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	s.addr = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	s.root = s.client(s.rootToken)
+	configPath := filepath.Join(s.dir, "vault.hcl")
+	if err := os.WriteFile(configPath, []byte(s.config(ports[0], ports[1])), 0o600); err != nil {
+		return err
+	}
+	logFile, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close() //nolint:errcheck // the process has a descriptor of its own
+	offset, err := logFile.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	s.process, err = startProcess(logFile, s.environment(), vaultBin, "server", "-config="+configPath)
+	if err != nil {
+		return err
+	}
+	return s.waitUntilListening(offset)
+}
+
+// config is that of a server on loopback with everything logged. The raft timing is the tightest there is, for a
+// single node has nobody to wait for.
+func (s *vaultServer) config(port, clusterPort int) string {
+	return fmt.Sprintf(`
+storage "raft" {
+  path                   = %q
+  node_id                = "node"
+  performance_multiplier = 1
+}
+listener "tcp" {
+  address         = "127.0.0.1:%d"
+  cluster_address = "127.0.0.1:%d"
+  tls_disable     = true
+}
+api_addr         = %q
+cluster_addr     = "https://127.0.0.1:%[3]d"
+plugin_directory = %[5]q
+disable_mlock    = true
+log_level        = "trace"
+`, filepath.Join(s.dir, "raft"), port, clusterPort, s.addr, filepath.Dir(pluginBin))
+}
+
+// environment is all that the server sees of the tests' environment, so that nobody's own VAULT_* changes a result.
+func (s *vaultServer) environment() []string {
+	return []string{
+		"HOME=" + filepath.Join(s.dir, "home"),
+		"PATH=" + os.Getenv("PATH"),
+		"TMPDIR=" + os.TempDir(),
+	}
+}
+
+// waitUntilListening looks at the log from the offset on: on a port that is taken, another server would answer.
+func (s *vaultServer) waitUntilListening(offset int64) error {
+	return poll(readyTimeout, "vault to listen", func() (bool, error) {
+		running := s.process.running()
+		log, err := os.ReadFile(s.logPath())
+		if err != nil {
+			return false, err
+		}
+		output := string(log[offset:])
+		switch {
+		case strings.Contains(output, "Vault server started!"):
+			return true, nil
+		case running:
+			return false, nil
+		case strings.Contains(output, "address already in use"):
+			return false, errPortTaken
+		default:
+			return false, fmt.Errorf("vault ended: %w\n%s", s.process.err, output)
+		}
+	})
+}
+
+func (s *vaultServer) initialize() error {
+	keys, err := s.root.Sys().Init(&api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		return err
+	}
+	s.unsealKey, s.rootToken = keys.Keys[0], keys.RootToken
+	s.root.SetToken(s.rootToken)
+	return nil
+}
+
+// unseal returns once the server is active and answers.
+func (s *vaultServer) unseal() error {
+	if _, err := s.root.Sys().Unseal(s.unsealKey); err != nil {
+		return fmt.Errorf("unseal: %w", err)
+	}
+	return poll(readyTimeout, "vault to be active", func() (bool, error) {
+		health, err := s.root.Sys().Health()
+		// An error is the server's way of saying that it is not there yet.
+		return err == nil && health.Initialized && !health.Sealed && !health.Standby, nil
+	})
+}
+
+func (s *vaultServer) enableAudit() error {
+	return s.root.Sys().EnableAuditWithOptions("file", &api.EnableAuditOptions{
+		Type:    "file",
+		Options: map[string]string{"file_path": s.auditPath()},
+	})
+}
+
+func (s *vaultServer) registerPlugin() error {
+	content, err := os.ReadFile(pluginBin)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(content)
+	return s.root.Sys().RegisterPlugin(&api.RegisterPluginInput{
+		Name:    pluginName,
+		Type:    api.PluginTypeSecrets,
+		Command: filepath.Base(pluginBin),
+		SHA256:  hex.EncodeToString(sum[:]),
+		Version: pluginVersion,
+	})
+}
+
+// restart ends the server as an operator would, and starts it on the same data.
+func (s *vaultServer) restart(t *testing.T) {
+	t.Helper()
+	require.NoError(t, s.process.stop())
+	require.NoError(t, s.launch())
+	require.NoError(t, s.unseal())
+}
+
+// crash ends the server as a power cut would, and starts it on the same data.
+func (s *vaultServer) crash(t *testing.T) {
+	t.Helper()
+	orphans, err := childrenOf(s.process.pid(), pluginBin)
+	require.NoError(t, err)
+	require.NoError(t, s.process.kill())
+	// A plugin does not notice that the server that started it is gone; a power cut would have taken it too.
+	for _, pid := range orphans {
+		require.NoError(t, killPlugin(pid))
+	}
+	require.NoError(t, s.launch())
+	require.NoError(t, s.unseal())
+}
+
+func (s *vaultServer) sealAndUnseal(t *testing.T) {
+	t.Helper()
+	require.NoError(t, s.root.Sys().Seal())
+	require.NoError(t, s.unseal())
+}
+
+// pluginPID returns the process that serves the mounts. There is one: the plugin is multiplexed.
+func (s *vaultServer) pluginPID(t *testing.T) int {
+	t.Helper()
+	pids, err := childrenOf(s.process.pid(), pluginBin)
+	require.NoError(t, err)
+	require.Len(t, pids, 1, "plugin processes")
+	return pids[0]
+}
+
+// killPlugin ends a plugin's process as a crash would, after making sure that the pid is still that of a plugin.
+func killPlugin(pid int) error {
+	if !runs(pid, pluginBin) {
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill plugin process %d: %w", pid, err)
+	}
+	return poll(stopTimeout, "the plugin to end", func() (bool, error) { return !runs(pid, pluginBin), nil })
+}
+
+// client returns a client that asks once: a retry would hide the failure that a test is after.
+func (s *vaultServer) client(token string) *api.Client {
+	config := api.DefaultConfig()
+	config.Address = s.addr
+	config.MaxRetries = 0
+	client, err := api.NewClient(config)
+	if err != nil {
+		panic(err) // an address of this file's own making
+	}
+	client.SetToken(token)
+	return client
+}
+
+// login returns a client whose token has one policy, made of the given rules.
+func (s *vaultServer) login(t *testing.T, policy, rules string) *api.Client {
+	t.Helper()
+	require.NoError(t, s.root.Sys().PutPolicy(policy, rules))
+	secret, err := s.root.Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{policy}})
+	require.NoError(t, err)
+	return s.client(secret.Auth.ClientToken)
+}
+
+// snapshot writes what the server stores to a file, as a backup does, and returns its path.
+func (s *vaultServer) snapshot(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "raft.snap")
+	file, err := os.Create(path) //nolint:gosec // below a directory of the test's own
+	require.NoError(t, err)
+	require.NoError(t, s.root.Sys().RaftSnapshotWithContext(context.Background(), file))
+	require.NoError(t, file.Close())
+	return path
+}
+
+// restore puts back what a snapshot holds, as after a disaster. Vault takes it in after this has returned.
+func (s *vaultServer) restore(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.Open(path) //nolint:gosec // written by snapshot
+	require.NoError(t, err)
+	defer file.Close() //nolint:errcheck // only read
+	require.NoError(t, s.root.Sys().RaftSnapshotRestoreWithContext(context.Background(), file, false))
+}
+
+func (s *vaultServer) logPath() string   { return filepath.Join(s.dir, "vault.log") }
+func (s *vaultServer) auditPath() string { return filepath.Join(s.dir, "audit.log") }
+
+func (s *vaultServer) readLog(t *testing.T) string {
+	t.Helper()
+	return readFile(t, s.logPath())
+}
+
+func (s *vaultServer) readAudit(t *testing.T) string {
+	t.Helper()
+	return readFile(t, s.auditPath())
+}
+
+// showLog prints the end of the server's log when the test failed.
+func (s *vaultServer) showLog(t *testing.T) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	log := s.readLog(t)
+	if len(log) > logTail {
+		log = log[len(log)-logTail:]
+		_, log, _ = strings.Cut(log, "\n")
+	}
+	t.Logf("the end of vault's log:\n%s", log)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path) //nolint:gosec // a file of the test's own
+	require.NoError(t, err)
+	return string(content)
+}
+
+// freePorts returns ports that were free a moment ago, all different.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, 0, n)
+	for range n {
+		listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close()                                     //nolint:errcheck // nothing was ever sent through it
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // it listens on TCP
+	}
+	return ports, nil
+}
+
+// poll asks until the condition holds, it fails, or the time is up.
+func poll(timeout time.Duration, what string, condition func() (bool, error)) error {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(pollInterval) {
+		if done, err := condition(); done || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("waited %s for %s", timeout, what)
+}
