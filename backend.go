@@ -216,7 +216,7 @@ type maxLeaseTTL struct {
 
 // maxLeaseTTLAge bounds how long a mount's new max-lease-ttl may go unnoticed.
 // Until then Vault itself caps the lease, with a warning.
-const maxLeaseTTLAge = 10 * time.Second
+const maxLeaseTTLAge = time.Second
 
 // get returns the mount's max lease TTL, 0 if it is not known.
 func (m *maxLeaseTTL) get() time.Duration {

@@ -112,6 +112,24 @@ func TestReadersDoNotWaitForAnEarlyRefresh(t *testing.T) {
 	})
 }
 
+// Before Pipedream's own refresh, asking can only bring the same token, so
+// that min_ttl alone is no reason to ask.
+func TestNothingIsAskedBeforePipedreamRefreshes(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		a := oauthAccount(github, time.Hour)
+		a.RefreshBefore = 2 * time.Minute
+		m.sim.SetAccount(a)
+		first := m.token(github)
+		time.Sleep(57 * time.Minute) // under min_ttl
+		require.Equal(t, first, m.token(github))
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+
+		time.Sleep(2 * time.Minute) // one minute left: a reader waits for the new one
+		require.NotEqual(t, first, m.token(github))
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}
+
 // While Pipedream still hands out the same token, it is asked again after a
 // quarter of what is left, and not by every reader.
 func TestTheSameTokenIsNotAskedForByEveryReader(t *testing.T) {
@@ -197,8 +215,8 @@ func TestFailuresOfTheAccountEvict(t *testing.T) {
 		"unknown":   {func(m *mount) { m.sim.DeleteAccount(github) }, http.StatusBadRequest, "does not know"},
 		"forbidden": {func(m *mount) { m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusForbidden}) }, http.StatusBadRequest, "access"},
 		"dead": {func(m *mount) {
-			m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "invalid_grant" })
-		}, http.StatusBadRequest, "dead"},
+			m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "pdtok_leak: invalid_grant" })
+		}, http.StatusBadRequest, "dead: Pipedream can no longer refresh its credentials (invalid_grant)"},
 		"no credentials": {func(m *mount) {
 			m.sim.Update(github, func(a *pipedreamtest.Account) { a.NoCredentials = true })
 		}, http.StatusBadRequest, "no credentials"},

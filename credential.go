@@ -44,7 +44,7 @@ func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) 
 	case a.ID != id:
 		return nil, &apiError{kind: failWrongAccount, account: id}
 	case a.Dead:
-		return nil, &apiError{kind: failDead, account: id}
+		return nil, &apiError{kind: failDead, account: id, detail: knownReason(a.Error)}
 	}
 	fields := flatten(a.Credentials)
 	omitted := false
@@ -66,6 +66,23 @@ func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) 
 		NextRefreshAt:       a.NextRefreshAt,
 		FetchedAt:           now,
 	}, nil
+}
+
+// oauthErrors are the error codes of RFC 6749, sections 4.1.2.1 and 5.2.
+var oauthErrors = []string{
+	"invalid_grant", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request", "access_denied",
+}
+
+// knownReason is the OAuth error code that Pipedream gives for an account's
+// death, to go behind a text; empty for anything else. Errors land in the audit
+// log in clear, so nothing of Pipedream's own words gets into them.
+func knownReason(text string) string {
+	for _, code := range oauthErrors {
+		if strings.Contains(text, code) {
+			return " (" + code + ")"
+		}
+	}
+	return ""
 }
 
 // flatten turns every value into a string: a string into itself, anything

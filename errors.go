@@ -46,7 +46,7 @@ const (
 type apiError struct {
 	kind    failure
 	account string
-	// detail says what failed, for failUnavailable.
+	// detail says what failed, for failUnavailable, and why, for failDead.
 	detail string
 	// retryAfter is how long to wait before asking again can help; 0 if unknown.
 	retryAfter time.Duration
@@ -62,14 +62,18 @@ func (e *apiError) Error() string {
 		return "Pipedream refused the API key (its answer was 401): it is wrong or was revoked. " +
 			"Create a key in Pipedream's settings and store it with: vault write <mount>/config api_key=-"
 	case failForbidden:
+		if e.account == "" {
+			return "Pipedream refused access to the accounts (its answer was 403): the API key in <mount>/config may not read them. " +
+				"Store another key"
+		}
 		return fmt.Sprintf("Pipedream refused access to account %s (its answer was 403): the API key in <mount>/config "+
 			"may not read it. Share the account with the key's owner in Pipedream, or store another key", e.account)
 	case failUnknownAccount:
 		return fmt.Sprintf("Pipedream does not know account %s, or the API key in <mount>/config cannot see it. "+
 			"List what it sees with: vault list <mount>/accounts", e.account)
 	case failDead:
-		return fmt.Sprintf("account %s is dead: Pipedream can no longer refresh its credentials. "+
-			"Reconnect the account in Pipedream; for the reason it gives: vault read <mount>/accounts/%s", e.account, e.account)
+		return fmt.Sprintf("account %s is dead: Pipedream can no longer refresh its credentials%s. "+
+			"Reconnect the account in Pipedream; for the reason it gives: vault read <mount>/accounts/%s", e.account, e.detail, e.account)
 	case failNoCredentials:
 		return fmt.Sprintf("Pipedream returned no credentials for account %s. Accounts that use Pipedream's own OAuth client, "+
 			"or that are not fully connected, come without: reconnect it in Pipedream with an OAuth client of your own", e.account)

@@ -48,6 +48,10 @@ func TestAccountsListFails(t *testing.T) {
 		_, err := m.handle(logical.ListOperation, "accounts/", nil)
 		m.refused(err, http.StatusBadGateway)
 
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden, Times: 1})
+		_, err = m.handle(logical.ListOperation, "accounts/", nil)
+		m.refused(err, http.StatusBadRequest, "refused access to the accounts (its answer was 403)")
+
 		m.sim.AddFault(pipedreamtest.Fault{
 			Kind: pipedreamtest.KindList, Status: http.StatusOK,
 			Body: `{"page_info":{"end_cursor":"again"},"data":[]}`,
