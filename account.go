@@ -113,7 +113,7 @@ func newAccount(raw map[string]json.RawMessage) (*account, error) {
 		Name:          text(raw["name"]),
 		ExternalID:    text(raw["external_id"]),
 		App:           newApp(raw["app"]),
-		Healthy:       flag(raw["healthy"]),
+		Healthy:       isNull(raw["healthy"]) || flag(raw["healthy"]), // nothing said is nothing wrong
 		Dead:          flag(raw["dead"]),
 		Error:         text(raw["error"]),
 		CreatedAt:     moment(raw["created_at"]),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,13 +38,21 @@ const (
 type client struct {
 	opaque
 
-	base *url.URL
-	key  secret
-	http *retryablehttp.Client
-
-	budget   *budget
+	config *config
+	base   *url.URL
+	auth   authorizer
+	http   *retryablehttp.Client
+	// holdoffs end with the client: a write of config ends them all, and what an
+	// old client is still up to starts none.
 	holdoffs *holdoffs
-	stats    *stats
+	traffic
+}
+
+// traffic is what all clients of a mount share. It outlives them: a new
+// configuration does not refill the budget.
+type traffic struct {
+	budget *budget
+	stats  *stats
 }
 
 // newTransport returns the HTTP transport for a configuration; caCert is PEM
@@ -64,11 +73,17 @@ func newTransport(caCert string) (*http.Transport, error) {
 	return transport, nil
 }
 
-// newClient returns a client that sends over transport with key. Every mount
-// has one budget, one set of hold-offs and one of counters, which outlive the
-// client: a new configuration does not refill the budget.
-func newClient(base *url.URL, key secret, maxRetries int, transport http.RoundTripper, b *budget, h *holdoffs, s *stats) *client {
-	c := &client{base: base, key: key, budget: b, holdoffs: h, stats: s}
+// newClient returns a client that sends over transport as config says. What it
+// does on nobody's behalf ends with ctx.
+func newClient(ctx context.Context, config *config, transport http.RoundTripper, t traffic) (*client, error) {
+	base, err := parseBaseURL(config.BaseURL)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{config: config, base: base, traffic: t, holdoffs: newHoldoffs(), auth: apiKey(config.APIKey)}
+	if config.ClientID != "" {
+		c.auth = newOAuthClient(ctx, config.RequestTimeout, c.requestToken)
+	}
 	c.http = &retryablehttp.Client{
 		HTTPClient: &http.Client{
 			Transport: &meter{next: transport, client: c},
@@ -76,14 +91,14 @@ func newClient(base *url.URL, key secret, maxRetries int, transport http.RoundTr
 			// not go where one points.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		RetryMax:     maxRetries,
+		RetryMax:     config.MaxRetries,
 		RetryWaitMin: firstRetryWait,
 		RetryWaitMax: longestRetryWait,
 		CheckRetry:   c.checkRetry,
 		Backoff:      c.backoff,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
-	return c
+	return c, nil
 }
 
 // close ends the connections that are idle; those in use end with their request.
@@ -125,19 +140,28 @@ func retryAfter(header http.Header) time.Duration {
 	return min(max(0, wait), maxRetryAfter)
 }
 
+// accountsPath is where accounts are: in the Connect project, or in the workspace.
+func (c *client) accountsPath(more ...string) []string {
+	path := []string{"accounts"}
+	if c.config.ProjectID != "" {
+		path = []string{"connect", url.PathEscape(c.config.ProjectID), "accounts"}
+	}
+	return append(path, more...)
+}
+
 // getAccount fetches one account.
 func (c *client) getAccount(ctx context.Context, id string, withCredentials bool) (*account, error) {
 	query := url.Values{}
 	if withCredentials {
 		query.Set("include_credentials", "1")
 	}
-	body, err := c.get(ctx, id, query, "accounts", url.PathEscape(id))
+	body, err := c.get(ctx, id, query, c.accountsPath(url.PathEscape(id))...)
 	if err != nil {
 		return nil, err
 	}
 	a, err := decodeAccount(body)
 	if errors.Is(err, errRecordNotFound) {
-		return nil, &apiError{kind: failUnknownAccount, account: id}
+		return nil, c.fail(&apiError{kind: failUnknownAccount, account: id})
 	}
 	if err != nil {
 		return nil, &apiError{kind: failUnavailable, account: id, detail: err.Error()}
@@ -145,15 +169,28 @@ func (c *client) getAccount(ctx context.Context, id string, withCredentials bool
 	return a, nil
 }
 
-// listAccounts fetches every page of the accounts that the key sees, of one
-// app where that is not empty, and hands them to each page by page.
-func (c *client) listAccounts(ctx context.Context, app string, each func([]*account)) error {
+// listFilter narrows a list of accounts; its zero value does not.
+type listFilter struct {
+	app             string // slug or id
+	externalUser    string // in a Connect project
+	withCredentials bool
+}
+
+// listAccounts fetches every page of the accounts that there are, and hands
+// them to each page by page.
+func (c *client) listAccounts(ctx context.Context, filter listFilter, each func([]*account)) error {
 	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
-	if app != "" {
-		query.Set("app", app)
+	if filter.app != "" {
+		query.Set("app", filter.app)
+	}
+	if filter.externalUser != "" {
+		query.Set("external_user_id", filter.externalUser)
+	}
+	if filter.withCredentials {
+		query.Set("include_credentials", "1")
 	}
 	for range maxPages {
-		body, err := c.get(ctx, "", query, "accounts")
+		body, err := c.get(ctx, "", query, c.accountsPath()...)
 		if err != nil {
 			return err
 		}
@@ -173,24 +210,105 @@ func (c *client) listAccounts(ctx context.Context, app string, each func([]*acco
 	return &apiError{kind: failUnavailable, detail: "the pages of its account list never end"}
 }
 
-// verifyKey checks that Pipedream accepts the key.
-func (c *client) verifyKey(ctx context.Context) error {
-	_, err := c.get(ctx, "", nil, "users", "me")
+// verify checks that Pipedream accepts what it is asked with.
+func (c *client) verify(ctx context.Context) error {
+	if c.config.ClientID == "" && c.config.ProjectID == "" {
+		_, err := c.get(ctx, "", nil, "users", "me")
+		return err
+	}
+	if c.config.ProjectID == "" {
+		_, err := c.auth.bearer(ctx)
+		return err
+	}
+	// Only the project's own path tells whether the project may be read.
+	_, err := c.get(ctx, "", url.Values{"limit": {"1"}}, c.accountsPath()...)
 	return err
 }
 
-// get sends a request, with retries, and returns the body of a 2xx answer.
-func (c *client) get(ctx context.Context, id string, query url.Values, path ...string) ([]byte, error) {
-	target := c.base.JoinPath(path...)
-	target.RawQuery = query.Encode()
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
-	if err != nil {
-		return nil, &apiError{kind: failUnavailable, account: id, detail: "no request can be made for base_url"}
+// requestToken fetches an access token for the OAuth client.
+func (c *client) requestToken(ctx context.Context) (*accessToken, error) {
+	fields := map[string]string{
+		"grant_type":    "client_credentials",
+		"client_id":     c.config.ClientID,
+		"client_secret": string(c.config.ClientSecret),
 	}
-	req.Header.Set("Authorization", "Bearer "+string(c.key))
+	if c.config.Scope != "" {
+		fields["scope"] = c.config.Scope
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	asked := time.Now()
+	answer, err := c.send(ctx, request{method: http.MethodPost, path: []string{"oauth", "token"}, body: body})
+	c.settle(err)
+	if err != nil {
+		return nil, err
+	}
+	token, err := decodeToken(answer, asked)
+	if err != nil {
+		return nil, &apiError{kind: failUnavailable, detail: err.Error()}
+	}
+	return token, nil
+}
+
+// get sends an authorized request and returns the body of a 2xx answer. Where
+// what it was authorized with is refused and can be had anew, it is sent once
+// more.
+func (c *client) get(ctx context.Context, id string, query url.Values, path ...string) ([]byte, error) {
+	for retried := false; ; retried = true {
+		bearer, err := c.auth.bearer(ctx)
+		if err != nil {
+			return nil, withAccount(err, id)
+		}
+		body, err := c.send(ctx, request{method: http.MethodGet, path: path, query: query, account: id, bearer: bearer})
+		if isRefusal(err) && !retried && c.auth.refused(bearer) {
+			continue
+		}
+		c.settle(err)
+		return body, err
+	}
+}
+
+// request is one request to Pipedream.
+type request struct {
+	opaque
+
+	method  string
+	path    []string
+	query   url.Values
+	body    []byte // JSON
+	account string // that it is about; empty for none
+	bearer  secret
+}
+
+func (c *client) newRequest(ctx context.Context, r request) (*retryablehttp.Request, error) {
+	target := c.base.JoinPath(r.path...)
+	target.RawQuery = r.query.Encode()
+	req, err := retryablehttp.NewRequestWithContext(ctx, r.method, target.String(), r.body)
+	if err != nil {
+		return nil, &apiError{kind: failUnavailable, account: r.account, detail: "no request can be made for base_url"}
+	}
+	if r.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+string(r.bearer))
+	}
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.config.ProjectID != "" {
+		req.Header.Set("x-pd-environment", c.config.Environment)
+	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "vault-plugin-secrets-pipedream/"+version)
+	return req, nil
+}
 
+// send sends a request, with retries, and returns the body of a 2xx answer.
+func (c *client) send(ctx context.Context, r request) ([]byte, error) {
+	req, err := c.newRequest(ctx, r)
+	if err != nil {
+		return nil, err
+	}
 	var body []byte
 	req.SetResponseHandler(func(resp *http.Response) error {
 		body, err = readBody(resp)
@@ -201,12 +319,12 @@ func (c *client) get(ctx context.Context, id string, query url.Values, path ...s
 		defer func() { _ = resp.Body.Close() }()
 	}
 	if err == nil {
-		err = statusError(resp, id)
+		err = statusError(resp, r)
 	} else {
-		err = c.connectionError(ctx, id, err)
+		err = c.connectionError(ctx, r.account, err)
 	}
-	c.settle(err)
 	if err != nil {
+		err = c.fail(err)
 		return nil, err
 	}
 	return body, nil
@@ -224,10 +342,14 @@ func readBody(resp *http.Response) ([]byte, error) {
 }
 
 // statusError is the error that an answer's status means; nil for a 2xx.
-func statusError(resp *http.Response, id string) error {
+func statusError(resp *http.Response, r request) error {
+	id := r.account
 	switch status := resp.StatusCode; {
 	case status >= 200 && status < 300:
 		return nil
+	case r.bearer == "" && (status == http.StatusBadRequest || status == http.StatusForbidden):
+		// RFC 6749, section 5.2: how a token endpoint refuses a client or its scope.
+		return &apiError{kind: failKeyRefused, account: id}
 	case status == http.StatusUnauthorized:
 		return &apiError{kind: failKeyRefused, account: id}
 	case status == http.StatusForbidden:
@@ -277,14 +399,22 @@ func (c *client) connectionError(ctx context.Context, id string, err error) erro
 	return &apiError{kind: failUnavailable, account: id, detail: detail + " (" + c.base.Host + ")"}
 }
 
+// fail completes an error with how and where accounts are asked for.
+func (c *client) fail(err error) error {
+	if api := (*apiError)(nil); errors.As(err, &api) {
+		api.oauth = c.config.ClientID != ""
+		api.project, api.environment = c.config.ProjectID, c.config.Environment
+	}
+	return err
+}
+
 // settle writes the outcome of a request to the mount's hold-off and counters.
 func (c *client) settle(err error) {
 	c.stats.outcome(err)
-	var api *apiError
 	switch {
 	case err == nil:
 		c.holdoffs.succeededMount()
-	case errors.As(err, &api) && api.kind == failKeyRefused:
+	case isRefusal(err):
 		c.holdoffs.failedMount(err, 0)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -17,6 +18,8 @@ import (
 const (
 	configPath = "config"
 
+	defaultScope          = "connect:accounts:read"
+	defaultEnvironment    = "production"
 	defaultBaseURL        = "https://api.pipedream.com/v1"
 	defaultRequestTimeout = 20 * time.Second
 	defaultMaxRetries     = 2
@@ -35,7 +38,17 @@ const (
 type config struct {
 	opaque
 
-	APIKey             secret        `json:"api_key"`
+	// Pipedream is asked with APIKey, or else with ClientID and ClientSecret.
+	APIKey       secret `json:"api_key,omitempty"`
+	ClientID     string `json:"client_id,omitempty"`
+	ClientSecret secret `json:"client_secret,omitempty"`
+	Scope        string `json:"scope"`
+
+	// ProjectID is a Connect project, whose accounts in Environment are served;
+	// without it those of the workspace are.
+	ProjectID   string `json:"project_id,omitempty"`
+	Environment string `json:"environment"`
+
 	BaseURL            string        `json:"base_url"`
 	CACert             string        `json:"ca_cert,omitempty"`
 	RequestTimeout     time.Duration `json:"request_timeout"`
@@ -44,6 +57,7 @@ type config struct {
 	MinTTL             time.Duration `json:"min_ttl"`
 	StaticTTL          time.Duration `json:"static_ttl"`
 	ExposeRefreshToken bool          `json:"expose_refresh_token,omitempty"`
+	AllowAccountIDs    bool          `json:"allow_account_ids"`
 
 	// CacheID ties stored credentials to the connection that they were fetched
 	// with. A new key or URL gets a new one, and whatever is still stored under
@@ -53,12 +67,15 @@ type config struct {
 
 func defaultConfig() *config {
 	return &config{
-		BaseURL:        defaultBaseURL,
-		RequestTimeout: defaultRequestTimeout,
-		MaxRetries:     defaultMaxRetries,
-		RateLimit:      defaultRateLimit,
-		MinTTL:         defaultMinTTL,
-		StaticTTL:      defaultStaticTTL,
+		Scope:           defaultScope,
+		Environment:     defaultEnvironment,
+		BaseURL:         defaultBaseURL,
+		RequestTimeout:  defaultRequestTimeout,
+		MaxRetries:      defaultMaxRetries,
+		RateLimit:       defaultRateLimit,
+		MinTTL:          defaultMinTTL,
+		StaticTTL:       defaultStaticTTL,
+		AllowAccountIDs: true,
 	}
 }
 
@@ -94,9 +111,16 @@ func (c *config) renewCacheID() error {
 	return nil
 }
 
+// sameSource tells whether c and other ask the same accounts of the same place
+// in the same name, so that what was fetched over one may be served by the other.
+func (c *config) sameSource(other *config) bool {
+	return c.APIKey == other.APIKey && c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret &&
+		c.BaseURL == other.BaseURL && c.ProjectID == other.ProjectID && c.Environment == other.Environment
+}
+
 // validate checks what is in c; its errors name the field and never show a secret.
 func (c *config) validate() error {
-	if err := validSecret("api_key", c.APIKey); err != nil {
+	if err := c.validateAuthentication(); err != nil {
 		return err
 	}
 	if _, err := parseBaseURL(c.BaseURL); err != nil {
@@ -116,6 +140,37 @@ func (c *config) validate() error {
 		return badRequest("min_ttl must not be negative")
 	case c.StaticTTL < time.Second:
 		return badRequest("static_ttl must be at least 1s")
+	}
+	return nil
+}
+
+var projectIDPattern = regexp.MustCompile(`^proj_[A-Za-z0-9_-]{1,100}$`)
+
+func (c *config) validateAuthentication() error {
+	switch {
+	case c.ClientID == "" && c.ClientSecret != "":
+		return badRequest("client_id is missing: it goes with client_secret")
+	case c.ClientID != "" && c.ClientSecret == "":
+		return badRequest("client_secret is missing: it goes with client_id; give it with client_secret=- to have it read from standard input")
+	case c.ClientID != "":
+		if err := validSecret("client_id", secret(c.ClientID)); err != nil {
+			return err
+		}
+		if err := validSecret("client_secret", c.ClientSecret); err != nil {
+			return err
+		}
+	default:
+		if err := validSecret("api_key", c.APIKey); err != nil {
+			return err
+		}
+	}
+	switch {
+	case strings.ContainsFunc(c.Scope, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) }):
+		return badRequest("scope must be names of scopes with spaces between them, such as %s", defaultScope)
+	case c.ProjectID != "" && !projectIDPattern.MatchString(c.ProjectID):
+		return badRequest("project_id must look like proj_1aBcDeF")
+	case c.Environment != "production" && c.Environment != "development":
+		return badRequest("environment must be production or development")
 	}
 	return nil
 }

@@ -36,6 +36,8 @@ const (
 	failNoCredentials
 	// failWrongAccount: the answer is about another account.
 	failWrongAccount
+	// failNoAccount: the external user has no healthy account with the app.
+	failNoAccount
 	// failExpired: what Pipedream hands out has already ended.
 	failExpired
 )
@@ -48,6 +50,11 @@ type apiError struct {
 	account string
 	// detail says what failed, for failUnavailable, and why, for failDead.
 	detail string
+	// oauth, project and environment say how and where the account was asked for.
+	oauth                bool
+	project, environment string
+	// user is whose account was looked for, for failNoAccount.
+	user user
 	// retryAfter is how long to wait before asking again can help; 0 if unknown.
 	retryAfter time.Duration
 }
@@ -59,18 +66,22 @@ func (e *apiError) Error() string {
 	case failNoBudget:
 		return "the mount's budget of requests to Pipedream is used up (rate_limit in config); " + e.again()
 	case failKeyRefused:
+		if e.oauth {
+			return "Pipedream refused the OAuth client: its id or secret is wrong, it was deleted, or it may not use the scope or project in <mount>/config. " +
+				"Check the client in Pipedream's settings and store it with: vault write <mount>/config client_id=... client_secret=-"
+		}
 		return "Pipedream refused the API key (its answer was 401): it is wrong or was revoked. " +
 			"Create a key in Pipedream's settings and store it with: vault write <mount>/config api_key=-"
 	case failForbidden:
 		if e.account == "" {
-			return "Pipedream refused access to the accounts (its answer was 403): the API key in <mount>/config may not read them. " +
-				"Store another key"
+			return fmt.Sprintf("Pipedream refused access to the accounts%s (its answer was 403): the %s in <mount>/config "+
+				"may not read them. Give it access in Pipedream, or store another", e.where(), e.key())
 		}
-		return fmt.Sprintf("Pipedream refused access to account %s (its answer was 403): the API key in <mount>/config "+
-			"may not read it. Share the account with the key's owner in Pipedream, or store another key", e.account)
+		return fmt.Sprintf("Pipedream refused access to account %s (its answer was 403): the %s in <mount>/config "+
+			"may not read it. Give it access to the account in Pipedream, or store another", e.account, e.key())
 	case failUnknownAccount:
-		return fmt.Sprintf("Pipedream does not know account %s, or the API key in <mount>/config cannot see it. "+
-			"List what it sees with: vault list <mount>/accounts", e.account)
+		return fmt.Sprintf("Pipedream does not know account %s%s, or the %s in <mount>/config cannot see it. "+
+			"List what it sees with: vault list <mount>/accounts", e.account, e.where(), e.key())
 	case failDead:
 		return fmt.Sprintf("account %s is dead: Pipedream can no longer refresh its credentials%s. "+
 			"Reconnect the account in Pipedream; for the reason it gives: vault read <mount>/accounts/%s", e.account, e.detail, e.account)
@@ -82,9 +93,50 @@ func (e *apiError) Error() string {
 	case failExpired:
 		return fmt.Sprintf("the credentials that Pipedream hands out for account %s have already expired. "+
 			"Reconnect the account in Pipedream if this lasts", e.account)
+	case failNoAccount:
+		return fmt.Sprintf("external user %q has no healthy account with app %q%s: connect one in Pipedream, or reconnect it there",
+			e.user.externalID, e.user.app, e.where())
 	default:
 		return "Pipedream is not available: " + e.detail
 	}
+}
+
+// key names what Pipedream was asked with.
+func (e *apiError) key() string {
+	if e.oauth {
+		return "OAuth client"
+	}
+	return "API key"
+}
+
+func (e *apiError) where() string {
+	if e.project == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in project %s, environment %s", e.project, e.environment)
+}
+
+// isRefusal tells whether Pipedream refused what it was asked with.
+func isRefusal(err error) bool {
+	var api *apiError
+	return errors.As(err, &api) && api.kind == failKeyRefused
+}
+
+// isOfAccount tells whether err is the account's own fault.
+func isOfAccount(err error) bool {
+	var api *apiError
+	return errors.As(err, &api) && api.ofAccount()
+}
+
+// withAccount returns err as one about account.
+func withAccount(err error, account string) error {
+	var api *apiError
+	if !errors.As(err, &api) {
+		return err
+	}
+	about := *api
+	about.account = account
+	return &about
 }
 
 func (e *apiError) again() string {
@@ -96,7 +148,7 @@ func (e *apiError) again() string {
 // credential is then dropped; after any other failure it stays.
 func (e *apiError) ofAccount() bool {
 	switch e.kind {
-	case failForbidden, failUnknownAccount, failDead, failNoCredentials, failWrongAccount:
+	case failForbidden, failUnknownAccount, failDead, failNoCredentials, failWrongAccount, failNoAccount:
 		return true
 	default:
 		return false
@@ -117,7 +169,7 @@ func (e *apiError) httpStatus() int {
 	switch e.kind {
 	case failThrottled, failNoBudget:
 		return http.StatusTooManyRequests
-	case failKeyRefused, failForbidden, failUnknownAccount, failDead, failNoCredentials:
+	case failKeyRefused, failForbidden, failUnknownAccount, failDead, failNoCredentials, failNoAccount:
 		// 400 also where Pipedream said 401, 403 or 404: Vault's clients take
 		// the first two for their own login failing, and drop the text of the last.
 		return http.StatusBadRequest
@@ -148,7 +200,7 @@ func toLogical(req *logical.Request, err error) error {
 }
 
 var errNotConfigured = errors.New("the engine is not configured yet; " +
-	"store a Pipedream API key with: vault write <mount>/config api_key=-")
+	"store a Pipedream API key with: vault write <mount>/config api_key=- (or an OAuth client: see vault path-help <mount>/config)")
 
 // atMount puts the path of the mount where a text says <mount>/.
 func atMount(req *logical.Request, text string) string {

@@ -14,17 +14,23 @@ import (
 const pathConfigHelpSyn = `Configure the connection to Pipedream.`
 
 const pathConfigHelpDesc = `
-Stores the API key that the engine reads Pipedream accounts with. The key is
-checked with Pipedream before it is stored (verify=false skips that), and is
-never shown again.
+Stores what the engine reads Pipedream accounts with: a user's API key, or the
+client_id and client_secret of a workspace's OAuth client, which Pipedream
+recommends. It is checked with Pipedream before it is stored (verify=false
+skips that), and is never shown again.
+
+With project_id the accounts are those of that Connect project, in the
+environment production or development; without it they are the workspace's.
 
 A write changes the fields that it names and keeps the others; a write that is
-refused changes nothing. A new api_key or base_url empties the cache, as does
-deleting the configuration. Changing base_url requires api_key in the same
-request, so that whoever may write here cannot have the stored key sent
-elsewhere.
+refused changes nothing. Naming an API key replaces a stored OAuth client, and
+the other way round. A new key, client, project, environment or base_url
+empties the cache, as does deleting the configuration. Changing base_url
+requires api_key or client_secret in the same request, so that whoever may
+write here cannot have the stored one sent elsewhere.
 
     $ vault write pipedream/config api_key=-
+    $ vault write pipedream/config client_id=... client_secret=- project_id=proj_1aBcDeF
 `
 
 func (b *backend) pathConfig() *framework.Path {
@@ -73,8 +79,13 @@ func configFields() map[string]*framework.FieldSchema {
 	fields := configSettings()
 	fields["api_key"] = &framework.FieldSchema{
 		Type:         framework.TypeString,
-		Description:  "Pipedream API key. Required on the first write, and whenever base_url changes. Never returned.",
+		Description:  "A user's Pipedream API key. This or client_id is required on the first write, and it again whenever base_url changes. Never returned.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
+	}
+	fields["client_secret"] = &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Description:  "Secret of the OAuth client. Required again whenever client_id or base_url changes. Never returned.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
 	}
 	fields["verify"] = &framework.FieldSchema{
 		Type:         framework.TypeBool,
@@ -88,10 +99,39 @@ func configFields() map[string]*framework.FieldSchema {
 // configSettings are the fields that are both written and read.
 func configSettings() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
+		"client_id": {
+			Type:         framework.TypeString,
+			Description:  "Id of a workspace's OAuth client, to be used with client_secret instead of api_key.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
+		},
+		"scope": {
+			Type:         framework.TypeString,
+			Default:      defaultScope,
+			Description:  "Scopes to ask for as an OAuth client, with spaces between them. The default is the least that reads accounts.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
+		},
+		"project_id": {
+			Type:         framework.TypeString,
+			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Empty: those of the workspace.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Project ID"},
+		},
+		"environment": {
+			Type:          framework.TypeString,
+			Default:       defaultEnvironment,
+			AllowedValues: []any{"production", "development"},
+			Description:   "Environment of the Connect project: production or development.",
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Environment"},
+		},
+		"allow_account_ids": {
+			Type:         framework.TypeBool,
+			Default:      true,
+			Description:  "Whether credentials can be read by account id. If not, roles alone can be read.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow account ids"},
+		},
 		"base_url": {
 			Type:         framework.TypeString,
 			Default:      defaultBaseURL,
-			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key in the same request.",
+			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
 		},
 		"ca_cert": {
@@ -157,6 +197,11 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
+		"client_id":            c.ClientID,
+		"scope":                c.Scope,
+		"project_id":           c.ProjectID,
+		"environment":          c.Environment,
+		"allow_account_ids":    c.AllowAccountIDs,
 		"base_url":             c.BaseURL,
 		"ca_cert":              c.CACert,
 		"request_timeout":      int64(c.RequestTimeout.Seconds()),
@@ -185,7 +230,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 	}
 	if data.Get("verify").(bool) && namesConnection(data) {
 		if err := b.verify(ctx, updated); err != nil {
-			return nil, verifyError(req, err)
+			return nil, verifyError(req, updated, err)
 		}
 	}
 	if err := writeConfig(ctx, req.Storage, updated); err != nil {
@@ -213,16 +258,19 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	if old != nil {
 		*updated = *old
 	}
-	key, hasKey := data.GetOk("api_key")
-	if hasKey {
-		updated.APIKey = secret(strings.TrimSpace(key.(string)))
+	secretGiven, err := mergeAuthentication(updated, data)
+	if err != nil {
+		return nil, err
 	}
 	if v, ok := data.GetOk("base_url"); ok {
 		updated.BaseURL = normalizeBaseURL(v.(string))
 	}
-	if old != nil && updated.BaseURL != old.BaseURL && !hasKey {
-		return nil, badRequest("changing base_url requires api_key in the same request: the stored key is not sent to a new place")
+	if old != nil && updated.BaseURL != old.BaseURL && !secretGiven {
+		return nil, badRequest("changing base_url requires api_key or client_secret in the same request: the stored one is not sent to a new place")
 	}
+	setString(&updated.Scope, data, "scope")
+	setString(&updated.ProjectID, data, "project_id")
+	setString(&updated.Environment, data, "environment")
 	if v, ok := data.GetOk("ca_cert"); ok {
 		updated.CACert = v.(string)
 	}
@@ -238,10 +286,45 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	if v, ok := data.GetOk("expose_refresh_token"); ok {
 		updated.ExposeRefreshToken = v.(bool)
 	}
-	if old == nil || updated.APIKey != old.APIKey || updated.BaseURL != old.BaseURL {
+	if v, ok := data.GetOk("allow_account_ids"); ok {
+		updated.AllowAccountIDs = v.(bool)
+	}
+	if old == nil || !updated.sameSource(old) {
 		return updated, updated.renewCacheID()
 	}
 	return updated, nil
+}
+
+// mergeAuthentication puts the key or the client that data names into updated,
+// in place of whichever was there. It tells whether data has the secret.
+func mergeAuthentication(updated *config, data *framework.FieldData) (secretGiven bool, err error) {
+	_, hasKey := data.GetOk("api_key")
+	_, hasID := data.GetOk("client_id")
+	_, hasSecret := data.GetOk("client_secret")
+	given := func(field string) string { return strings.TrimSpace(data.Get(field).(string)) }
+	switch {
+	case hasKey && (hasID || hasSecret):
+		return false, badRequest("api_key and client_id with client_secret exclude each other: give one or the other")
+	case hasKey:
+		updated.APIKey, updated.ClientID, updated.ClientSecret = secret(given("api_key")), "", ""
+	case hasID && !hasSecret && given("client_id") != updated.ClientID:
+		return false, badRequest("changing client_id requires client_secret in the same request")
+	case hasID || hasSecret:
+		updated.APIKey = ""
+		if hasID {
+			updated.ClientID = given("client_id")
+		}
+		if hasSecret {
+			updated.ClientSecret = secret(given("client_secret"))
+		}
+	}
+	return hasKey || hasSecret, nil
+}
+
+func setString(target *string, data *framework.FieldData, field string) {
+	if v, ok := data.GetOk(field); ok {
+		*target = strings.TrimSpace(v.(string))
+	}
 }
 
 func setDuration(target *time.Duration, data *framework.FieldData, field string) {
@@ -253,7 +336,7 @@ func setDuration(target *time.Duration, data *framework.FieldData, field string)
 // namesConnection tells whether a write is about how Pipedream is reached.
 // Other settings can be changed while Pipedream is down.
 func namesConnection(data *framework.FieldData) bool {
-	for _, field := range []string{"api_key", "base_url", "ca_cert", "verify"} {
+	for _, field := range []string{"api_key", "client_id", "client_secret", "scope", "project_id", "environment", "base_url", "ca_cert", "verify"} {
 		if _, ok := data.GetOk(field); ok {
 			return true
 		}
@@ -261,17 +344,24 @@ func namesConnection(data *framework.FieldData) bool {
 	return false
 }
 
-// verifyError is the answer to a write whose key could not be checked.
-func verifyError(req *logical.Request, err error) error {
+// verifyError is the answer to a write whose key or client could not be checked.
+func verifyError(req *logical.Request, c *config, err error) error {
 	var api *apiError
 	if !errors.As(err, &api) {
 		return toLogical(req, err)
 	}
-	switch api.kind {
-	case failKeyRefused, failForbidden:
-		return badRequest("Pipedream refused this api_key; nothing was changed. Check that it was copied whole and has not been revoked")
+	given := "api_key"
+	if c.ClientID != "" {
+		given = "client_id and client_secret"
+	}
+	switch {
+	case api.kind != failKeyRefused && api.kind != failForbidden:
+		return logical.CodedError(api.httpStatus(), given+" could not be checked and nothing was changed: "+api.Error()+
+			". To store unchecked, add verify=false")
+	case c.ProjectID != "":
+		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
+			"Check that all were copied whole, belong together and have not been revoked", given, c.ProjectID, c.Environment)
 	default:
-		return logical.CodedError(api.httpStatus(), "api_key could not be checked and nothing was changed: "+api.Error()+
-			". To store it unchecked, add verify=false")
+		return badRequest("Pipedream refused %s; nothing was changed. Check what was copied, and that it has not been revoked", given)
 	}
 }

@@ -22,6 +22,7 @@ func TestConfigRead(t *testing.T) {
 		resp, err := m.read("config")
 		require.NoError(t, err)
 		require.Equal(t, map[string]any{
+			"client_id": "", "scope": "connect:accounts:read", "project_id": "", "environment": "production", "allow_account_ids": true,
 			"base_url": testBaseURL, "ca_cert": "", "request_timeout": int64(20), "max_retries": 2, "rate_limit": 100,
 			"min_ttl": int64(300), "static_ttl": int64(3600), "expose_refresh_token": false,
 		}, resp.Data)
@@ -91,6 +92,15 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 		"empty URL":             {map[string]any{"api_key": testKey, "base_url": ""}, "base_url"},
 		"control in URL":        {map[string]any{"api_key": testKey, "base_url": "https://a\nb"}, "base_url"},
 		"not a certificate":     {map[string]any{"ca_cert": "-----BEGIN NOTHING-----"}, "ca_cert"},
+		"key and client":        {map[string]any{"api_key": testKey, "client_id": "c", "client_secret": "pd_leaked"}, "exclude each other"},
+		"client without secret": {map[string]any{"client_id": "client"}, "client_secret"},
+		"secret without client": {map[string]any{"client_secret": "pd_leaked"}, "client_id"},
+		"empty client":          {map[string]any{"client_id": "", "client_secret": ""}, "missing"},
+		"secret is a list":      {map[string]any{"client_id": "c", "client_secret": []any{"pd_leaked"}}, "client_secret must be a string"},
+		"wrong client":          {map[string]any{"client_id": "c", "client_secret": "pd_leaked"}, "refused client_id and client_secret"},
+		"another environment":   {map[string]any{"environment": "staging"}, "environment"},
+		"not a project":         {map[string]any{"project_id": "../users"}, "project_id"},
+		"scope with a break":    {map[string]any{"scope": "a\nb"}, "scope"},
 		"no time":               {map[string]any{"request_timeout": 0}, "request_timeout"},
 		"too much time":         {map[string]any{"request_timeout": "60s"}, "request_timeout"},
 		"time is a word":        {map[string]any{"request_timeout": "soon"}, "request_timeout"},

@@ -82,7 +82,7 @@ func (h *settingsHolder) reset() {
 
 // newSettings makes the client for a configuration.
 func (b *backend) newSettings(c *config) (*settings, error) {
-	client, err := b.newClient(c, b.holdoffs, b.stats)
+	client, err := b.newClient(c, b.traffic)
 	if err != nil {
 		return nil, err
 	}
@@ -90,30 +90,26 @@ func (b *backend) newSettings(c *config) (*settings, error) {
 	return &settings{config: c, client: client}, nil
 }
 
-func (b *backend) newClient(c *config, h *holdoffs, s *stats) (*client, error) {
-	base, err := parseBaseURL(c.BaseURL)
+func (b *backend) newClient(c *config, t traffic) (*client, error) {
+	if b.transport != nil {
+		return newClient(b.ctx, c, b.transport, t)
+	}
+	transport, err := newTransport(c.CACert)
 	if err != nil {
-		return nil, err
+		return nil, badRequest("ca_cert is not a PEM certificate: %s", err)
 	}
-	transport := b.transport
-	if transport == nil {
-		transport, err = newTransport(c.CACert)
-		if err != nil {
-			return nil, badRequest("ca_cert is not a PEM certificate: %s", err)
-		}
-	}
-	return newClient(base, c.APIKey, c.MaxRetries, transport, b.budget, h, s), nil
+	return newClient(b.ctx, c, transport, t)
 }
 
-// verify checks with Pipedream that it accepts c's key. Its outcome counts for
-// no hold-off: until c is stored, the mount goes on with the key it has.
+// verify checks with Pipedream that it accepts c's key or client. Its outcome
+// does not show in status: until c is stored, the mount goes on with what it has.
 func (b *backend) verify(ctx context.Context, c *config) error {
-	client, err := b.newClient(c, newHoldoffs(), &stats{})
+	client, err := b.newClient(c, traffic{budget: b.budget, stats: &stats{}})
 	if err != nil {
 		return err
 	}
 	defer client.close()
 	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
 	defer cancel()
-	return client.verifyKey(ctx)
+	return client.verify(ctx)
 }
