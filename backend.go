@@ -42,13 +42,14 @@ type backend struct {
 	// takes it, so it may be held while a key is checked with Pipedream.
 	configWrites sync.Mutex
 
+	traffic
 	settings *settingsHolder
-	budget   *budget
-	holdoffs *holdoffs
-	stats    *stats
 	cache    *cache
+	users    *users
+	roles    *roles
 	maxTTL   *maxLeaseTTL
 
+	ctx  context.Context // ends with the mount
 	stop context.CancelFunc
 }
 
@@ -70,9 +71,9 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	b := &backend{
 		storage:   storage,
 		transport: transport,
-		budget:    &budget{limit: defaultRateLimit},
-		holdoffs:  newHoldoffs(),
-		stats:     &stats{},
+		traffic:   traffic{budget: &budget{limit: defaultRateLimit}, stats: &stats{}},
+		roles:     newRoles(),
+		ctx:       ctx,
 		stop:      stop,
 	}
 	b.settings = newSettingsHolder(b.newSettings)
@@ -89,6 +90,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 				b.pathStatus(),
 			},
 			b.pathAccounts(),
+			b.pathRoles(),
 		),
 		PathsSpecial: &logical.Paths{
 			// Credentials are fetched anew in every cluster, not replicated to it.
@@ -101,7 +103,8 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		PeriodicFunc: b.periodic,
 		Clean:        b.clean,
 	}
-	b.cache = newCache(ctx, storage, b.holdoffs, b.stats, b.Logger)
+	b.cache = newCache(ctx, storage, b.stats, b.Logger)
+	b.users = newUsers(b.cache)
 	b.maxTTL = &maxLeaseTTL{system: b.System}
 	return b
 }
@@ -122,8 +125,8 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		return nil, err
 	}
 	resp, err = b.Backend.HandleRequest(ctx, req)
-	if errors.Is(err, logical.ErrUnsupportedPath) && b.takesAccount(req.Path) {
-		return nil, errBadAccountID
+	if errors.Is(err, logical.ErrUnsupportedPath) && b.takesName(req.Path) {
+		return nil, errBadName
 	}
 	return resp, err
 }
@@ -150,9 +153,9 @@ func (b *backend) checkSensitive(req *logical.Request) error {
 	return nil
 }
 
-// takesAccount tells whether path would be one of the engine's with a valid
-// account id after its first part.
-func (b *backend) takesAccount(path string) bool {
+// takesName tells whether path would be one of the engine's with a valid
+// account id or name after its first part.
+func (b *backend) takesName(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
 	return b.Route(first+"/"+exampleAccountID) != nil
 }
@@ -162,7 +165,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case key == configPath:
 		b.settings.reset()
-		b.holdoffs.clear()
+	case strings.HasPrefix(key, rolePrefix):
+		b.roles.forget(strings.TrimPrefix(key, rolePrefix))
 	case strings.HasPrefix(key, cachePrefix):
 		b.cache.forget(strings.TrimPrefix(key, cachePrefix))
 	}
@@ -172,7 +176,6 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // connection changed, nothing that was fetched over the old one is kept.
 func (b *backend) configChanged(ctx context.Context, storage logical.Storage, connection bool) {
 	b.settings.reset()
-	b.holdoffs.clear()
 	if connection {
 		b.cache.empty(ctx, storage)
 	}

@@ -101,13 +101,16 @@ func TestSecretsAreRedacted(t *testing.T) {
 	values := []any{
 		secret(hidden),
 		&config{APIKey: hidden},
-		&client{base: mustURL(t, testBaseURL), key: hidden},
+		&client{config: &config{APIKey: hidden}, auth: apiKey(hidden)},
 		&credential{Fields: map[string]string{"token": hidden}},
 		&account{Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + hidden + `"`)}},
 		&entry{credential: &credential{Fields: map[string]string{"token": hidden}}},
+		&accessToken{token: hidden},
+		&oauthClient{current: &accessToken{token: hidden}},
+		request{bearer: hidden, body: []byte(hidden)},
 		&storedEntry{Credential: &credential{Fields: map[string]string{"token": hidden}}},
 		demand{settings: &settings{config: &config{APIKey: hidden}}},
-		&settings{config: &config{APIKey: hidden}, client: &client{base: mustURL(t, testBaseURL), key: hidden}},
+		&settings{config: &config{APIKey: hidden}, client: &client{config: &config{APIKey: hidden}, auth: apiKey(hidden)}},
 	}
 	for _, value := range values {
 		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {

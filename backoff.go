@@ -35,8 +35,8 @@ func (b backoff) after(now time.Time, err error, least time.Duration) backoff {
 
 func (b backoff) active(now time.Time) bool { return now.Before(b.until) }
 
-// holdoffs are the hold-offs of one mount: one for the mount as a whole, and
-// one for each account that failed lately.
+// holdoffs are the hold-offs of one client: one for everything, and one for each
+// account, or other key, that failed lately.
 type holdoffs struct {
 	mu       sync.Mutex // guards mount and the read-modify-write of accounts; never held across I/O
 	mount    backoff
@@ -115,14 +115,6 @@ func (h *holdoffs) succeededMount() {
 	if !h.mount.active(time.Now()) {
 		h.mount = backoff{}
 	}
-}
-
-// clear ends every hold-off.
-func (h *holdoffs) clear() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.mount = backoff{}
-	h.accounts.Purge()
 }
 
 // mountUntil is when the mount's hold-off ends, or ended.

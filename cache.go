@@ -32,11 +32,10 @@ const (
 // Vault's encrypted storage. It decides when one is fresh, due or dead, and
 // shares each fetch among all who wait for it.
 type cache struct {
-	ctx      context.Context // ends with the mount
-	storage  logical.Storage
-	holdoffs *holdoffs
-	stats    *stats
-	logger   func() hclog.Logger
+	ctx     context.Context // ends with the mount
+	storage logical.Storage
+	stats   *stats
+	logger  func() hclog.Logger
 
 	memory  *lru.Cache[string, *entry]
 	loads   singleflight.Group // reads of storage, by account
@@ -44,12 +43,12 @@ type cache struct {
 	sweeper sweeper
 }
 
-func newCache(ctx context.Context, storage logical.Storage, h *holdoffs, s *stats, logger func() hclog.Logger) *cache {
+func newCache(ctx context.Context, storage logical.Storage, s *stats, logger func() hclog.Logger) *cache {
 	memory, err := lru.New[string, *entry](maxCached)
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	return &cache{ctx: ctx, storage: storage, holdoffs: h, stats: s, logger: logger, memory: memory}
+	return &cache{ctx: ctx, storage: storage, stats: s, logger: logger, memory: memory}
 }
 
 // entry is a cached credential. Only read changes after it was made.
@@ -87,12 +86,17 @@ type demand struct {
 	atLeast time.Duration
 }
 
-// newDemand is what a reader asks for who names asked as min_ttl; 0 where none.
-func newDemand(s *settings, asked time.Duration) demand {
-	if asked > s.config.MinTTL {
-		return demand{settings: s, minTTL: asked, atLeast: asked}
-	}
+// newDemand is what a reader asks for by default.
+func newDemand(s *settings) demand {
 	return demand{settings: s, minTTL: s.config.MinTTL, atLeast: min(s.config.MinTTL, refreshLookahead)}
+}
+
+// withMinTTL is d for a reader who asks for more life than the default, if so.
+func (d demand) withMinTTL(asked time.Duration) demand {
+	if asked > d.minTTL {
+		d.minTTL, d.atLeast = asked, asked
+	}
+	return d
 }
 
 // due tells whether e is to be fetched again at now, and whether a reader must
@@ -165,7 +169,7 @@ func (c *cache) get(ctx context.Context, d demand, id string) (*entry, error) {
 		return c.await(ctx, c.start(c.ctx, d, id, e), nil)
 	case !due:
 		return c.hit(e), nil
-	case c.holdoffs.held(id):
+	case d.client.holdoffs.held(id):
 		return c.hit(e), nil
 	case !wait:
 		c.start(c.ctx, d, id, e)
@@ -209,8 +213,7 @@ func (c *cache) await(ctx context.Context, fetched <-chan singleflight.Result, f
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	var api *apiError
-	if fallback != nil && fallback.credential.servable(time.Now()) && (!errors.As(err, &api) || !api.ofAccount()) {
+	if fallback != nil && fallback.credential.servable(time.Now()) && !isOfAccount(err) {
 		return c.hit(fallback), nil
 	}
 	if err == nil { // tired, and the fallback ended meanwhile
@@ -260,17 +263,17 @@ func (c *cache) fetch(ctx context.Context, d demand, id string, seen *entry) (e 
 	if e, ok := c.memory.Peek(id); ok && e != seen && e.cacheID == d.config.CacheID && e.credential.servable(time.Now()) {
 		return e, nil
 	}
-	if err := c.holdoffs.check(id); err != nil {
+	if err := d.client.holdoffs.check(id); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.RequestTimeout)
 	defer cancel()
 	fetched, err := c.fetchLive(ctx, d, id)
 	if err != nil {
-		c.failed(ctx, id, err)
+		c.failed(ctx, d, id, err)
 		return nil, err
 	}
-	c.holdoffs.succeeded(id)
+	d.client.holdoffs.succeeded(id)
 	return c.keep(ctx, d, fetched, seen), nil
 }
 
@@ -300,14 +303,14 @@ func (c *cache) fetchLive(ctx context.Context, d demand, id string) (*credential
 
 // failed holds the account off, unless the mount as a whole is, and drops what
 // is cached of an account that is itself at fault.
-func (c *cache) failed(ctx context.Context, id string, err error) {
+func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 	var api *apiError
 	if !errors.As(err, &api) {
 		return // the mount is going away
 	}
 	c.logger().Warn("credentials could not be fetched", "account", id, "error", api.Error())
 	if !api.ofMount() {
-		c.holdoffs.failed(id, err)
+		d.client.holdoffs.failed(id, err)
 	}
 	if api.ofAccount() {
 		c.evict(ctx, id)

@@ -2,7 +2,9 @@ package pipedream
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +25,9 @@ const (
 	// how many of them a pass looks into, so that no pass reads them all.
 	sweepEvery = time.Hour
 	sweepBatch = 500
+	// abandonedAfter is how long a credential that never expires is kept in
+	// storage after somebody last read it.
+	abandonedAfter = 7 * 24 * time.Hour
 )
 
 // refreshAhead fetches the credentials that somebody read since their last
@@ -30,7 +35,7 @@ const (
 func (c *cache) refreshAhead(ctx context.Context, s *settings) {
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
-	d := newDemand(s, 0)
+	d := newDemand(s)
 	background := withReserve(c.ctx, s.config.RateLimit/refreshReserve)
 
 	var group errgroup.Group
@@ -38,7 +43,7 @@ func (c *cache) refreshAhead(ctx context.Context, s *settings) {
 	for _, e := range c.aboutToBeDue(d, time.Now()) {
 		id := e.credential.AccountID
 		group.Go(func() error {
-			if ctx.Err() == nil && !c.holdoffs.held(id) {
+			if ctx.Err() == nil && !s.client.holdoffs.held(id) {
 				select {
 				case <-c.start(background, d, id, e):
 				case <-ctx.Done():
@@ -87,19 +92,51 @@ func (c *cache) sweep(ctx context.Context, s *settings) {
 	}
 }
 
-// sweepStored deletes an account's entry in storage if it is of no more use.
+// sweepStored deletes an account's entry in storage, or what is remembered of
+// an external user, if it is of no more use.
 func (c *cache) sweepStored(ctx context.Context, s *settings, id string, now time.Time) {
 	if c.memory.Contains(id) {
 		return
 	}
-	stored, err := c.readStored(ctx, id)
-	if err == nil && (stored == nil || s != nil && stored.CacheID == s.config.CacheID &&
-		(!stored.Credential.expires() || now.Before(stored.Credential.ExpiresAt))) {
-		return
-	}
-	if ctx.Err() == nil {
+	useful, err := c.stillOfUse(ctx, s, id, now)
+	switch {
+	case err != nil && !errors.Is(err, errNotOurs): // storage's own fault; the entry may be good
+		c.logger().Warn("an entry of the cache could not be looked at for its sweep", "account", id, "error", err)
+	case !useful && ctx.Err() == nil:
 		c.evict(ctx, id)
 	}
+}
+
+func (c *cache) stillOfUse(ctx context.Context, s *settings, id string, now time.Time) (bool, error) {
+	if s == nil {
+		return false, nil
+	}
+	if user, ok := strings.CutPrefix(id, usersFolder); ok {
+		return c.userStillOfUse(ctx, s, user)
+	}
+	stored, err := c.readStored(ctx, id)
+	if err != nil || stored == nil || stored.CacheID != s.config.CacheID {
+		return false, err
+	}
+	if stored.Credential.expires() {
+		return now.Before(stored.Credential.ExpiresAt), nil
+	}
+	return now.Sub(stored.CheckedAt) < max(abandonedAfter, 2*s.config.StaticTTL), nil
+}
+
+// userStillOfUse tells whether the account that an external user was found to
+// have is still cached.
+func (c *cache) userStillOfUse(ctx context.Context, s *settings, key string) (bool, error) {
+	var f found
+	raw, err := c.storage.Get(ctx, usersPrefix+key)
+	if err != nil || raw == nil || raw.DecodeJSON(&f) != nil || f.CacheID != s.config.CacheID {
+		return false, err
+	}
+	if c.memory.Contains(f.AccountID) {
+		return true, nil
+	}
+	raw, err = c.storage.Get(ctx, cachePrefix+f.AccountID)
+	return raw != nil, err
 }
 
 // sweeper walks through the keys in storage, a batch a pass.
@@ -115,7 +152,7 @@ func (w *sweeper) batch(ctx context.Context, c *cache, now time.Time) []string {
 	list := len(w.pending) == 0 && now.Sub(w.listedAt) >= sweepEvery
 	w.mu.Unlock()
 	if list {
-		ids, err := c.storage.List(ctx, cachePrefix)
+		ids, err := c.storedIDs(ctx)
 		if err != nil {
 			c.logger().Warn("the stored cache could not be listed for its sweep", "error", err)
 			return nil
@@ -130,6 +167,20 @@ func (w *sweeper) batch(ctx context.Context, c *cache, now time.Time) []string {
 	batch := w.pending[:n]
 	w.pending = w.pending[n:]
 	return batch
+}
+
+// storedIDs are the keys below the cache in storage, users after accounts.
+func (c *cache) storedIDs(ctx context.Context) ([]string, error) {
+	ids, err := c.storage.List(ctx, cachePrefix)
+	if err != nil {
+		return nil, err
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return id == usersFolder })
+	keys, err := c.storage.List(ctx, usersPrefix)
+	for _, key := range keys {
+		ids = append(ids, usersFolder+key)
+	}
+	return ids, err
 }
 
 // restart has the next pass list the keys anew.

@@ -20,6 +20,9 @@ type storedEntry struct {
 	CheckedAt  time.Time   `json:"checked_at"`
 }
 
+// errNotOurs stands for the decoder's own error, which may quote what it read.
+var errNotOurs = errors.New("the stored entry is not one of this engine's")
+
 // load brings an account's entry from storage to memory; nil where there is
 // none that may be used. A fault of storage is as good as nothing: Pipedream
 // has the credential too.
@@ -50,8 +53,7 @@ func (c *cache) readStored(ctx context.Context, id string) (*storedEntry, error)
 	}
 	var stored storedEntry
 	if raw.DecodeJSON(&stored) != nil || stored.Credential == nil || stored.Credential.AccountID != id || len(stored.Credential.Fields) == 0 {
-		// The decoder's own error may quote what it read.
-		return nil, errors.New("the stored entry is not one of this engine's")
+		return nil, errNotOurs
 	}
 	return &stored, nil
 }

@@ -24,6 +24,8 @@ type credential struct {
 	AccountID   string `json:"account_id"`
 	AccountName string `json:"account_name,omitempty"`
 	App         string `json:"app,omitempty"`
+	// ExternalUser is whose account it is, in a Connect project.
+	ExternalUser string `json:"external_user,omitempty"`
 	// Fields are the credential fields under the names that a read returns.
 	Fields map[string]string `json:"fields"`
 	// RefreshTokenOmitted is set where a refresh token was left out of Fields.
@@ -60,6 +62,7 @@ func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) 
 		AccountID:           id,
 		AccountName:         a.Name,
 		App:                 a.App.slug(),
+		ExternalUser:        a.ExternalID,
 		Fields:              renameReserved(fields),
 		RefreshTokenOmitted: omitted,
 		ExpiresAt:           a.ExpiresAt,
@@ -141,11 +144,11 @@ func (c *credential) life(staticTTL time.Duration) time.Duration {
 }
 
 // data is the flat map that a read returns: strings only, and the same bytes
-// on every read of the same token.
-func (c *credential) data(exposeRefreshToken bool) map[string]any {
+// on every read of the same token. only, where not nil, picks credential fields.
+func (c *credential) data(exposeRefreshToken bool, only func(name string) bool) map[string]any {
 	data := make(map[string]any, len(c.Fields)+4)
 	for name, value := range c.Fields {
-		if exposeRefreshToken || !isRefreshToken(name) {
+		if (exposeRefreshToken || !isRefreshToken(name)) && (only == nil || only(name)) {
 			data[name] = value
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -298,10 +297,3 @@ func (b *syncBuffer) String() string {
 }
 
 func accountName(i int) string { return fmt.Sprintf("apn_%05d", i) }
-
-func mustURL(t *testing.T, raw string) *url.URL {
-	t.Helper()
-	u, err := url.Parse(raw)
-	require.NoError(t, err)
-	return u
-}

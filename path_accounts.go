@@ -15,9 +15,10 @@ const (
 	pathAccountsHelpSyn = `List the accounts that the API key sees.`
 
 	pathAccountsHelpDesc = `
-Lists every connected account that the configured key sees, with its name, app,
-health and, where its credentials end, their end. The parameter app leaves only
-the accounts of one app, by its slug or id.
+Lists every connected account that the configured key or client sees, with its
+name, app, health and, where its credentials end, their end. The parameter app
+leaves only the accounts of one app, by its slug or id; in a Connect project,
+external_user_id leaves only those of one external user.
 
     $ vault list -detailed pipedream/accounts
 
@@ -56,6 +57,12 @@ func (b *backend) pathAccounts() []*framework.Path {
 					Query:        true,
 					DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
 				},
+				"external_user_id": {
+					Type:         framework.TypeString,
+					Description:  "Only accounts of this external user of the Connect project; at most 250 characters.",
+					Query:        true,
+					DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
+				},
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
@@ -66,7 +73,7 @@ func (b *backend) pathAccounts() []*framework.Path {
 					Responses: map[int][]framework.Response{
 						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
 							"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Ids of the accounts."},
-							"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy and expires_at."},
+							"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy, and external_user_id and expires_at where there are such."},
 						}}},
 					},
 				},
@@ -77,7 +84,14 @@ func (b *backend) pathAccounts() []*framework.Path {
 		{
 			Pattern:      "accounts/" + framework.GenericNameRegex("account_id"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Account"},
-			Fields:       map[string]*framework.FieldSchema{"account_id": accountIDField()},
+			Fields: map[string]*framework.FieldSchema{
+				"account_id": {
+					Type:         framework.TypeString,
+					Required:     true,
+					Description:  "Id of a connected account, such as " + exampleAccountID + ".",
+					DisplayAttrs: &framework.DisplayAttributes{Name: "Account id"},
+				},
+			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:                  b.accountRead,
@@ -102,7 +116,7 @@ func accountFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"id":                field(framework.TypeString, true, "Id of the account."),
 		"name":              field(framework.TypeString, false, "Name of the account."),
-		"external_id":       field(framework.TypeString, false, "The external user's id, in a Connect project."),
+		"external_user_id":  field(framework.TypeString, false, "Id of the external user, in a Connect project."),
 		"app":               field(framework.TypeString, false, "Slug of the account's app, else the app's name."),
 		"app_id":            field(framework.TypeString, false, "Id of the app."),
 		"app_name":          field(framework.TypeString, false, "Name of the app."),
@@ -123,15 +137,22 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	if err := b.holdoffs.check(""); err != nil {
+	if err := s.client.holdoffs.check(""); err != nil {
 		return nil, toLogical(req, err)
 	}
 	ctx, cancel := context.WithTimeout(withReserve(ctx, s.config.RateLimit/listReserve), listTimeout)
 	defer cancel()
 
+	filter := listFilter{app: data.Get("app").(string), externalUser: data.Get("external_user_id").(string)}
+	if err := checkExternalUserID(filter.externalUser, false); err != nil {
+		return nil, err
+	}
+	if filter.externalUser != "" && s.config.ProjectID == "" {
+		return nil, badRequest("external_user_id needs a Connect project: the configuration has no project_id")
+	}
 	var keys []string
 	info := map[string]any{}
-	err = s.client.listAccounts(ctx, data.Get("app").(string), func(page []*account) {
+	err = s.client.listAccounts(ctx, filter, func(page []*account) {
 		for _, a := range page {
 			keys = append(keys, a.ID)
 			info[a.ID] = accountInfo(a)
@@ -145,6 +166,9 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 
 func accountInfo(a *account) map[string]any {
 	info := map[string]any{"name": a.Name, "app": a.App.slug(), "healthy": a.Healthy && !a.Dead}
+	if a.ExternalID != "" {
+		info["external_user_id"] = a.ExternalID
+	}
 	setTime(info, "expires_at", a.ExpiresAt)
 	return info
 }
@@ -169,7 +193,7 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 // own: an account without credentials can still be looked at.
 func (b *backend) metadata(ctx context.Context, s *settings, id string) (*account, error) {
 	held := "accounts/" + id
-	if err := b.holdoffs.check(held); err != nil {
+	if err := s.client.holdoffs.check(held); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(withReserve(ctx, s.config.RateLimit/listReserve), s.config.RequestTimeout)
@@ -180,9 +204,9 @@ func (b *backend) metadata(ctx context.Context, s *settings, id string) (*accoun
 	}
 	switch api, ok := err.(*apiError); { //nolint:errorlint // the client wraps none
 	case err == nil:
-		b.holdoffs.succeeded(held)
+		s.client.holdoffs.succeeded(held)
 	case ok && !api.ofMount():
-		b.holdoffs.failed(held, err)
+		s.client.holdoffs.failed(held, err)
 	}
 	return a, err
 }
@@ -190,13 +214,13 @@ func (b *backend) metadata(ctx context.Context, s *settings, id string) (*accoun
 func accountData(a *account) map[string]any {
 	data := map[string]any{"id": a.ID, "healthy": a.Healthy && !a.Dead, "dead": a.Dead}
 	for name, value := range map[string]string{
-		"name":        a.Name,
-		"external_id": a.ExternalID,
-		"app":         a.App.slug(),
-		"app_id":      a.App.ID,
-		"app_name":    a.App.Name,
-		"auth_type":   a.App.AuthType,
-		"error":       printable(a.Error, maxReason),
+		"name":             a.Name,
+		"external_user_id": a.ExternalID,
+		"app":              a.App.slug(),
+		"app_id":           a.App.ID,
+		"app_name":         a.App.Name,
+		"auth_type":        a.App.AuthType,
+		"error":            printable(a.Error, maxReason),
 	} {
 		if value != "" {
 			data[name] = value

@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"net/http"
-	"regexp"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -13,16 +12,14 @@ import (
 const (
 	// secretType is stored with every lease and must never change.
 	secretType = "pipedream_credential"
-
-	exampleAccountID   = "apn_XehyZPr"
-	maxAccountIDLength = 128
 )
 
-const pathCredsHelpSyn = `Read the credentials of a connected account, as a lease.`
+const pathCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, as a lease.`
 
 const pathCredsHelpDesc = `
-Returns the credentials of a connected Pipedream account. The lease ends when
-the credentials do, and cannot be renewed: read again for the next ones.
+Returns the credentials of a connected Pipedream account, named by its id or by
+a role. The lease ends when the credentials do, and cannot be renewed: read
+again for the next ones.
 
 Every value is a string. The fields are those of the app, such as
 oauth_access_token, beside expires_at (absent where the credentials never
@@ -31,6 +28,7 @@ field of the app whose name has a meaning of its own in Vault, such as ttl, is
 returned as credential_ttl.
 
     $ vault read pipedream/creds/apn_XehyZPr
+    $ vault read pipedream/creds/my-role
     $ vault read -field=oauth_access_token pipedream/creds/apn_XehyZPr
 
 Credentials with less life left than min_ttl are fetched again before they are
@@ -59,10 +57,10 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 		}
 	}
 	return &framework.Path{
-		Pattern:      prefix + framework.GenericNameRegex("account_id"),
+		Pattern:      prefix + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
-			"account_id": accountIDField(),
+			"name": nameField(),
 			"min_ttl": {
 				Type:         framework.TypeDurationSecond,
 				Description:  "Fetch again if the cached credentials live shorter than this. The mount's min_ttl is the least.",
@@ -79,12 +77,12 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 	}
 }
 
-func accountIDField() *framework.FieldSchema {
+func nameField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:         framework.TypeString,
 		Required:     true,
-		Description:  "Id of a connected account, such as " + exampleAccountID + ".",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Account id"},
+		Description:  "Id of a connected account, such as " + exampleAccountID + ", or name of a role.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Account id or role"},
 	}
 }
 
@@ -127,48 +125,15 @@ func revoke(context.Context, *logical.Request, *framework.FieldData) (*logical.R
 }
 
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	e, d, err := b.credential(ctx, req, data)
+	got, err := b.credential(ctx, req, data)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	ttl := e.leaseTTL(d, time.Now())
+	ttl := got.capTTL(got.entry.leaseTTL(got.demand, time.Now()))
 	if most := b.maxTTL.get(); most > 0 {
 		ttl = min(ttl, most)
 	}
-	resp := b.Secret(secretType).Response(
-		e.credential.data(d.config.ExposeRefreshToken),
-		map[string]any{"account_id": e.credential.AccountID},
-	)
+	resp := b.Secret(secretType).Response(got.data(), map[string]any{"account_id": got.entry.credential.AccountID})
 	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, ttl
 	return resp, nil
-}
-
-// credential finds what a request for credentials asks for.
-func (b *backend) credential(ctx context.Context, req *logical.Request, data *framework.FieldData) (*entry, demand, error) {
-	id, err := accountID(data)
-	if err != nil {
-		return nil, demand{}, err
-	}
-	s, err := b.settings.get(ctx, req.Storage)
-	if err != nil {
-		return nil, demand{}, err
-	}
-	d := newDemand(s, time.Duration(data.Get("min_ttl").(int))*time.Second)
-	e, err := b.cache.get(ctx, d, id)
-	return e, d, err
-}
-
-var (
-	accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
-	errBadAccountID  = badRequest("account_id must look like %s: apn_ and then letters, digits, - and _", exampleAccountID)
-)
-
-// accountID is the request's account id. Anything else than one is refused
-// here, before it costs a request.
-func accountID(data *framework.FieldData) (string, error) {
-	id := data.Get("account_id").(string)
-	if len(id) > maxAccountIDLength || !accountIDPattern.MatchString(id) {
-		return "", errBadAccountID
-	}
-	return id, nil
 }

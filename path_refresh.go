@@ -25,9 +25,9 @@ Pipedream cannot be reached, what is cached stays.
 
 func (b *backend) pathRefresh() *framework.Path {
 	return &framework.Path{
-		Pattern:      "refresh/" + framework.GenericNameRegex("account_id"),
+		Pattern:      "refresh/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-		Fields:       map[string]*framework.FieldSchema{"account_id": accountIDField()},
+		Fields:       map[string]*framework.FieldSchema{"name": nameField()},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.refresh,
@@ -55,15 +55,17 @@ func (b *backend) pathRefresh() *framework.Path {
 }
 
 func (b *backend) refresh(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	id, err := accountID(data)
-	if err != nil {
-		return nil, err
-	}
-	s, err := b.settings.get(ctx, req.Storage)
+	t, err := b.target(ctx, req, data)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	e, changed, err := b.cache.refresh(ctx, newDemand(s, 0), id)
+	id := t.accountID
+	if id == "" {
+		if id, err = b.users.account(ctx, t.demand, t.user); err != nil {
+			return nil, toLogical(req, err)
+		}
+	}
+	e, changed, err := b.cache.refresh(ctx, t.demand, id)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const pathStaticCredsHelpSyn = `Read the credentials of a connected account, without a lease.`
+const pathStaticCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, without a lease.`
 
 const pathStaticCredsHelpDesc = `
 Returns the same credentials as creds/, without a lease: for applications that
@@ -43,13 +43,15 @@ func (b *backend) pathStaticCreds() *framework.Path {
 }
 
 func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	e, d, err := b.credential(ctx, req, data)
+	got, err := b.credential(ctx, req, data)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	fields := e.credential.data(d.config.ExposeRefreshToken)
-	fields["ttl"] = max(1, int64(math.Ceil(time.Until(e.dueAt(d)).Seconds())))
-	fields["rotation_period"] = int64(e.credential.life(d.config.StaticTTL).Seconds())
-	fields["last_vault_rotation"] = e.credential.FetchedAt.UTC().Format(time.RFC3339)
+	credential := got.entry.credential
+	due := got.capTTL(time.Until(got.entry.dueAt(got.demand)))
+	fields := got.data()
+	fields["ttl"] = max(1, int64(math.Ceil(due.Seconds())))
+	fields["rotation_period"] = int64(credential.life(got.config.StaticTTL).Seconds())
+	fields["last_vault_rotation"] = credential.FetchedAt.UTC().Format(time.RFC3339)
 	return &logical.Response{Data: fields}, nil
 }

@@ -53,7 +53,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"cache_misses":      field(framework.TypeInt64, true, "Reads that waited for Pipedream."),
 		"cached_accounts":   field(framework.TypeInt, true, "Accounts whose credentials are in memory."),
 		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 where rate_limit is 0."),
-		"held_off_accounts": field(framework.TypeInt, true, "Accounts that are not asked for just now, after a failure."),
+		"held_off_accounts": field(framework.TypeInt, true, "Accounts, and other things asked for, that are left alone just now after a failure."),
 		"held_off_until":    field(framework.TypeString, false, "Until when nothing is asked of Pipedream, after a 401 or 429; absent where something may be."),
 		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
 		"last_error":        field(framework.TypeString, false, "What failed last."),
@@ -62,7 +62,7 @@ func statusFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	_, err := b.settings.get(ctx, req.Storage)
+	s, err := b.settings.get(ctx, req.Storage)
 	if err != nil && !errors.Is(err, errNotConfigured) {
 		return nil, toLogical(req, err)
 	}
@@ -76,10 +76,13 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 		"cache_misses":      b.stats.misses.Load(),
 		"cached_accounts":   b.cache.memory.Len(),
 		"budget_left":       b.budget.left(),
-		"held_off_accounts": b.holdoffs.heldAccounts(),
+		"held_off_accounts": 0,
 	}
-	if until := b.holdoffs.mountUntil(); until.After(time.Now()) {
-		data["held_off_until"] = until.UTC().Format(time.RFC3339)
+	if s != nil {
+		data["held_off_accounts"] = s.client.holdoffs.heldAccounts()
+		if until := s.client.holdoffs.mountUntil(); until.After(time.Now()) {
+			data["held_off_until"] = until.UTC().Format(time.RFC3339)
+		}
 	}
 	if !success.IsZero() {
 		data["last_success"] = success.UTC().Format(time.RFC3339)

@@ -1,0 +1,237 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	pathRoleHelpSyn = `Manage a role: a name for an account, with a narrower use.`
+
+	pathRoleHelpDesc = `
+A role gives an account a stable name, read at creds/<name>. It is either for
+one account:
+
+    $ vault write pipedream/roles/billing account_id=apn_XehyZPr fields=api_key ttl=15m
+
+or, in a Connect project, for the account that an external user has with an
+app. external_user_id may be an identity template: then every Vault user reads
+the credentials of their own account, with one role and one policy:
+
+    $ vault write pipedream/roles/github app=github \
+        external_user_id='{{identity.entity.aliases.auth_userpass_4b1a.name}}'
+
+Of several healthy accounts the most recently updated is taken, and remembered
+while it lives. A role's name never begins with apn_. Deleting a role ends no
+lease.
+`
+
+	pathRolesHelpSyn  = `List the roles.`
+	pathRolesHelpDesc = `Lists the names of the roles. Read one with roles/<name>.`
+)
+
+func (b *backend) pathRoles() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:      "roles/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Role"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:     b.rolesList,
+					Summary:      pathRolesHelpSyn,
+					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "roles"},
+					Responses: map[int][]framework.Response{
+						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
+							"keys": {Type: framework.TypeStringSlice, Required: true, Description: "Names of the roles."},
+						}}},
+					},
+				},
+			},
+			HelpSynopsis:    pathRolesHelpSyn,
+			HelpDescription: pathRolesHelpDesc,
+		},
+		b.pathRole(),
+	}
+}
+
+func (b *backend) pathRole() *framework.Path {
+	suffix := &framework.DisplayAttributes{OperationSuffix: "role"}
+	write := &framework.PathOperation{
+		Callback:                    b.roleWrite,
+		Summary:                     "Create or change a role.",
+		DisplayAttrs:                suffix,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   noContent(),
+	}
+	fields := roleFields()
+	fields["name"] = &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Required:     true,
+		Description:  "Name of the role. Never begins with apn_.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Role name", Identifier: true},
+	}
+	return &framework.Path{
+		Pattern:        "roles/" + framework.GenericNameRegex("name"),
+		DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
+		Fields:         fields,
+		ExistenceCheck: b.roleExists,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.roleRead,
+				Summary:      "Read a role.",
+				DisplayAttrs: suffix,
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: roleFields()}},
+				},
+			},
+			logical.CreateOperation: write,
+			logical.UpdateOperation: write,
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:                    b.roleDelete,
+				Summary:                     "Delete a role.",
+				DisplayAttrs:                suffix,
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses:                   noContent(),
+			},
+		},
+		HelpSynopsis:    pathRoleHelpSyn,
+		HelpDescription: pathRoleHelpDesc,
+	}
+}
+
+func roleFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"account_id": {
+			Type:         framework.TypeString,
+			Description:  "Id of the account. Not with app and external_user_id.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Account id"},
+		},
+		"app": {
+			Type:         framework.TypeString,
+			Description:  "App of the external user's account: its slug, such as github, or its id.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
+		},
+		"external_user_id": {
+			Type: framework.TypeString,
+			Description: "External user of the Connect project whose account is read, at most 250 characters. " +
+				"May be an identity template, such as {{identity.entity.aliases.<mount accessor>.name}}.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
+		},
+		"fields": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Credential fields to return, under the names that a read returns. Empty: all.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Fields"},
+		},
+		"ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "Longest lease, below the credentials' own life. 0: no cap.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
+		},
+		"min_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "Instead of the mount's min_ttl. 0: the mount's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
+		},
+	}
+}
+
+func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, err
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
+	r, err := readRole(ctx, req.Storage, data.Get("name").(string))
+	return r != nil, err
+}
+
+func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	r, err := readRole(ctx, req.Storage, data.Get("name").(string))
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{
+		"account_id":       r.AccountID,
+		"app":              r.App,
+		"external_user_id": r.ExternalUserID,
+		"fields":           append([]string{}, r.Fields...),
+		"ttl":              int64(r.TTL.Seconds()),
+		"min_ttl":          int64(r.MinTTL.Seconds()),
+	}}, nil
+}
+
+func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name := data.Get("name").(string)
+	if strings.HasPrefix(name, accountIDPrefix) {
+		return nil, badRequest("name must not begin with %s, as account ids do", accountIDPrefix)
+	}
+	if len(name) > maxNameLength {
+		return nil, badRequest("name is longer than %d characters", maxNameLength)
+	}
+	b.roles.writes.Lock()
+	defer b.roles.writes.Unlock()
+	r, err := readRole(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = &role{}
+	}
+	mergeRole(r, data)
+	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	entry, err := logical.StorageEntryJSON(rolePrefix+name, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := req.Storage.Put(ctx, entry); err != nil {
+		return nil, err
+	}
+	b.roles.forget(name)
+	return nil, nil
+}
+
+// mergeRole changes the fields that data names. Naming the other kind of
+// account replaces the one that was there.
+func mergeRole(r *role, data *framework.FieldData) {
+	_, hasAccount := data.GetOk("account_id")
+	_, hasApp := data.GetOk("app")
+	_, hasUser := data.GetOk("external_user_id")
+	switch {
+	case hasAccount && !hasApp && !hasUser:
+		r.App, r.ExternalUserID = "", ""
+	case !hasAccount && (hasApp || hasUser):
+		r.AccountID = ""
+	}
+	setString(&r.AccountID, data, "account_id")
+	setString(&r.App, data, "app")
+	if v, ok := data.GetOk("external_user_id"); ok {
+		r.ExternalUserID = v.(string) // every character of it counts
+	}
+	if v, ok := data.GetOk("fields"); ok {
+		r.Fields = v.([]string)
+	}
+	setDuration(&r.TTL, data, "ttl")
+	setDuration(&r.MinTTL, data, "min_ttl")
+}
+
+func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	b.roles.writes.Lock()
+	defer b.roles.writes.Unlock()
+	name := data.Get("name").(string)
+	if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
+		return nil, err
+	}
+	b.roles.forget(name)
+	return nil, nil
+}

@@ -1,0 +1,434 @@
+package pipedream
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+const accessor = "auth_userpass_4b1a"
+
+func (m *mount) role(name string, data map[string]any) {
+	m.Helper()
+	_, err := m.write("roles/"+name, data)
+	require.NoError(m, err)
+}
+
+// as reads creds/github as the entity with this alias; an empty one has no entity.
+func (m *mount) as(alias string) (*logical.Response, error) {
+	m.Helper()
+	req := &logical.Request{Operation: logical.ReadOperation, Path: "creds/github", Storage: m.storage, MountPoint: "pipedream/"}
+	m.system.EntityVal = nil
+	if alias != "" {
+		req.EntityID = "entity-" + alias
+		m.system.EntityVal = &logical.Entity{
+			ID: req.EntityID, Name: "entity of " + alias,
+			Aliases: []*logical.Alias{{MountAccessor: "auth_other_1", Name: "somebody"}, {MountAccessor: accessor, Name: alias}},
+		}
+	}
+	return m.b.HandleRequest(m.Context(), req)
+}
+
+var eachUsersGithub = map[string]any{"app": "github", "external_user_id": "{{identity.entity.aliases." + accessor + ".name}}"}
+
+func TestRoleCRUD(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("billing", map[string]any{"account_id": stripe, "fields": "api_key,other", "ttl": "15m", "min_ttl": 60})
+		resp, err := m.read("roles/billing")
+		require.NoError(t, err)
+		require.Equal(t, map[string]any{
+			"account_id": stripe, "app": "", "external_user_id": "", "fields": []string{"api_key", "other"},
+			"ttl": int64(900), "min_ttl": int64(60),
+		}, resp.Data)
+
+		m.role("billing", map[string]any{"ttl": 0})
+		resp, err = m.read("roles/billing")
+		require.NoError(t, err)
+		require.Equal(t, int64(0), resp.Data["ttl"])
+		require.Equal(t, stripe, resp.Data["account_id"])
+
+		m.role("billing", map[string]any{"app": "stripe", "external_user_id": "alice"})
+		resp, err = m.read("roles/billing")
+		require.NoError(t, err)
+		require.Empty(t, resp.Data["account_id"], "the one kind replaces the other")
+
+		resp, err = m.handle(logical.ListOperation, "roles/", nil)
+		require.NoError(t, err)
+		require.Equal(t, []string{"billing"}, resp.Data["keys"])
+
+		_, err = m.handle(logical.DeleteOperation, "roles/billing", nil)
+		require.NoError(t, err)
+		resp, err = m.read("roles/billing")
+		require.NoError(t, err)
+		require.Nil(t, resp)
+		_, err = m.read("creds/billing")
+		m.refused(err, http.StatusBadRequest, `no role "billing"`)
+	})
+}
+
+func TestRoleValidation(t *testing.T) {
+	tests := map[string]struct {
+		data map[string]any
+		text string
+	}{
+		"nothing":                {map[string]any{}, "account_id is missing"},
+		"both kinds":             {map[string]any{"account_id": github, "app": "github", "external_user_id": "a"}, "exclude each other"},
+		"bad account":            {map[string]any{"account_id": "../config"}, "account_id"},
+		"app alone":              {map[string]any{"app": "github"}, "external_user_id"},
+		"user alone":             {map[string]any{"external_user_id": "alice"}, "app"},
+		"bad app":                {map[string]any{"app": "git hub", "external_user_id": "alice"}, "app"},
+		"ttl is a word":          {map[string]any{"account_id": github, "ttl": "soon"}, "ttl"},
+		"ttl below 0":            {map[string]any{"account_id": github, "ttl": -1}, "ttl"},
+		"field with a break":     {map[string]any{"account_id": github, "fields": []string{"a\nb"}}, "fields"},
+		"too many fields":        {map[string]any{"account_id": github, "fields": strings.Repeat("f,", 101) + "g"}, "fields"},
+		"user too long":          {map[string]any{"app": "github", "external_user_id": strings.Repeat("é", 251)}, "250"},
+		"template left open":     {map[string]any{"app": "github", "external_user_id": "{{identity.entity.id"}, "braces"},
+		"template nested":        {map[string]any{"app": "github", "external_user_id": "{{ {{identity.entity.id}} }}"}, "braces"},
+		"template of nothing":    {map[string]any{"app": "github", "external_user_id": "{{}}"}, "template"},
+		"template of the time":   {map[string]any{"app": "github", "external_user_id": "{{time.now}}"}, "template"},
+		"template of a list":     {map[string]any{"app": "github", "external_user_id": "{{identity.entity.groups.names}}"}, "template"},
+		"template of an alias":   {map[string]any{"app": "github", "external_user_id": "{{identity.entity.aliases.auth_x}}"}, "template"},
+		"template of the entity": {map[string]any{"app": "github", "external_user_id": "{{identity.entity}}"}, "template"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.role("kept", map[string]any{"account_id": stripe})
+				for _, role := range []string{"fresh"} {
+					_, err := m.write("roles/"+role, test.data)
+					require.ErrorContains(t, err, test.text)
+					resp, err := m.read("roles/" + role)
+					require.NoError(t, err)
+					require.Nil(t, resp)
+				}
+			})
+		})
+	}
+	bubble(t, func(_ *testing.T, m *mount) {
+		_, err := m.write("roles/apn_pose", map[string]any{"account_id": github})
+		m.refused(err, http.StatusBadRequest, "apn_")
+		_, err = m.write("roles/"+strings.Repeat("r", 129), map[string]any{"account_id": github})
+		m.refused(err, http.StatusBadRequest, "name")
+	})
+}
+
+func TestRoleOfAnAccount(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("ci", map[string]any{"account_id": github, "fields": "oauth_access_token,absent", "ttl": "10m"})
+		direct := m.creds(github)
+		resp := m.creds("ci")
+		require.Equal(t, map[string]any{
+			"oauth_access_token":   direct.Data["oauth_access_token"],
+			"expires_at":           direct.Data["expires_at"],
+			"pipedream_account_id": github, "pipedream_app": "github", "pipedream_account_name": "Octo Cat",
+		}, resp.Data)
+		require.Equal(t, 10*time.Minute, resp.Secret.TTL)
+
+		static, err := m.read("static-creds/ci")
+		require.NoError(t, err)
+		require.Equal(t, int64(600), static.Data["ttl"])
+		require.NotContains(t, static.Data, "oauth_uid")
+
+		time.Sleep(time.Minute)
+		refreshed, err := m.write("refresh/ci", nil)
+		require.NoError(t, err)
+		require.Equal(t, false, refreshed.Data["changed"])
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount))
+
+		m.role("wrong", map[string]any{"account_id": github, "fields": "acess_token"})
+		_, err = m.read("creds/wrong")
+		m.refused(err, http.StatusBadRequest, "fields", github)
+	})
+}
+
+func TestRoleMinTTL(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		a := oauthAccount(github, time.Hour)
+		a.OmitNextRefresh, a.RefreshBefore = true, 30*time.Minute
+		m.sim.SetAccount(a)
+		m.role("eager", map[string]any{"account_id": github, "min_ttl": "30m"})
+		m.role("lazy", map[string]any{"account_id": github, "min_ttl": "1s"})
+		first := m.token(github)
+		time.Sleep(31 * time.Minute)
+		require.Equal(t, first, m.token("lazy"))
+		require.NotEqual(t, first, m.token("eager"))
+	})
+}
+
+func TestOnlyRolesCanBeRead(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("ci", map[string]any{"account_id": github})
+		_, err := m.write("config", map[string]any{"allow_account_ids": false})
+		require.NoError(t, err)
+		for _, path := range []string{"creds/", "static-creds/"} {
+			_, err := m.read(path + github)
+			m.refused(err, http.StatusBadRequest, "allow_account_ids")
+			_, err = m.read(path + "ci")
+			require.NoError(t, err)
+		}
+	})
+}
+
+func TestRoleChangesTakeEffect(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("ci", map[string]any{"account_id": github})
+		m.creds("ci")
+		m.role("ci", map[string]any{"account_id": stripe})
+		require.Equal(t, stripe, m.creds("ci").Data["pipedream_account_id"])
+
+		// Another node's write arrives as an invalidation.
+		entry, err := logical.StorageEntryJSON("role/ci", &role{AccountID: github})
+		require.NoError(t, err)
+		require.NoError(t, m.storage.Put(t.Context(), entry))
+		m.b.InvalidateKey(t.Context(), "role/ci")
+		require.Equal(t, github, m.creds("ci").Data["pipedream_account_id"])
+
+		used := m.storage.used()
+		m.creds("ci")
+		require.Equal(t, used, m.storage.used(), "a warm read through a role touches no storage")
+	})
+}
+
+func TestRoleStorageFaults(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("ci", map[string]any{"account_id": github})
+		m.start()
+		m.creds(github)
+		m.storage.fail(errStorage, logical.ErrReadOnly, logical.ErrReadOnly, errStorage)
+		_, err := m.read("creds/ci")
+		require.ErrorIs(t, err, errStorage)
+		_, err = m.read("roles/ci")
+		require.ErrorIs(t, err, errStorage)
+		_, err = m.handle(logical.ListOperation, "roles/", nil)
+		require.ErrorIs(t, err, errStorage)
+		m.storage.fail(nil, logical.ErrReadOnly, logical.ErrReadOnly, nil)
+		_, err = m.write("roles/ci", map[string]any{"ttl": 60})
+		require.Equal(t, logical.ErrReadOnly, err)
+		_, err = m.handle(logical.DeleteOperation, "roles/ci", nil)
+		require.Equal(t, logical.ErrReadOnly, err)
+		m.creds("ci")
+	})
+}
+
+func TestOneRoleForEachUsersOwnAccount(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		for _, user := range []string{"alice", "bob", "alice"} {
+			resp, err := m.as(user)
+			require.NoError(t, err)
+			require.Equal(t, m.sim.Token("apn_"+user), resp.Data["oauth_access_token"])
+		}
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindList), "one request for each user, with the credentials in it")
+		require.Zero(t, m.sim.Count(pipedreamtest.KindAccount))
+
+		_, err := m.as("carol")
+		m.refused(err, http.StatusBadRequest, `"carol"`, `"github"`, "connect")
+		_, err = m.as("")
+		m.refused(err, http.StatusBadRequest, "entity")
+		m.system.EntityVal = &logical.Entity{ID: "e", Aliases: []*logical.Alias{{MountAccessor: "auth_other_1", Name: "alice"}}}
+		_, err = m.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/github", EntityID: "e", Storage: m.storage,
+		})
+		m.refused(err, http.StatusBadRequest, "alias")
+	})
+}
+
+// Whatever an external user is called, it is looked up as exactly that.
+func TestAwkwardUsers(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		users := []string{
+			"a b", "a/b", "../alice", "a&external_user_id=bob", "ålice", "ALICE", "alice ", "{{identity.entity.id}}", "}}", "%2e%2e", "\"", "\x00",
+			strings.Repeat("x", 250), strings.Repeat("é", 250),
+		}
+		for i, user := range users {
+			m.sim.SetAccount(connectAccount(accountName(i), user))
+		}
+		for i, user := range users {
+			resp, err := m.as(user)
+			require.NoError(t, err, user)
+			require.Equal(t, accountName(i), resp.Data["pipedream_account_id"], user)
+		}
+		requests := len(m.sim.Requests())
+		_, err := m.as(strings.Repeat("x", 251))
+		m.refused(err, http.StatusBadRequest, "250")
+		m.system.EntityVal = &logical.Entity{ID: "e", Metadata: map[string]string{"user": ""}}
+		m.role("meta", map[string]any{"app": "github", "external_user_id": "{{identity.entity.metadata.user}}"})
+		_, err = m.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,
+		})
+		m.refused(err, http.StatusBadRequest, "empty")
+		require.Len(t, m.sim.Requests(), requests, "nothing is ever looked up for nobody")
+	})
+}
+
+// A filter that Pipedream reads loosely must not hand out another's account.
+func TestAnAnswerWithOthersAccountsIsNotTrusted(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusOK, Body: `{"page_info":{},"data":[
+			{"id":"apn_bob","external_id":"bob","healthy":true,"app":{"name_slug":"github"},"credentials":{"oauth_access_token":"pdtok_of_bob"}},
+			{"id":"apn_none","healthy":true,"app":{"name_slug":"github"},"credentials":{"oauth_access_token":"pdtok_of_none"}},
+			{"id":"apn_slack","external_id":"alice","healthy":true,"app":{"name_slug":"slack"},"credentials":{"oauth_access_token":"pdtok_of_slack"}}]}`})
+		_, err := m.as("alice")
+		m.refused(err, http.StatusBadRequest, `"alice"`)
+		require.NotContains(t, err.Error(), "bob")
+	})
+}
+
+func TestTheRememberedAccountIsCheckedAgain(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		// The account is bob's from now on.
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID = "bob" })
+		time.Sleep(59 * time.Minute)
+		_, err = m.as("alice")
+		m.refused(err, http.StatusBadRequest, `"alice"`)
+	})
+}
+
+func TestOfSeveralHealthyAccountsTheLastUpdated(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		now := time.Now()
+		for id, change := range map[string]func(*pipedreamtest.Account){
+			"apn_old":  func(a *pipedreamtest.Account) { a.UpdatedAt = now.Add(-2 * time.Hour) },
+			"apn_new":  func(a *pipedreamtest.Account) { a.UpdatedAt = now.Add(-time.Hour) },
+			"apn_sick": func(a *pipedreamtest.Account) { a.UpdatedAt, a.Unhealthy = now, true },
+			"apn_dead": func(a *pipedreamtest.Account) { a.UpdatedAt, a.Dead = now, true },
+		} {
+			a := connectAccount(id, "dora")
+			change(&a)
+			m.sim.SetAccount(a)
+		}
+		m.role("github", eachUsersGithub)
+		resp, err := m.as("dora")
+		require.NoError(t, err)
+		require.Equal(t, "apn_new", resp.Data["pipedream_account_id"])
+	})
+}
+
+func TestAReconnectedAccountIsFoundAgain(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("github")
+		m.sim.DeleteAccount("apn_alice")
+		m.sim.SetAccount(connectAccount("apn_alice2", "alice"))
+		time.Sleep(59 * time.Minute)
+		m.sim.ResetRequests()
+
+		var readers sync.WaitGroup
+		for range 100 {
+			readers.Go(func() {
+				resp, err := m.read("creds/github")
+				if err != nil || resp.Data["pipedream_account_id"] != "apn_alice2" {
+					t.Errorf("a reader did not get the new account: %v", err)
+				}
+			})
+		}
+		readers.Wait()
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList))
+	})
+}
+
+func TestAUserWithoutAnAccountCannotDrainTheBudget(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "eve"})
+		for range 600 {
+			_, err := m.read("creds/github")
+			m.refused(err, http.StatusBadRequest, `"eve"`)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindList), 8)
+
+		m.sim.SetAccount(connectAccount("apn_eve", "eve"))
+		time.Sleep(maxBackoff)
+		m.creds("github")
+	})
+}
+
+// A healthy account that cannot be fetched must not be searched for by every reader.
+func TestAnAccountThatIsListedButForbidden(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("github")
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusForbidden})
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.NoCredentials = true })
+		time.Sleep(59 * time.Minute)
+		m.sim.ResetRequests()
+		for range 600 {
+			_, err := m.read("creds/github")
+			require.Error(t, err)
+			time.Sleep(100 * time.Millisecond)
+		}
+		require.LessOrEqual(t, len(m.sim.Requests()), 20)
+	})
+}
+
+func TestARestartRemembersUsers(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		before, err := m.as("alice")
+		require.NoError(t, err)
+		m.start()
+		m.sim.ResetRequests()
+		after, err := m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, before.Data, after.Data)
+		require.Empty(t, m.sim.Requests())
+
+		// Another project's users are others.
+		_, err = m.write("config", map[string]any{"project_id": "proj_other"})
+		require.NoError(t, err)
+		_, err = m.as("alice")
+		m.refused(err, http.StatusBadRequest, "proj_other")
+	})
+}
+
+func TestUsersWhoseAccountsAreGoneAreForgotten(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.start()
+		m.sim.Close()
+		time.Sleep(2 * time.Hour)
+		m.periodic()
+		time.Sleep(2 * time.Hour)
+		m.periodic()
+		keys, err := logical.CollectKeys(t.Context(), logical.NewStorageView(m.storage, "cache/"))
+		require.NoError(t, err)
+		require.Empty(t, keys)
+	})
+}
+
+func TestRoleOfAUserNeedsAProject(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice"})
+		_, err := m.read("creds/github")
+		m.refused(err, http.StatusBadRequest, "project_id")
+		require.Empty(t, m.sim.Requests())
+	})
+}
+
+func TestRefreshThroughARole(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("github")
+		time.Sleep(time.Minute)
+		m.sim.Rotate("apn_alice")
+		resp, err := m.write("refresh/github", nil)
+		require.NoError(t, err)
+		require.Equal(t, true, resp.Data["changed"])
+		require.Equal(t, m.sim.Token("apn_alice"), m.token("github"))
+	})
+}

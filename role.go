@@ -1,0 +1,191 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/identitytpl"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	rolePrefix = "role/"
+	// maxExternalUserID is Pipedream's own limit, in characters.
+	maxExternalUserID = 250
+	maxRoleFields     = 100
+	accountIDPrefix   = "apn_"
+)
+
+// role gives an account a name of its own and a narrower use.
+type role struct {
+	// AccountID is the account; or else the role is for the account that the
+	// user ExternalUserID of a Connect project has with App.
+	AccountID      string `json:"account_id,omitempty"`
+	App            string `json:"app,omitempty"`
+	ExternalUserID string `json:"external_user_id,omitempty"`
+	// Fields are the credential fields to return; empty for all.
+	Fields []string `json:"fields,omitempty"`
+	// TTL caps the lease; 0 does not.
+	TTL time.Duration `json:"ttl,omitempty"`
+	// MinTTL overrides the mount's; 0 does not.
+	MinTTL time.Duration `json:"min_ttl,omitempty"`
+}
+
+// ofUser tells whether the role's account depends on an external user.
+func (r *role) ofUser() bool { return r.AccountID == "" }
+
+var (
+	appPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+
+	// identityDirective is what a template may hold between its braces: what
+	// identitytpl knows of entities and groups, and nothing of the time.
+	identityDirective = regexp.MustCompile(`^identity\.(` +
+		`entity\.(id|name|metadata\..+|aliases\.[^.]+\.(id|name|metadata\..+|custom_metadata\..+))|` +
+		`groups\.(ids|names)\.[^.]+\.(id|name|metadata\..+))$`)
+)
+
+func (r *role) validate() error {
+	switch {
+	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
+		return badRequest("account_id and app with external_user_id exclude each other: give one or the other")
+	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
+		return badRequest("account_id is missing, or else app and external_user_id")
+	case r.AccountID != "" && !validAccountID(r.AccountID):
+		return badRequest("account_id must look like %s", exampleAccountID)
+	case r.AccountID == "" && r.App == "":
+		return badRequest("app is missing: it goes with external_user_id")
+	case r.AccountID == "" && r.ExternalUserID == "":
+		return badRequest("external_user_id is missing: it goes with app")
+	case r.App != "" && !appPattern.MatchString(r.App):
+		return badRequest("app must be an app's slug, such as github, or its id")
+	case len(r.Fields) > maxRoleFields:
+		return badRequest("fields must not be more than %d", maxRoleFields)
+	}
+	for _, field := range r.Fields {
+		if field == "" || strings.ContainsFunc(field, isControl) {
+			return badRequest("fields must be names of credential fields, such as oauth_access_token")
+		}
+	}
+	return validateTemplate(r.ExternalUserID)
+}
+
+func isControl(c rune) bool { return c < ' ' || c == 0x7f }
+
+// validateTemplate checks what can be checked of an external_user_id before
+// anybody reads with it. Text that is no template must be a valid id itself.
+func validateTemplate(template string) error {
+	templated, _, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{String: template, ValidityCheckOnly: true})
+	if err != nil {
+		return badRequest("external_user_id is not a valid template: its braces do not match")
+	}
+	if !templated {
+		return checkExternalUserID(template, false)
+	}
+	for _, piece := range strings.Split(template, "{{")[1:] {
+		directive, _, _ := strings.Cut(piece, "}}")
+		if !identityDirective.MatchString(strings.TrimSpace(directive)) {
+			return badRequest("external_user_id is not a valid template: use {{identity.entity...}} or {{identity.groups...}}, " +
+				"such as {{identity.entity.aliases.<mount accessor>.name}}")
+		}
+	}
+	return nil
+}
+
+func checkExternalUserID(id string, required bool) error {
+	switch {
+	case id == "" && required:
+		return badRequest("external_user_id is empty for this caller")
+	case len([]rune(id)) > maxExternalUserID:
+		return badRequest("external_user_id is longer than %d characters", maxExternalUserID)
+	default:
+		return nil
+	}
+}
+
+// externalUser is the role's external user for the caller of req. A caller
+// without the entity, alias or metadata that the template asks for is refused:
+// nothing may ever be looked up for an empty user.
+func (r *role) externalUser(req *logical.Request, system logical.SystemView) (string, error) {
+	if !strings.Contains(r.ExternalUserID, "{{") {
+		return r.ExternalUserID, nil
+	}
+	if req.EntityID == "" {
+		return "", badRequest("this role is for whoever reads it, and your token has no identity entity (a root token has none): " +
+			"log in with an auth method")
+	}
+	input := identitytpl.PopulateStringInput{String: r.ExternalUserID}
+	var err error
+	if input.Entity, err = system.EntityInfo(req.EntityID); err != nil {
+		return "", err
+	}
+	if input.Entity == nil {
+		return "", badRequest("your token's identity entity is not known to Vault: log in again")
+	}
+	if strings.Contains(r.ExternalUserID, "identity.groups.") {
+		if input.Groups, err = system.GroupsForEntity(req.EntityID); err != nil {
+			return "", err
+		}
+	}
+	_, user, err := identitytpl.PopulateString(input)
+	if err != nil {
+		return "", badRequest("this role is for whoever reads it, and your identity entity lacks what its external_user_id asks for: "+
+			"an alias of the auth mount, a group or metadata (%s)", err)
+	}
+	return user, checkExternalUserID(user, true)
+}
+
+// roles keeps the roles that were read in memory.
+type roles struct {
+	// writes makes writers of roles wait for each other. No reader takes it.
+	writes sync.Mutex
+
+	mu    sync.RWMutex // guards the fields below; not held across I/O
+	epoch int
+	known map[string]*role
+}
+
+func newRoles() *roles { return &roles{known: map[string]*role{}} }
+
+// get returns a role, nil where there is none of that name.
+func (r *roles) get(ctx context.Context, storage logical.Storage, name string) (*role, error) {
+	r.mu.RLock()
+	found, epoch := r.known[name], r.epoch
+	r.mu.RUnlock()
+	if found != nil {
+		return found, nil
+	}
+	found, err := readRole(ctx, storage, name)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.epoch == epoch { // else it may have changed since it was read
+		r.known[name] = found
+	}
+	return found, nil
+}
+
+// forget drops a role from memory.
+func (r *roles) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.epoch++
+	delete(r.known, name)
+}
+
+func readRole(ctx context.Context, storage logical.Storage, name string) (*role, error) {
+	entry, err := storage.Get(ctx, rolePrefix+name)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	var r role
+	if err := entry.DecodeJSON(&r); err != nil {
+		return nil, errors.New("the stored role cannot be read; write it anew")
+	}
+	return &r, nil
+}

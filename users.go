@@ -1,0 +1,234 @@
+package pipedream
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	// usersPrefix lies in the cache: local to the cluster, and emptied with it.
+	usersFolder = "users/"
+	usersPrefix = cachePrefix + usersFolder
+	maxUsers    = maxCached
+)
+
+// user is an external user's account with an app, whichever that is.
+type user struct {
+	app        string // slug or id
+	externalID string
+}
+
+// key is a name for u that any storage takes, whatever characters u has.
+func (u user) key() string {
+	text, err := json.Marshal([]string{u.app, u.externalID})
+	if err != nil { // strings always marshal
+		panic(err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// owns tells whether a is an account of u's. Pipedream was asked for such
+// alone, but nobody's credential may hang on how it reads a filter.
+func (u user) owns(a *account) bool {
+	sameApp := a.App.Slug == u.app || a.App.ID == u.app || a.App.Slug == "" && a.App.ID == ""
+	return a.ExternalID == u.externalID && u.externalID != "" && sameApp
+}
+
+// users finds the accounts of external users, and remembers them: in memory,
+// and in storage so that a restart costs no request.
+type users struct {
+	cache    *cache
+	memory   *lru.Cache[string, found] // by user.key
+	searches singleflight.Group
+}
+
+// found is the account that a user was found to have.
+type found struct {
+	User      string `json:"user"` // key
+	AccountID string `json:"account_id"`
+	CacheID   string `json:"cache_id"`
+}
+
+func newUsers(c *cache) *users {
+	memory, err := lru.New[string, found](maxUsers)
+	if err != nil { // only for a size below 1
+		panic(err)
+	}
+	return &users{cache: c, memory: memory}
+}
+
+// get returns a live credential of u's account. If the remembered account is
+// at fault, u is searched for once more: the account may have been connected
+// anew, under another id.
+func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
+	id := u.remembered(ctx, d, who)
+	if id != "" {
+		e, err := u.cache.getOf(ctx, d, id, who)
+		if !isOfAccount(err) {
+			return e, err
+		}
+	}
+	again, err := u.search(ctx, d, who, id)
+	if err != nil {
+		return nil, err
+	}
+	return u.cache.getOf(ctx, d, again, who)
+}
+
+// account returns the id of u's account.
+func (u *users) account(ctx context.Context, d demand, who user) (string, error) {
+	if id := u.remembered(ctx, d, who); id != "" {
+		return id, nil
+	}
+	return u.search(ctx, d, who, "")
+}
+
+// remembered is the account that u was found to have; empty for none.
+func (u *users) remembered(ctx context.Context, d demand, who user) string {
+	key := who.key()
+	f, ok := u.memory.Get(key)
+	if !ok {
+		f = u.load(ctx, key)
+	}
+	if f.CacheID != d.config.CacheID || f.User != key {
+		return ""
+	}
+	if !ok {
+		u.memory.Add(key, f)
+	}
+	return f.AccountID
+}
+
+func (u *users) load(ctx context.Context, key string) (f found) {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
+	raw, err := u.cache.storage.Get(ctx, usersPrefix+key)
+	if err == nil && raw != nil {
+		err = raw.DecodeJSON(&f)
+	}
+	if err != nil {
+		u.cache.logger().Warn("the account of an external user could not be read from storage", "error", err)
+		return found{}
+	}
+	return f
+}
+
+// search finds u's account through the list; failed is an account that turned
+// out to be at fault. All who search for u share one search, and one that
+// brings nothing better holds the next off.
+func (u *users) search(ctx context.Context, d demand, who user, failed string) (string, error) {
+	key := who.key()
+	searched := u.searches.DoChan(d.config.CacheID+"/"+key, func() (any, error) {
+		if f, ok := u.memory.Peek(key); ok && f.CacheID == d.config.CacheID && f.AccountID != failed {
+			return f.AccountID, nil // a search that ended since
+		}
+		held := "users/" + key
+		if err := d.client.holdoffs.check(held); err != nil {
+			return "", err
+		}
+		ctx, cancel := context.WithTimeout(u.cache.ctx, d.config.RequestTimeout)
+		defer cancel()
+		a, err := u.list(ctx, d, who)
+		switch {
+		case err != nil:
+			u.forget(ctx, who, err)
+			u.holdOff(d, held, err)
+			return "", err
+		case a.ID == failed:
+			u.holdOff(d, held, d.client.fail(&apiError{kind: failNoAccount, user: who}))
+		default:
+			d.client.holdoffs.succeeded(held)
+		}
+		u.remember(ctx, found{User: key, AccountID: a.ID, CacheID: d.config.CacheID})
+		u.cache.offer(ctx, d, a)
+		return a.ID, nil
+	})
+	select {
+	case result := <-searched:
+		return result.Val.(string), result.Err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// list returns u's healthy account; of several, the one updated last.
+func (u *users) list(ctx context.Context, d demand, who user) (*account, error) {
+	var best *account
+	filter := listFilter{app: who.app, externalUser: who.externalID, withCredentials: true}
+	err := d.client.listAccounts(ctx, filter, func(page []*account) {
+		for _, a := range page {
+			if who.owns(a) && a.Healthy && !a.Dead && (best == nil || a.UpdatedAt.After(best.UpdatedAt)) {
+				best = a
+			}
+		}
+	})
+	if err == nil && best == nil {
+		err = d.client.fail(&apiError{kind: failNoAccount, user: who})
+	}
+	return best, err
+}
+
+func (u *users) holdOff(d demand, held string, err error) {
+	api, ok := err.(*apiError) //nolint:errorlint // the client wraps none
+	if ok && !api.ofMount() {
+		d.client.holdoffs.failed(held, err)
+	}
+}
+
+func (u *users) remember(ctx context.Context, f found) {
+	u.memory.Add(f.User, f)
+	raw, err := logical.StorageEntryJSON(usersPrefix+f.User, f)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
+		defer cancel()
+		err = u.cache.storage.Put(ctx, raw)
+	}
+	if err != nil {
+		u.cache.logger().Warn("the account of an external user could not be stored for the next start", "account", f.AccountID, "error", err)
+	}
+}
+
+// forget drops what is remembered of u if err says that there is no account.
+func (u *users) forget(ctx context.Context, who user, err error) {
+	if !isOfAccount(err) {
+		return
+	}
+	key := who.key()
+	u.memory.Remove(key)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
+	defer cancel()
+	if err := u.cache.storage.Delete(ctx, usersPrefix+key); err != nil {
+		u.cache.logger().Warn("the account of an external user could not be deleted from storage", "error", err)
+	}
+}
+
+// getOf is get for an account that was found to be who's: if its answer says
+// that it is another user's, nobody gets it.
+func (c *cache) getOf(ctx context.Context, d demand, id string, who user) (*entry, error) {
+	e, err := c.get(ctx, d, id)
+	if err == nil && e.credential.ExternalUser != "" && e.credential.ExternalUser != who.externalID {
+		return nil, d.client.fail(&apiError{kind: failNoAccount, user: who})
+	}
+	return e, err
+}
+
+// offer caches the credential of an account that a list brought, unless there
+// is a live one already: a fetch may know better.
+func (c *cache) offer(ctx context.Context, d demand, a *account) {
+	now := time.Now()
+	if e, ok := c.memory.Peek(a.ID); ok && e.cacheID == d.config.CacheID && e.credential.servable(now) {
+		return
+	}
+	fetched, err := newCredential(a, a.ID, now, d.config.ExposeRefreshToken)
+	if err == nil && fetched.servable(now) {
+		c.keep(ctx, d, fetched, nil)
+	}
+}
