@@ -51,6 +51,7 @@ var (
 	errNotJSON        = errors.New("its answer is not the JSON that was expected")
 	errBadExpiry      = errors.New("the expires_at in its answer is not a time")
 	errBadCredentials = errors.New("the credentials in its answer are not an object")
+	errEndlessList    = errors.New("the pages of its account list never end")
 	errRecordNotFound = errors.New("record not found")
 )
 
@@ -76,35 +77,39 @@ func decodeAccount(body []byte) (*account, error) {
 	return newAccount(top)
 }
 
-// decodePage reads one page of the list, in either of its forms, and the
-// cursor of the next; empty after the last.
-func decodePage(body []byte) (accounts []*account, next string, err error) {
-	var page struct {
+// decodePage reads one page of the list, in either of its forms.
+func decodePage(body []byte) (*page, error) {
+	var answer struct {
 		PageInfo struct {
-			EndCursor json.RawMessage `json:"end_cursor"`
+			EndCursor  json.RawMessage `json:"end_cursor"`
+			TotalCount json.RawMessage `json:"total_count"`
 		} `json:"page_info"`
 		Data json.RawMessage `json:"data"`
 	}
-	if json.Unmarshal(body, &page) != nil {
-		return nil, "", errNotJSON
+	if json.Unmarshal(body, &answer) != nil {
+		return nil, errNotJSON
 	}
 	var raw []map[string]json.RawMessage
-	if json.Unmarshal(page.Data, &raw) != nil {
+	if json.Unmarshal(answer.Data, &raw) != nil {
 		var older struct {
 			Accounts []map[string]json.RawMessage `json:"accounts"`
 		}
-		if json.Unmarshal(page.Data, &older) != nil || older.Accounts == nil {
-			return nil, "", errNotJSON
+		if json.Unmarshal(answer.Data, &older) != nil || older.Accounts == nil {
+			return nil, errNotJSON
 		}
 		raw = older.Accounts
+	}
+	p := &page{next: text(answer.PageInfo.EndCursor)}
+	if json.Unmarshal(answer.PageInfo.TotalCount, &p.total) != nil || p.total < 0 {
+		p.total = 0
 	}
 	for _, fields := range raw {
 		// One account that makes no sense must not hide the others.
 		if a, err := newAccount(fields); err == nil {
-			accounts = append(accounts, a)
+			p.accounts = append(p.accounts, a)
 		}
 	}
-	return accounts, text(page.PageInfo.EndCursor), nil
+	return p, nil
 }
 
 func newAccount(raw map[string]json.RawMessage) (*account, error) {

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -20,7 +22,8 @@ const backendHelp = `
 The Pipedream secrets engine hands out the credentials of accounts that are
 connected in Pipedream, as leases that end when the credential does.
 
-Configure it once with an API key, then read the credentials of an account:
+Configure it once with an API key or an OAuth client, then read the credentials
+of an account:
 
     $ vault write pipedream/config api_key=-
     $ vault read pipedream/creds/apn_XehyZPr
@@ -125,10 +128,36 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		return nil, err
 	}
 	resp, err = b.Backend.HandleRequest(ctx, req)
-	if errors.Is(err, logical.ErrUnsupportedPath) && b.takesName(req.Path) {
+	if errors.Is(err, logical.ErrUnsupportedPath) && req.Operation != logical.ListOperation && b.takesName(req.Path) {
 		return nil, errBadName
 	}
+	if err == nil && resp == nil {
+		resp = b.warnOfUnknown(req)
+	}
 	return resp, err
+}
+
+// warnOfUnknown answers a successful write that names fields there are not:
+// the framework warns of them beside a response alone, and a misspelt setting
+// must not pass for one that was set.
+func (b *backend) warnOfUnknown(req *logical.Request) *logical.Response {
+	path := b.Route(req.Path)
+	if path == nil || req.Operation != logical.CreateOperation && req.Operation != logical.UpdateOperation {
+		return nil
+	}
+	var unknown []string
+	for name := range req.Data {
+		if path.Fields[name] == nil {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	resp := &logical.Response{}
+	resp.AddWarning(fmt.Sprintf("Endpoint ignored these unrecognized parameters: %v", unknown))
+	return resp
 }
 
 // checkSensitive refuses a secret of the wrong type without showing it.
@@ -183,6 +212,10 @@ func (b *backend) configChanged(ctx context.Context, storage logical.Storage, co
 
 // periodic is called about once a minute on the active node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+	// The cache is local to the cluster, so a secondary's active node keeps its own.
+	if b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary) {
+		return nil
+	}
 	s, err := b.settings.get(ctx, req.Storage)
 	if errors.Is(err, errNotConfigured) {
 		s = nil
@@ -191,7 +224,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	b.cache.sweep(ctx, s)
 	if s != nil {
-		b.cache.refreshAhead(ctx, s)
+		b.cache.refreshAhead(s)
 	}
 	return nil
 }

@@ -36,6 +36,10 @@ func (b *budget) setLimit(limit int) {
 	b.limit = limit
 }
 
+// reserved is the part of the budget that is left alone, as a divisor: at
+// least a slot, else a low limit would have none to leave.
+func reserved(c *config, divisor int) int { return max(1, c.RateLimit/divisor) }
+
 // acquire takes a slot. Where none is free it waits its turn, and fails at
 // once with a failNoBudget error if that would come too late for ctx's deadline.
 // A caller that leaves reserve slots to more urgent ones never waits.
@@ -100,6 +104,13 @@ func (b *budget) prune(now time.Time) {
 		return -1
 	})
 	b.freeAt = slices.Delete(b.freeAt, 0, n)
+}
+
+// nextFree is how long until a request may go out that asks now.
+func (b *budget) nextFree() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.waitFor(time.Now(), b.waiting, 0)
 }
 
 // left is how many requests may go out now; -1 where there is no limit.

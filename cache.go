@@ -41,6 +41,9 @@ type cache struct {
 	loads   singleflight.Group // reads of storage, by account
 	fetches singleflight.Group // requests to Pipedream, by cache id and account
 	sweeper sweeper
+	// passedAt is when the periodic pass last looked for what is due, in Unix
+	// nanoseconds.
+	passedAt atomic.Int64
 }
 
 func newCache(ctx context.Context, storage logical.Storage, s *stats, logger func() hclog.Logger) *cache {
@@ -172,7 +175,9 @@ func (c *cache) get(ctx context.Context, d demand, id string) (*entry, error) {
 	case d.client.holdoffs.held(id):
 		return c.hit(e), nil
 	case !wait:
-		c.start(c.ctx, d, id, e)
+		if !c.passing(now) {
+			c.start(c.ctx, d, id, e)
+		}
 		return c.hit(e), nil
 	default:
 		return c.await(ctx, c.start(c.ctx, d, id, e), e)
@@ -269,6 +274,11 @@ func (c *cache) fetch(ctx context.Context, d demand, id string, seen *entry) (e 
 	ctx, cancel := context.WithTimeout(ctx, d.config.RequestTimeout)
 	defer cancel()
 	fetched, err := c.fetchLive(ctx, d, id)
+	return c.settle(ctx, d, id, seen, fetched, err)
+}
+
+// settle draws the consequences of a fetch.
+func (c *cache) settle(ctx context.Context, d demand, id string, seen *entry, fetched *credential, err error) (*entry, error) {
 	if err != nil {
 		c.failed(ctx, d, id, err)
 		return nil, err
@@ -280,7 +290,7 @@ func (c *cache) fetch(ctx context.Context, d demand, id string, seen *entry) (e 
 // fetchLive fetches until it has a credential that can be served.
 func (c *cache) fetchLive(ctx context.Context, d demand, id string) (*credential, error) {
 	for retries := 0; ; retries++ {
-		a, err := d.client.getAccount(ctx, id, true)
+		a, err := d.bulk.account(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -308,7 +318,11 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 	if !errors.As(err, &api) {
 		return // the mount is going away
 	}
-	c.logger().Warn("credentials could not be fetched", "account", id, "error", api.Error())
+	level := hclog.Warn
+	if api.kind == failNoBudget { // could be said of thousands at a time; status shows it
+		level = hclog.Debug
+	}
+	c.logger().Log(level, "credentials could not be fetched", "account", id, "error", logText(err))
 	if !api.ofMount() {
 		d.client.holdoffs.failed(id, err)
 	}
@@ -322,6 +336,10 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 // written each time, else a restart would forget when it was last confirmed.
 func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *entry) *entry {
 	now := fetched.FetchedAt
+	// A page of the list may have brought the account at the same time.
+	if latest, ok := c.memory.Peek(fetched.AccountID); ok && latest.cacheID == d.config.CacheID {
+		seen = latest
+	}
 	same := seen != nil && fetched.sameToken(seen.credential)
 	if same {
 		fetched.FetchedAt = seen.credential.FetchedAt
@@ -346,7 +364,7 @@ func (c *cache) refresh(ctx context.Context, d demand, id string) (e *entry, cha
 			return nil, false, err
 		}
 	}
-	return e, e.credential.FetchedAt.Equal(e.checkedAt), nil
+	return e, e.checkedAt.Sub(e.credential.FetchedAt) < refreshQuiet, nil
 }
 
 // forget drops the account from memory alone.

@@ -7,57 +7,76 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 const (
 	// refreshLookahead is how far ahead of its time a credential is fetched:
 	// the minute until the next pass, and some.
 	refreshLookahead = 75 * time.Second
-	refreshTimeout   = 50 * time.Second
-	refreshWorkers   = 8
 	// refreshReserve is the part of the budget, as a divisor, that background
 	// work leaves to readers.
 	refreshReserve = 5
+
+	// gatherFrom is from how many due accounts on it is worth to gather more.
+	gatherFrom = 2 * maxSingles
 
 	// sweepEvery is how often the keys in storage are listed, and sweepBatch
 	// how many of them a pass looks into, so that no pass reads them all.
 	sweepEvery = time.Hour
 	sweepBatch = 500
-	// abandonedAfter is how long a credential that never expires is kept in
-	// storage after somebody last read it.
+	// abandonedAfter is how long a credential that never expires is kept after
+	// it was last fetched, which its readers see to.
 	abandonedAfter = 7 * 24 * time.Hour
 )
 
-// refreshAhead fetches the credentials that somebody read since their last
-// fetch and that are about to be due, so that their readers need not wait.
-func (c *cache) refreshAhead(ctx context.Context, s *settings) {
-	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
-	defer cancel()
-	d := newDemand(s)
-	background := withReserve(c.ctx, s.config.RateLimit/refreshReserve)
-
-	var group errgroup.Group
-	group.SetLimit(refreshWorkers)
-	for _, e := range c.aboutToBeDue(d, time.Now()) {
-		id := e.credential.AccountID
-		group.Go(func() error {
-			if ctx.Err() == nil && !s.client.holdoffs.held(id) {
-				select {
-				case <-c.start(background, d, id, e):
-				case <-ctx.Done():
-				}
-			}
-			return nil
-		})
+// refreshAhead has the credentials fetched that somebody read since their last
+// fetch and that are about to be due, so that their readers need not wait. It
+// does not wait itself.
+//
+// The list brings accounts of any age, so where many are due it costs least to
+// fetch as many of them together as can wait for each other: until one of them
+// can wait no longer.
+func (c *cache) refreshAhead(s *settings) {
+	d, now := newDemand(s), time.Now()
+	due := c.aboutToBeDue(d, now)
+	c.passedAt.Store(now.UnixNano())
+	if len(due) > gatherFrom && !anyUrgent(d, due, now) {
+		return
 	}
-	_ = group.Wait() // no worker fails: what could not be fetched is logged, and fetched for its reader
+	deliver := make(map[string]func(*account, error), len(due))
+	for _, e := range due {
+		if id := e.credential.AccountID; !s.client.holdoffs.held(id) {
+			deliver[id] = func(a *account, err error) { c.arrived(d, e, a, err) }
+		}
+	}
+	s.bulk.wantAll(withReserve(c.ctx, reserved(s.config, refreshReserve)), deliver)
 }
 
-// aboutToBeDue are the entries to fetch ahead at now, the most urgent first.
+// passing tells whether the periodic pass comes round, so that readers can
+// leave to it what need not be fetched at once.
+func (c *cache) passing(now time.Time) bool {
+	return now.Sub(time.Unix(0, c.passedAt.Load())) < 2*time.Minute
+}
+
+// arrived caches what was fetched ahead for e.
+func (c *cache) arrived(d demand, e *entry, a *account, err error) {
+	id := e.credential.AccountID
+	if latest, ok := c.memory.Peek(id); !ok || latest != e {
+		return // a reader's fetch was faster, or the cache was emptied
+	}
+	var fetched *credential
+	if err == nil {
+		fetched, err = newCredential(a, id, time.Now(), d.config.ExposeRefreshToken)
+	}
+	if err == nil && !fetched.servable(fetched.FetchedAt) {
+		return // a reader's own fetch waits for the next
+	}
+	_, _ = c.settle(c.ctx, d, id, e, fetched, err) // logged, and fetched for its reader
+}
+
+// aboutToBeDue are the entries to fetch ahead at now.
 func (c *cache) aboutToBeDue(d demand, now time.Time) []*entry {
-	due := slices.DeleteFunc(c.memory.Values(), func(e *entry) bool {
+	return slices.DeleteFunc(c.memory.Values(), func(e *entry) bool {
 		if !e.read.Load() || e.cacheID != d.config.CacheID || !e.credential.servable(now) {
 			return true
 		}
@@ -67,8 +86,20 @@ func (c *cache) aboutToBeDue(d demand, now time.Time) []*entry {
 		}
 		return at.After(now.Add(refreshLookahead))
 	})
-	slices.SortFunc(due, func(a, b *entry) int { return a.dueAt(d).Compare(b.dueAt(d)) })
-	return due
+}
+
+// anyUrgent tells whether any of the entries that are due can wait no longer
+// for others: until the next pass, and for what the fetch of the list takes,
+// its readers must not come to wait.
+func anyUrgent(d demand, due []*entry, now time.Time) bool {
+	fetch := d.bulk.listTime()
+	for _, e := range due {
+		c := e.credential
+		if !c.expires() || !c.announcesRefresh() || c.ExpiresAt.Sub(now) < d.atLeast+refreshLookahead+fetch {
+			return true
+		}
+	}
+	return false
 }
 
 // sweep drops what can never be served again: from memory at once, from
@@ -80,7 +111,7 @@ func (c *cache) sweep(ctx context.Context, s *settings) {
 		switch {
 		case s == nil || e.cacheID != s.config.CacheID:
 			c.forget(id)
-		case e.credential.expires() && !now.Before(e.credential.ExpiresAt):
+		case e.credential.expires() && !now.Before(e.credential.ExpiresAt), e.abandoned(s, now):
 			c.evict(ctx, id)
 		}
 	}
@@ -90,6 +121,12 @@ func (c *cache) sweep(ctx context.Context, s *settings) {
 		}
 		c.sweepStored(ctx, s, id, now)
 	}
+}
+
+// abandoned tells whether nobody has read a credential that never expires for
+// so long that it is not worth its place.
+func (e *entry) abandoned(s *settings, now time.Time) bool {
+	return !e.credential.expires() && now.Sub(e.checkedAt) >= max(abandonedAfter, 2*s.config.StaticTTL)
 }
 
 // sweepStored deletes an account's entry in storage, or what is remembered of
@@ -121,7 +158,7 @@ func (c *cache) stillOfUse(ctx context.Context, s *settings, id string, now time
 	if stored.Credential.expires() {
 		return now.Before(stored.Credential.ExpiresAt), nil
 	}
-	return now.Sub(stored.CheckedAt) < max(abandonedAfter, 2*s.config.StaticTTL), nil
+	return !newEntry(stored.Credential, stored.CacheID, stored.CheckedAt).abandoned(s, now), nil
 }
 
 // userStillOfUse tells whether the account that an external user was found to

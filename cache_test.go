@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
@@ -408,6 +409,34 @@ func TestPeriodicDropsWhatExpired(t *testing.T) {
 		keys, err = m.storage.List(t.Context(), "cache/")
 		require.NoError(t, err)
 		require.Empty(t, keys)
+	})
+}
+
+// Keys that nobody reads any more are not kept for ever.
+func TestPeriodicDropsWhatIsAbandoned(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(stripe)
+		for range 8 * 24 {
+			time.Sleep(time.Hour)
+			m.periodic()
+		}
+		keys, err := m.storage.List(t.Context(), "cache/")
+		require.NoError(t, err)
+		require.Empty(t, keys)
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 2)
+	})
+}
+
+// Where somebody else writes the storage, there is nothing to sweep or fetch.
+func TestPeriodicOnAStandby(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+		time.Sleep(2 * time.Hour)
+		m.periodic()
+		keys, err := m.storage.List(t.Context(), "cache/")
+		require.NoError(t, err)
+		require.Equal(t, []string{github}, keys)
 	})
 }
 

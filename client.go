@@ -155,18 +155,12 @@ func (c *client) getAccount(ctx context.Context, id string, withCredentials bool
 	if withCredentials {
 		query.Set("include_credentials", "1")
 	}
-	body, err := c.get(ctx, id, query, c.accountsPath(url.PathEscape(id))...)
-	if err != nil {
-		return nil, err
-	}
-	a, err := decodeAccount(body)
-	if errors.Is(err, errRecordNotFound) {
-		return nil, c.fail(&apiError{kind: failUnknownAccount, account: id})
-	}
-	if err != nil {
-		return nil, &apiError{kind: failUnavailable, account: id, detail: err.Error()}
-	}
-	return a, nil
+	var a *account
+	err := c.get(ctx, id, query, c.accountsPath(url.PathEscape(id)), func(body []byte) (err error) {
+		a, err = decodeAccount(body)
+		return err
+	})
+	return a, err
 }
 
 // listFilter narrows a list of accounts; its zero value does not.
@@ -176,53 +170,63 @@ type listFilter struct {
 	withCredentials bool
 }
 
-// listAccounts fetches every page of the accounts that there are, and hands
-// them to each page by page.
-func (c *client) listAccounts(ctx context.Context, filter listFilter, each func([]*account)) error {
+// page is one page of a list of accounts.
+type page struct {
+	accounts []*account
+	next     string // cursor of the next page; empty after the last
+	total    int    // accounts on all pages; 0 if unknown
+}
+
+// listPage fetches the page of the list that begins after a cursor.
+func (c *client) listPage(ctx context.Context, filter listFilter, after string) (*page, error) {
 	query := url.Values{"limit": {strconv.Itoa(pageLimit)}}
-	if filter.app != "" {
-		query.Set("app", filter.app)
-	}
-	if filter.externalUser != "" {
-		query.Set("external_user_id", filter.externalUser)
+	for name, value := range map[string]string{"app": filter.app, "external_user_id": filter.externalUser, "after": after} {
+		if value != "" {
+			query.Set(name, value)
+		}
 	}
 	if filter.withCredentials {
 		query.Set("include_credentials", "1")
 	}
+	var p *page
+	err := c.get(ctx, "", query, c.accountsPath(), func(body []byte) (err error) {
+		if p, err = decodePage(body); err == nil && p.next != "" && p.next == after {
+			err = errEndlessList
+		}
+		return err
+	})
+	return p, err
+}
+
+// listAccounts fetches every page of the accounts that there are, and hands
+// them to each page by page.
+func (c *client) listAccounts(ctx context.Context, filter listFilter, each func([]*account)) error {
+	after := ""
 	for range maxPages {
-		body, err := c.get(ctx, "", query, c.accountsPath()...)
+		p, err := c.listPage(ctx, filter, after)
 		if err != nil {
 			return err
 		}
-		accounts, next, err := decodePage(body)
-		if err != nil {
-			return &apiError{kind: failUnavailable, detail: err.Error()}
-		}
-		each(accounts)
-		if next == "" {
+		each(p.accounts)
+		if p.next == "" {
 			return nil
 		}
-		if next == query.Get("after") {
-			break
-		}
-		query.Set("after", next)
+		after = p.next
 	}
-	return &apiError{kind: failUnavailable, detail: "the pages of its account list never end"}
+	return &apiError{kind: failUnavailable, detail: errEndlessList.Error()}
 }
 
 // verify checks that Pipedream accepts what it is asked with.
 func (c *client) verify(ctx context.Context) error {
 	if c.config.ClientID == "" && c.config.ProjectID == "" {
-		_, err := c.get(ctx, "", nil, "users", "me")
-		return err
+		return c.get(ctx, "", nil, []string{"users", "me"}, nil)
 	}
 	if c.config.ProjectID == "" {
 		_, err := c.auth.bearer(ctx)
 		return err
 	}
 	// Only the project's own path tells whether the project may be read.
-	_, err := c.get(ctx, "", url.Values{"limit": {"1"}}, c.accountsPath()...)
-	return err
+	return c.get(ctx, "", url.Values{"limit": {"1"}}, c.accountsPath(), nil)
 }
 
 // requestToken fetches an access token for the OAuth client.
@@ -240,33 +244,30 @@ func (c *client) requestToken(ctx context.Context) (*accessToken, error) {
 		return nil, err
 	}
 	asked := time.Now()
-	answer, err := c.send(ctx, request{method: http.MethodPost, path: []string{"oauth", "token"}, body: body})
+	var token *accessToken
+	err = c.send(ctx, request{method: http.MethodPost, path: []string{"oauth", "token"}, body: body, decode: func(body []byte) (err error) {
+		token, err = decodeToken(body, asked)
+		return err
+	}})
 	c.settle(err)
-	if err != nil {
-		return nil, err
-	}
-	token, err := decodeToken(answer, asked)
-	if err != nil {
-		return nil, &apiError{kind: failUnavailable, detail: err.Error()}
-	}
-	return token, nil
+	return token, err
 }
 
-// get sends an authorized request and returns the body of a 2xx answer. Where
-// what it was authorized with is refused and can be had anew, it is sent once
-// more.
-func (c *client) get(ctx context.Context, id string, query url.Values, path ...string) ([]byte, error) {
+// get sends an authorized request and has decode read the body of a 2xx
+// answer; nil reads nothing. Where what it was authorized with is refused and
+// can be had anew, it is sent once more.
+func (c *client) get(ctx context.Context, id string, query url.Values, path []string, decode func([]byte) error) error {
 	for retried := false; ; retried = true {
 		bearer, err := c.auth.bearer(ctx)
 		if err != nil {
-			return nil, withAccount(err, id)
+			return withAccount(err, id)
 		}
-		body, err := c.send(ctx, request{method: http.MethodGet, path: path, query: query, account: id, bearer: bearer})
+		err = c.send(ctx, request{method: http.MethodGet, path: path, query: query, account: id, bearer: bearer, decode: decode})
 		if isRefusal(err) && !retried && c.auth.refused(bearer) {
 			continue
 		}
 		c.settle(err)
-		return body, err
+		return err
 	}
 }
 
@@ -280,6 +281,7 @@ type request struct {
 	body    []byte // JSON
 	account string // that it is about; empty for none
 	bearer  secret
+	decode  func([]byte) error // reads the body of a 2xx answer; nil for none
 }
 
 func (c *client) newRequest(ctx context.Context, r request) (*retryablehttp.Request, error) {
@@ -303,11 +305,11 @@ func (c *client) newRequest(ctx context.Context, r request) (*retryablehttp.Requ
 	return req, nil
 }
 
-// send sends a request, with retries, and returns the body of a 2xx answer.
-func (c *client) send(ctx context.Context, r request) ([]byte, error) {
+// send sends a request, with retries.
+func (c *client) send(ctx context.Context, r request) error {
 	req, err := c.newRequest(ctx, r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var body []byte
 	req.SetResponseHandler(func(resp *http.Response) error {
@@ -318,16 +320,23 @@ func (c *client) send(ctx context.Context, r request) ([]byte, error) {
 	if resp != nil {
 		defer func() { _ = resp.Body.Close() }()
 	}
-	if err == nil {
-		err = statusError(resp, r)
-	} else {
-		err = c.connectionError(ctx, r.account, err)
-	}
 	if err != nil {
-		err = c.fail(err)
-		return nil, err
+		return c.fail(c.connectionError(ctx, r.account, err))
 	}
-	return body, nil
+	if err := statusError(resp, r); err != nil {
+		return c.fail(err)
+	}
+	if r.decode == nil {
+		return nil
+	}
+	switch err := r.decode(body); {
+	case err == nil:
+		return nil
+	case errors.Is(err, errRecordNotFound):
+		return c.fail(&apiError{kind: failUnknownAccount, account: r.account})
+	default:
+		return &apiError{kind: failUnavailable, account: r.account, detail: err.Error()}
+	}
 }
 
 func readBody(resp *http.Response) ([]byte, error) {
@@ -354,7 +363,7 @@ func statusError(resp *http.Response, r request) error {
 		return &apiError{kind: failKeyRefused, account: id}
 	case status == http.StatusForbidden:
 		return &apiError{kind: failForbidden, account: id}
-	case status == http.StatusNotFound && id != "":
+	case status == http.StatusNotFound:
 		return &apiError{kind: failUnknownAccount, account: id}
 	case status == http.StatusTooManyRequests:
 		return &apiError{kind: failThrottled, account: id, retryAfter: retryAfter(resp.Header)}
@@ -382,12 +391,12 @@ func (c *client) connectionError(ctx context.Context, id string, err error) erro
 	case errors.Is(ctx.Err(), context.Canceled):
 		return context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
-		detail = "no answer within request_timeout"
+		detail = "it did not answer in time"
 	case errors.As(err, &dns):
 		detail = "its host name cannot be resolved"
 	case errors.As(err, &tlsAny):
 		detail = "its TLS certificate is not trusted; check base_url and ca_cert"
-	case errors.As(err, &tlsHead):
+	case errors.As(err, &tlsHead), errors.Is(err, http.ErrSchemeMismatch):
 		detail = "it does not speak TLS; check base_url"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		detail = "the connection was refused"

@@ -2,9 +2,9 @@ package pipedream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
@@ -79,6 +79,9 @@ func defaultConfig() *config {
 	}
 }
 
+// errBadConfig stands for the decoder's own error, which may quote what it read.
+var errBadConfig = logical.CodedError(http.StatusInternalServerError, "the stored config cannot be read; write it anew")
+
 // readConfig returns the stored configuration, nil where there is none.
 func readConfig(ctx context.Context, storage logical.Storage) (*config, error) {
 	entry, err := storage.Get(ctx, configPath)
@@ -87,8 +90,7 @@ func readConfig(ctx context.Context, storage logical.Storage) (*config, error) {
 	}
 	c := defaultConfig()
 	if entry.DecodeJSON(c) != nil {
-		// The decoder's own error may quote what it read.
-		return nil, errors.New("the stored config cannot be read; write it anew")
+		return nil, errBadConfig
 	}
 	return c, nil
 }
@@ -136,8 +138,6 @@ func (c *config) validate() error {
 		return badRequest("max_retries must be from 0 to %d", mostRetries)
 	case c.RateLimit < 0:
 		return badRequest("rate_limit must not be negative; 0 lifts the limit")
-	case c.MinTTL < 0:
-		return badRequest("min_ttl must not be negative")
 	case c.StaticTTL < time.Second:
 		return badRequest("static_ttl must be at least 1s")
 	}

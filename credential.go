@@ -56,7 +56,11 @@ func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) 
 		omitted = len(fields) < before
 	}
 	if len(fields) == 0 {
-		return nil, &apiError{kind: failNoCredentials, account: id}
+		detail := ""
+		if omitted {
+			detail = " but a refresh token, which reads return only with expose_refresh_token=true"
+		}
+		return nil, &apiError{kind: failNoCredentials, account: id, detail: detail}
 	}
 	return &credential{
 		AccountID:           id,
@@ -112,7 +116,8 @@ func flatten(raw map[string]json.RawMessage) map[string]string {
 }
 
 func isRefreshToken(name string) bool {
-	return strings.HasSuffix(strings.ToLower(name), "refresh_token")
+	name = strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(name))
+	return strings.HasSuffix(name, "refreshtoken")
 }
 
 // expires tells whether the credential ends at all.

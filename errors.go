@@ -48,7 +48,8 @@ const (
 type apiError struct {
 	kind    failure
 	account string
-	// detail says what failed, for failUnavailable, and why, for failDead.
+	// detail says what failed, for failUnavailable, and more of what the matter
+	// is, for failDead and failNoCredentials.
 	detail string
 	// oauth, project and environment say how and where the account was asked for.
 	oauth                bool
@@ -80,14 +81,17 @@ func (e *apiError) Error() string {
 		return fmt.Sprintf("Pipedream refused access to account %s (its answer was 403): the %s in <mount>/config "+
 			"may not read it. Give it access to the account in Pipedream, or store another", e.account, e.key())
 	case failUnknownAccount:
+		if e.account == "" {
+			return fmt.Sprintf("Pipedream has no accounts%s (its answer was 404): check project_id and base_url in <mount>/config", e.where())
+		}
 		return fmt.Sprintf("Pipedream does not know account %s%s, or the %s in <mount>/config cannot see it. "+
 			"List what it sees with: vault list <mount>/accounts", e.account, e.where(), e.key())
 	case failDead:
 		return fmt.Sprintf("account %s is dead: Pipedream can no longer refresh its credentials%s. "+
 			"Reconnect the account in Pipedream; for the reason it gives: vault read <mount>/accounts/%s", e.account, e.detail, e.account)
 	case failNoCredentials:
-		return fmt.Sprintf("Pipedream returned no credentials for account %s. Accounts that use Pipedream's own OAuth client, "+
-			"or that are not fully connected, come without: reconnect it in Pipedream with an OAuth client of your own", e.account)
+		return fmt.Sprintf("Pipedream returned no credentials for account %s%s. Accounts that use Pipedream's own OAuth client, "+
+			"or that are not fully connected, come without: reconnect it in Pipedream with an OAuth client of your own", e.account, e.detail)
 	case failWrongAccount:
 		return fmt.Sprintf("Pipedream answered for another account than %s; nothing of that answer was kept", e.account)
 	case failExpired:
@@ -201,6 +205,9 @@ func toLogical(req *logical.Request, err error) error {
 
 var errNotConfigured = errors.New("the engine is not configured yet; " +
 	"store a Pipedream API key with: vault write <mount>/config api_key=- (or an OAuth client: see vault path-help <mount>/config)")
+
+// logText is err's text for a log line, which names the mount by itself.
+func logText(err error) string { return strings.ReplaceAll(err.Error(), "<mount>/", "") }
 
 // atMount puts the path of the mount where a text says <mount>/.
 func atMount(req *logical.Request, text string) string {

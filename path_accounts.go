@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	pathAccountsHelpSyn = `List the accounts that the API key sees.`
+	pathAccountsHelpSyn = `List the accounts that the API key or OAuth client sees.`
 
 	pathAccountsHelpDesc = `
 Lists every connected account that the configured key or client sees, with its
@@ -140,7 +140,7 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	if err := s.client.holdoffs.check(""); err != nil {
 		return nil, toLogical(req, err)
 	}
-	ctx, cancel := context.WithTimeout(withReserve(ctx, s.config.RateLimit/listReserve), listTimeout)
+	ctx, cancel := context.WithTimeout(withReserve(ctx, reserved(s.config, listReserve)), listTimeout)
 	defer cancel()
 
 	filter := listFilter{app: data.Get("app").(string), externalUser: data.Get("external_user_id").(string)}
@@ -196,7 +196,7 @@ func (b *backend) metadata(ctx context.Context, s *settings, id string) (*accoun
 	if err := s.client.holdoffs.check(held); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(withReserve(ctx, s.config.RateLimit/listReserve), s.config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(withReserve(ctx, reserved(s.config, listReserve)), s.config.RequestTimeout)
 	defer cancel()
 	a, err := s.client.getAccount(ctx, id, false)
 	if err == nil && a.ID != id {

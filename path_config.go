@@ -188,6 +188,9 @@ func configResponseFields() map[string]*framework.FieldSchema {
 
 func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
 	c, err := readConfig(ctx, req.Storage)
+	if errors.Is(err, errBadConfig) { // it can be written anew all the same
+		return true, nil
+	}
 	return c != nil, err
 }
 
@@ -218,7 +221,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 	defer b.configWrites.Unlock()
 
 	old, err := readConfig(ctx, req.Storage)
-	if err != nil {
+	if err != nil && !errors.Is(err, errBadConfig) {
 		return nil, err
 	}
 	updated, err := mergeConfig(old, data)
@@ -360,7 +363,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 			". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
-			"Check that all were copied whole, belong together and have not been revoked", given, c.ProjectID, c.Environment)
+			"Check that they belong together, have the scope asked for and have not been revoked; an API key cannot read a project", given, c.ProjectID, c.Environment)
 	default:
 		return badRequest("Pipedream refused %s; nothing was changed. Check what was copied, and that it has not been revoked", given)
 	}

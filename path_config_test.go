@@ -137,6 +137,18 @@ func TestConfigAcceptsAKeyWithALineBreakAtItsEnd(t *testing.T) {
 	})
 }
 
+// A misspelt setting must not pass for one that was set.
+func TestUnknownFieldsAreWarnedOf(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		resp, err := m.write("config", map[string]any{"expose_refresh_tokn": false, "min_ttl": "1m"})
+		require.NoError(t, err)
+		require.Equal(t, []string{"Endpoint ignored these unrecognized parameters: [expose_refresh_tokn]"}, resp.Warnings)
+		resp, err = m.write("config", map[string]any{"min_ttl": "1m"})
+		require.NoError(t, err)
+		require.Nil(t, resp)
+	})
+}
+
 func TestConfigVerify(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusBadGateway})
@@ -221,8 +233,13 @@ func TestStorageFaultsOfConfig(t *testing.T) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "config", Value: []byte(`{"api_key": "pd_lost`)}))
 		m.start()
 		_, err = m.read("creds/" + github)
-		require.ErrorContains(t, err, "write it anew")
+		m.refused(err, http.StatusInternalServerError, "write it anew")
 		require.NotContains(t, err.Error(), "pd_lost")
+		resp, err := m.read("status")
+		require.NoError(t, err)
+		require.Contains(t, resp.Data["last_error"], "write it anew")
+		m.configure(nil)
+		m.creds(github)
 	})
 }
 
@@ -248,6 +265,17 @@ func TestTLS(t *testing.T) {
 	_, err = m.write("config", connection)
 	require.NoError(t, err)
 	require.Equal(t, sim.Token(github), m.token(github))
+}
+
+func TestPlainHTTPWhereTLSIsExpected(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	m := newMount(t)
+	m.b.transport = nil
+	_, err := m.write("config", map[string]any{
+		"api_key": testKey, "base_url": strings.Replace(server.URL, "http:", "https:", 1), "max_retries": 0,
+	})
+	m.refused(err, http.StatusBadGateway, "does not speak TLS")
 }
 
 func TestConnectionRefused(t *testing.T) {

@@ -206,7 +206,7 @@ func TestARefreshTokenAloneIsNoCredential(t *testing.T) {
 	bubble(t, func(_ *testing.T, m *mount) {
 		m.sim.SetAccount(pipedreamtest.Account{ID: "apn_rt", Credentials: map[string]any{"oauth_refresh_token": "pdrefresh_only"}})
 		_, err := m.read("creds/apn_rt")
-		m.refused(err, http.StatusBadRequest, "apn_rt")
+		m.refused(err, http.StatusBadRequest, "apn_rt", "expose_refresh_token")
 	})
 }
 

@@ -59,13 +59,11 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	id := t.accountID
-	if id == "" {
-		if id, err = b.users.account(ctx, t.demand, t.user); err != nil {
-			return nil, toLogical(req, err)
-		}
+	refresh := func() (*entry, bool, error) { return b.cache.refresh(ctx, t.demand, t.accountID) }
+	if t.accountID == "" {
+		refresh = func() (*entry, bool, error) { return b.users.refresh(ctx, t.demand, t.user) }
 	}
-	e, changed, err := b.cache.refresh(ctx, t.demand, id)
+	e, changed, err := refresh()
 	if err != nil {
 		return nil, toLogical(req, err)
 	}

@@ -2,9 +2,12 @@ package pipedream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
+	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -151,6 +154,9 @@ func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framew
 
 func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
 	r, err := readRole(ctx, req.Storage, data.Get("name").(string))
+	if errors.Is(err, errBadRole) { // it can be written anew all the same
+		return true, nil
+	}
 	return r != nil, err
 }
 
@@ -179,8 +185,11 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 	}
 	b.roles.writes.Lock()
 	defer b.roles.writes.Unlock()
+	if ttl, err := parseutil.ParseDurationSecond(data.Raw["ttl"]); err == nil && ttl > 0 && ttl < time.Second {
+		return nil, badRequest("ttl must be at least 1s; 0 lifts the cap") // the framework would make it 0
+	}
 	r, err := readRole(ctx, req.Storage, name)
-	if err != nil {
+	if err != nil && !errors.Is(err, errBadRole) {
 		return nil, err
 	}
 	if r == nil {

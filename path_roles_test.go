@@ -85,6 +85,7 @@ func TestRoleValidation(t *testing.T) {
 		"user alone":             {map[string]any{"external_user_id": "alice"}, "app"},
 		"bad app":                {map[string]any{"app": "git hub", "external_user_id": "alice"}, "app"},
 		"ttl is a word":          {map[string]any{"account_id": github, "ttl": "soon"}, "ttl"},
+		"ttl below 1 s":          {map[string]any{"account_id": github, "ttl": "500ms"}, "at least 1s"},
 		"ttl below 0":            {map[string]any{"account_id": github, "ttl": -1}, "ttl"},
 		"field with a break":     {map[string]any{"account_id": github, "fields": []string{"a\nb"}}, "fields"},
 		"too many fields":        {map[string]any{"account_id": github, "fields": strings.Repeat("f,", 101) + "g"}, "fields"},
@@ -417,6 +418,30 @@ func TestRoleOfAUserNeedsAProject(t *testing.T) {
 		_, err := m.read("creds/github")
 		m.refused(err, http.StatusBadRequest, "project_id")
 		require.Empty(t, m.sim.Requests())
+	})
+}
+
+func TestADamagedRoleCanBeWrittenAnew(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "role/ci", Value: []byte("{")}))
+		_, err := m.read("creds/ci")
+		m.refused(err, http.StatusInternalServerError, "write it anew")
+		m.role("ci", map[string]any{"account_id": github})
+		m.creds("ci")
+	})
+}
+
+func TestRefreshOfAReconnectedAccount(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("github")
+		m.sim.DeleteAccount("apn_alice")
+		m.sim.SetAccount(connectAccount("apn_alice2", "alice"))
+		time.Sleep(time.Minute)
+		resp, err := m.write("refresh/github", nil)
+		require.NoError(t, err)
+		require.Equal(t, true, resp.Data["changed"])
+		require.Equal(t, "apn_alice2", m.creds("github").Data["pipedream_account_id"])
 	})
 }
 

@@ -63,8 +63,8 @@ func statusFields() map[string]*framework.FieldSchema {
 
 func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	s, err := b.settings.get(ctx, req.Storage)
-	if err != nil && !errors.Is(err, errNotConfigured) {
-		return nil, toLogical(req, err)
+	if err != nil && !errors.Is(err, errNotConfigured) && !errors.Is(err, errBadConfig) {
+		return nil, err
 	}
 	success, lastErrAt, lastErr := b.stats.last()
 	data := map[string]any{
@@ -87,7 +87,9 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	if !success.IsZero() {
 		data["last_success"] = success.UTC().Format(time.RFC3339)
 	}
-	if lastErr != nil {
+	if errors.Is(err, errBadConfig) {
+		data["last_error"] = err.Error()
+	} else if lastErr != nil {
 		data["last_error"] = atMount(req, lastErr.Error())
 		data["last_error_time"] = lastErrAt.UTC().Format(time.RFC3339)
 	}

@@ -2,7 +2,7 @@ package pipedream
 
 import (
 	"context"
-	"errors"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -178,14 +178,17 @@ func (r *roles) forget(name string) {
 	delete(r.known, name)
 }
 
+// errBadRole stands for the decoder's own error, which may quote what it read.
+var errBadRole = logical.CodedError(http.StatusInternalServerError, "the stored role cannot be read; write it anew")
+
 func readRole(ctx context.Context, storage logical.Storage, name string) (*role, error) {
 	entry, err := storage.Get(ctx, rolePrefix+name)
 	if err != nil || entry == nil {
 		return nil, err
 	}
 	var r role
-	if err := entry.DecodeJSON(&r); err != nil {
-		return nil, errors.New("the stored role cannot be read; write it anew")
+	if entry.DecodeJSON(&r) != nil {
+		return nil, errBadRole
 	}
 	return &r, nil
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// settings are a configuration and the client made of it. They are never
+// settings are a configuration and what was made of it. They are never
 // changed once made: whoever holds them goes on with them to the end.
 type settings struct {
 	opaque
 
 	config *config
 	client *client
+	bulk   *bulk
 }
 
 // settingsHolder keeps the settings in force in memory, so that a read need
@@ -87,7 +88,7 @@ func (b *backend) newSettings(c *config) (*settings, error) {
 		return nil, err
 	}
 	b.budget.setLimit(c.RateLimit)
-	return &settings{config: c, client: client}, nil
+	return &settings{config: c, client: client, bulk: newBulk(b.ctx, client)}, nil
 }
 
 func (b *backend) newClient(c *config, t traffic) (*client, error) {

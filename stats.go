@@ -32,7 +32,9 @@ func (s *stats) outcome(err error) {
 		s.lastSuccess = time.Now()
 		return
 	}
-	s.failures.Add(1)
+	if api := (*apiError)(nil); !errors.As(err, &api) || api.kind != failNoBudget { // no request went out
+		s.failures.Add(1)
+	}
 	s.lastError, s.lastErrorAt = err, time.Now()
 }
 

@@ -19,8 +19,8 @@ const (
 
 var (
 	accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
-	errBadName       = badRequest("account_id must look like %s, and the name of a role must be letters, digits, -, _ and .", exampleAccountID)
-	errBadAccountID  = badRequest("account_id must look like %s: apn_ and then letters, digits, - and _", exampleAccountID)
+	errBadName       = badRequest("account_id must look like %s, and a role's name must be letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
+	errBadAccountID  = badRequest("account_id must look like %s: apn_ and then letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
 )
 
 func validAccountID(id string) bool {

@@ -83,12 +83,19 @@ func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
 	return u.cache.getOf(ctx, d, again, who)
 }
 
-// account returns the id of u's account.
-func (u *users) account(ctx context.Context, d demand, who user) (string, error) {
-	if id := u.remembered(ctx, d, who); id != "" {
-		return id, nil
+// refresh is cache.refresh for u's account, searched for as get does.
+func (u *users) refresh(ctx context.Context, d demand, who user) (e *entry, changed bool, err error) {
+	id := u.remembered(ctx, d, who)
+	if id != "" {
+		e, changed, err = u.cache.refresh(ctx, d, id)
+		if !isOfAccount(err) {
+			return e, changed, err
+		}
 	}
-	return u.search(ctx, d, who, "")
+	if id, err = u.search(ctx, d, who, id); err != nil {
+		return nil, false, err
+	}
+	return u.cache.refresh(ctx, d, id)
 }
 
 // remembered is the account that u was found to have; empty for none.
@@ -147,8 +154,8 @@ func (u *users) search(ctx context.Context, d demand, who user, failed string) (
 		default:
 			d.client.holdoffs.succeeded(held)
 		}
+		u.cache.offer(ctx, d, a) // before others learn of the account, else they would fetch it
 		u.remember(ctx, found{User: key, AccountID: a.ID, CacheID: d.config.CacheID})
-		u.cache.offer(ctx, d, a)
 		return a.ID, nil
 	})
 	select {

@@ -1,0 +1,415 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// maxSingles is how many accounts are asked for one by one at a time.
+	// Whoever comes when that many are under way queues, and the queue shows
+	// whether the list is cheaper.
+	maxSingles = 8
+	// maxLateSingles is the same while the list is being fetched, for accounts
+	// that an earlier list lacked, and for those wanted since its first page:
+	// if they are no more than maxSingles, and their page did not come within
+	// lateAfter. More of them are better off with the next list.
+	maxLateSingles = 2
+	lateAfter      = 3 * time.Second
+	// The list is not tried again for so long after it came without
+	// credentials or was refused, and after it failed.
+	listUselessFor = 10 * time.Minute
+	listFailedFor  = time.Minute
+	// pagesKnownFor is how long the length of the list is relied upon.
+	pagesKnownFor = time.Hour
+	// maxDeliveries is how many accounts of a page are stored at a time.
+	maxDeliveries = 16
+)
+
+// bulk fetches accounts with their credentials at the least cost in requests.
+// This is its rule:
+//
+// A single request brings one account, a page of the list up to 100. Accounts
+// are asked for one by one, at once, as long as no more than maxSingles are
+// wanted at a time. Those wanted beyond that queue, and once the queue is
+// longer than the list has pages, the list is fetched for them; how many pages
+// there are, the first one tells. It is fetched for as long as more of them are
+// missing than there are pages left. Of a page only accounts that somebody
+// wants are kept. What the list lacks, an account or its credentials, is asked
+// for one by one after all.
+type bulk struct {
+	ctx    context.Context // ends with the mount
+	client *client
+
+	mu sync.Mutex // guards the fields below; never held across I/O
+	// wanted are the accounts that somebody waits for, by id. Each is in one of
+	// queue (nothing was done yet), batch (looked for in the list) and alone (to
+	// be asked for by itself), or asked for, or done and about to be dropped.
+	wanted map[string]*want
+	queue  []*want
+	batch  []*want
+	alone  []*want
+
+	singles      int // single requests under way
+	listing      bool
+	pages        int       // of the whole list, 0 if unknown
+	pagesUntil   time.Time // until when pages is relied upon
+	uselessUntil time.Time // until when the list is not tried
+}
+
+// want is an account that somebody waits for. bulk.mu guards it.
+type want struct {
+	id      string
+	ctx     context.Context // of the most urgent of those who wait
+	since   time.Time
+	asked   bool // a single request is under way
+	done    bool // its outcome is known, or nobody waits any more
+	deliver []func(*account, error)
+}
+
+func newBulk(ctx context.Context, c *client) *bulk {
+	return &bulk{ctx: ctx, client: c, wanted: map[string]*want{}}
+}
+
+// account fetches one account with its credentials. Where its turn does not
+// come before ctx ends, it fails as for want of budget.
+func (b *bulk) account(ctx context.Context, id string) (*account, error) {
+	type outcome struct {
+		a   *account
+		err error
+	}
+	outcomes := make(chan outcome, 1)
+	w := b.want(ctx, id, func(a *account, err error) { outcomes <- outcome{a, err} })
+	select {
+	case o := <-outcomes:
+		return o.a, o.err
+	case <-ctx.Done():
+	}
+	if !b.abandon(w) {
+		return nil, b.client.connectionError(ctx, id, ctx.Err())
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, ctx.Err()
+	}
+	return nil, &apiError{kind: failNoBudget, account: id, retryAfter: b.client.budget.nextFree()}
+}
+
+// want has deliver called with the account or with why it could not be
+// fetched, on another goroutine, unless the want is abandoned.
+func (b *bulk) want(ctx context.Context, id string, deliver func(*account, error)) *want {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.add(ctx, id, deliver)
+	b.pump()
+	return w
+}
+
+// wantAll is want for many accounts at once, of which none need be asked for
+// before all are known.
+func (b *bulk) wantAll(ctx context.Context, deliver map[string]func(*account, error)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, f := range deliver {
+		b.add(ctx, id, f)
+	}
+	b.pump()
+}
+
+// add puts an account into the queue, or joins those who wait for it. The
+// caller holds mu.
+func (b *bulk) add(ctx context.Context, id string, deliver func(*account, error)) *want {
+	if w := b.wanted[id]; w != nil {
+		w.deliver = append(w.deliver, deliver)
+		if !w.asked && reserveOf(ctx) < reserveOf(w.ctx) {
+			w.ctx = ctx
+		}
+		return w
+	}
+	w := &want{id: id, ctx: ctx, since: time.Now(), deliver: []func(*account, error){deliver}}
+	b.wanted[id] = w
+	b.queue = append(b.queue, w)
+	return w
+}
+
+// abandon ends the wait for an account that was not asked for yet, and tells
+// whether that was so.
+func (b *bulk) abandon(w *want) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if w.asked {
+		return false
+	}
+	b.finish(w)
+	return true
+}
+
+// finish takes w out of what is wanted. The caller holds mu.
+func (b *bulk) finish(w *want) {
+	w.done = true
+	if b.wanted[w.id] == w {
+		delete(b.wanted, w.id)
+	}
+}
+
+// pump starts what can be started now. The caller holds mu.
+func (b *bulk) pump() {
+	if len(b.queue) > maxSingles && !b.listing {
+		b.queue = live(b.queue)
+		if now := time.Now(); now.After(b.uselessUntil) && len(b.queue) > max(maxSingles, b.knownPages(now)) {
+			b.listing = true
+			go b.list()
+		}
+	}
+	for w := b.next(); w != nil; w = b.next() {
+		w.asked = true
+		b.singles++
+		go b.single(w)
+	}
+}
+
+func (b *bulk) knownPages(now time.Time) int {
+	if now.After(b.pagesUntil) {
+		return 0
+	}
+	return b.pages
+}
+
+// listTime is how long the list takes to fetch at the least, by the budget.
+func (b *bulk) listTime() time.Duration {
+	b.mu.Lock()
+	pages := b.knownPages(time.Now())
+	b.mu.Unlock()
+	limit := b.client.config.RateLimit
+	if limit == 0 {
+		return 0
+	}
+	return time.Duration(pages) * budgetWindow / time.Duration(max(1, limit-reserved(b.client.config, refreshReserve)))
+}
+
+// live returns the wants that are not done, in the same memory.
+func live(wants []*want) []*want {
+	kept := wants[:0]
+	for _, w := range wants {
+		if !w.done {
+			kept = append(kept, w)
+		}
+	}
+	clear(wants[len(kept):])
+	return kept
+}
+
+// next is the account to ask for by itself now, nil if there is none. The
+// caller holds mu.
+func (b *bulk) next() *want {
+	limit := maxSingles
+	if b.listing {
+		limit = maxLateSingles
+	}
+	for b.singles < limit {
+		from := &b.alone
+		if len(*from) == 0 {
+			from = &b.queue
+		}
+		if len(*from) == 0 {
+			return nil
+		}
+		w := (*from)[0]
+		if from == &b.queue && b.listing && !w.done && (len(b.queue) > maxSingles || time.Since(w.since) < lateAfter) {
+			return nil
+		}
+		*from = (*from)[1:]
+		if !w.done {
+			return w
+		}
+	}
+	return nil
+}
+
+// single asks for one account.
+func (b *bulk) single(w *want) {
+	ctx, cancel := context.WithTimeout(w.ctx, b.client.config.RequestTimeout)
+	defer cancel()
+	a, err := b.client.getAccount(ctx, w.id, true)
+	b.mu.Lock()
+	b.finish(w)
+	b.singles--
+	b.pump()
+	b.mu.Unlock()
+	w.settle(a, err)
+}
+
+// settle tells those who wait. Nobody joins them any more.
+func (w *want) settle(a *account, err error) {
+	for _, deliver := range w.deliver {
+		deliver(a, err)
+	}
+}
+
+// list fetches pages for as long as that pays.
+func (b *bulk) list() {
+	var err error
+	after, complete, handed := "", false, 0
+	for fetched := 1; fetched <= maxPages; fetched++ {
+		var p *page
+		if p, err = b.page(after); err != nil {
+			break
+		}
+		if fetched == 1 {
+			b.begin()
+		}
+		n := b.hand(p)
+		handed += n
+		after, complete = p.next, p.next == ""
+		if !b.pays(p, fetched, n) || complete {
+			break
+		}
+	}
+	b.listed(complete, handed, err)
+}
+
+// begin makes all who queue when the first page has come look for their
+// accounts in the list.
+func (b *bulk) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.batch, b.queue = b.queue, nil
+}
+
+// page fetches one page, and waits for the budget to allow it while somebody
+// waits for the page.
+func (b *bulk) page(after string) (*page, error) {
+	for {
+		reserve, waiting := b.urgency()
+		ctx, cancel := context.WithTimeout(withReserve(b.ctx, reserve), b.client.config.RequestTimeout)
+		p, err := b.client.listPage(ctx, listFilter{withCredentials: true}, after)
+		cancel()
+		var api *apiError
+		if !waiting || !errors.As(err, &api) || api.kind != failNoBudget {
+			return p, err
+		}
+		if err := sleep(b.ctx, min(max(api.retryAfter, time.Second), 5*time.Second)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// urgency is the reserve that the most urgent of those who wait for the list
+// leaves alone, and whether anybody does.
+func (b *bulk) urgency() (reserve int, waiting bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.batch, b.queue = live(b.batch), live(b.queue)
+	for _, wants := range [][]*want{b.batch, b.queue} {
+		for _, w := range wants {
+			if r := reserveOf(w.ctx); !waiting || r < reserve {
+				reserve, waiting = r, true
+			}
+		}
+	}
+	return reserve, waiting
+}
+
+// hand delivers what of a page somebody wants, drops the rest, and tells how
+// much was wanted.
+func (b *bulk) hand(p *page) int {
+	var group errgroup.Group
+	group.SetLimit(maxDeliveries)
+	handed := 0
+	for _, a := range p.accounts {
+		if w := b.take(a); w != nil {
+			handed++
+			group.Go(func() error {
+				w.settle(a, nil)
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // no delivery fails
+	return handed
+}
+
+// take ends the wait for an account that a page brought; nil if nobody waits
+// for it, or it came without credentials.
+func (b *bulk) take(a *account) *want {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.wanted[a.ID]
+	if w == nil || w.asked || len(a.Credentials) == 0 && !a.Dead {
+		return nil
+	}
+	b.finish(w)
+	return w
+}
+
+// pays tells whether the pages behind p are fewer than the accounts missing,
+// and lets those ask who need not wait for them.
+func (b *bulk) pays(p *page, fetched, handed int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if !hasCredentials(p) {
+		b.uselessUntil = now.Add(listUselessFor)
+		return false
+	}
+	b.batch, b.queue = live(b.batch), live(b.queue)
+	missing := len(b.batch) + len(b.queue)
+	b.pump()
+	if p.total == 0 {
+		return handed > 0 && missing > 0
+	}
+	b.pages, b.pagesUntil = (p.total+pageLimit-1)/pageLimit, now.Add(pagesKnownFor)
+	return missing > max(0, b.pages-fetched)
+}
+
+func hasCredentials(p *page) bool {
+	for _, a := range p.accounts {
+		if len(a.Credentials) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// listed settles who still waits when the list has ended, having brought so
+// many of the accounts that were wanted.
+func (b *bulk) listed(complete bool, handed int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	missing := live(b.batch)
+	b.batch, b.listing = nil, false
+	if err != nil {
+		missing, b.queue = append(missing, live(b.queue)...), nil
+	}
+	var api *apiError
+	switch {
+	case err == nil && complete:
+		if handed == 0 {
+			b.uselessUntil = later(b.uselessUntil, time.Now().Add(listFailedFor))
+		}
+		b.alone = append(b.alone, missing...)
+	case err == nil:
+		b.queue = append(missing, b.queue...)
+	case errors.As(err, &api) && (api.kind == failForbidden || api.kind == failUnknownAccount):
+		b.uselessUntil = time.Now().Add(listUselessFor)
+		b.queue = missing
+	default:
+		// Asked one by one they would only cost more to find out the same.
+		b.uselessUntil = time.Now().Add(listFailedFor)
+		for _, w := range missing {
+			b.finish(w)
+			go w.settle(nil, withAccount(err, w.id))
+		}
+	}
+	b.pump()
+}

@@ -1,0 +1,275 @@
+package pipedream
+
+import (
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// fleet gives Pipedream n accounts with tokens of an hour.
+func (m *mount) fleet(n int) {
+	for i := range n {
+		m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+	}
+}
+
+// readAll reads the first n accounts of the fleet at once, each again after a
+// 429 until it is served. Nobody may wait longer than request_timeout.
+func (m *mount) readAll(n int) {
+	m.Helper()
+	var readers sync.WaitGroup
+	for i := range n {
+		readers.Go(func() {
+			for {
+				before := time.Now()
+				resp, err := m.read("creds/" + accountName(i))
+				if time.Since(before) > defaultRequestTimeout {
+					m.Errorf("a reader waited for %s", time.Since(before))
+				}
+				if err == nil {
+					if resp.Data["pipedream_account_id"] != accountName(i) {
+						m.Errorf("%s got the credentials of %s", accountName(i), resp.Data["pipedream_account_id"])
+					}
+					return
+				}
+				if coded, ok := err.(logical.HTTPCodedError); !ok || coded.Code() != http.StatusTooManyRequests { //nolint:errorlint // it must not be wrapped
+					m.Errorf("%s: %v", accountName(i), err)
+					return
+				}
+				time.Sleep(5 * time.Second)
+			}
+		})
+	}
+	readers.Wait()
+}
+
+func (m *mount) mostPerMinute() int { return pipedreamtest.MostPerMinute(m.sim.Requests()) }
+
+func TestAFewAccountsAreAskedForOneByOne(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(200)
+		m.readAll(maxSingles)
+		require.Equal(t, maxSingles, m.sim.Count(pipedreamtest.KindAccount))
+		require.Zero(t, m.sim.Count(pipedreamtest.KindList))
+	})
+}
+
+func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(5000)
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
+		m.readAll(5000)
+		require.LessOrEqual(t, len(m.sim.Requests()), 51+maxSingles)
+		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+	})
+}
+
+func TestOnlyWhatSomebodyWantsIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(900)
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
+		m.readAll(300)
+		require.Positive(t, m.sim.Count(pipedreamtest.KindList))
+		keys, err := m.storage.List(t.Context(), "cache/")
+		require.NoError(t, err)
+		require.Len(t, keys, 300)
+		require.Equal(t, 300, m.b.cache.memory.Len())
+	})
+}
+
+// 90 accounts of 100,000 are cheaper one by one; the first page tells.
+func TestAFewAccountsOfManyAreAskedForOneByOne(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(90)
+		m.sim.AddFault(pipedreamtest.Fault{
+			Kind: pipedreamtest.KindList, Status: http.StatusOK,
+			Body: `{"page_info":{"total_count":100000,"end_cursor":"more"},"data":[{"id":"apn_other","credentials":{"a":"b"}}]}`,
+		})
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 100 * time.Millisecond})
+		m.readAll(90)
+		require.Equal(t, 90, m.sim.Count(pipedreamtest.KindAccount))
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList))
+	})
+}
+
+func TestTheListFallsBackToSingleRequests(t *testing.T) {
+	const accounts = 40
+	faults := map[string]pipedreamtest.Fault{
+		"no credentials": {Status: http.StatusOK, Body: `{"page_info":{"total_count":40},"data":[{"id":"apn_00039"},{"id":"apn_00038"}]}`},
+		"no accounts":    {Status: http.StatusOK, Body: `{"page_info":{"total_count":0},"data":[]}`},
+		"other accounts": {Status: http.StatusOK, Body: `{"page_info":{},"data":[{"id":"apn_other","credentials":{"a":"b"}}]}`},
+		"forbidden":      {Status: http.StatusForbidden},
+		"not there":      {Status: http.StatusNotFound},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.fleet(accounts)
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 100 * time.Millisecond})
+				m.readAll(accounts)
+				require.Equal(t, accounts, m.sim.Count(pipedreamtest.KindAccount))
+				require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList))
+			})
+		})
+	}
+}
+
+// An account whose credentials the list lacks is asked for by itself; one that
+// is dead is told so.
+func TestAccountsThatTheListHasNoCredentialsOf(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(60)
+		m.sim.Update(accountName(50), func(a *pipedreamtest.Account) { a.NoCredentials = true })
+		m.sim.Update(accountName(51), func(a *pipedreamtest.Account) { a.Dead = true })
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
+		var readers sync.WaitGroup
+		var served atomic.Int32
+		for i := range 60 {
+			readers.Go(func() {
+				_, err := m.read("creds/" + accountName(i))
+				switch i {
+				case 50:
+					m.refused(err, http.StatusBadRequest, accountName(i), "no credentials")
+				case 51:
+					m.refused(err, http.StatusBadRequest, accountName(i), "dead")
+				default:
+					if err == nil {
+						served.Add(1)
+					}
+				}
+			})
+		}
+		readers.Wait()
+		require.Equal(t, int32(58), served.Load())
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList))
+	})
+}
+
+// While the list does not answer, whoever waits for it is told in time, and
+// accounts are had one by one from then on.
+func TestAListThatFails(t *testing.T) {
+	for name, fault := range map[string]pipedreamtest.Fault{
+		"500": {Status: http.StatusInternalServerError}, "hangs": {Hang: true}, "HTML": {Garbage: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.fleet(80)
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 100 * time.Millisecond})
+				var readers sync.WaitGroup
+				for i := range 80 {
+					readers.Go(func() {
+						for {
+							before := time.Now()
+							_, err := m.read("creds/" + accountName(i))
+							if time.Since(before) > defaultRequestTimeout {
+								t.Errorf("a reader waited for %s", time.Since(before))
+							}
+							if err == nil {
+								return
+							}
+							time.Sleep(time.Second)
+						}
+					})
+				}
+				readers.Wait()
+				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+			})
+		})
+	}
+}
+
+// Whoever comes while the list is fetched and finds its page gone by need not
+// wait for the end of it.
+func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(3000)
+		m.sim.SetAccount(oauthAccount("apn_0late", time.Hour))
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Delay: 500 * time.Millisecond})
+		var readers sync.WaitGroup
+		readers.Go(func() { m.readAll(3000) })
+		time.Sleep(3 * time.Second)
+		before := time.Now()
+		m.creds("apn_0late")
+		require.LessOrEqual(t, time.Since(before), lateAfter+time.Second)
+		readers.Wait()
+	})
+}
+
+func TestColdFleetWithoutAList(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(250)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		m.readAll(250)
+		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+	})
+}
+
+// The steady state: all accounts are read every minute through three token
+// lives. Readers never wait after the first fetch, and the list brings what is
+// due for many at a time.
+func TestSteadyState(t *testing.T) {
+	accounts := 400
+	if more, err := strconv.Atoi(os.Getenv("STEADY_STATE_ACCOUNTS")); err == nil {
+		accounts = more
+	}
+	tests := map[string]struct {
+		spread        time.Duration // over which the accounts were connected
+		refreshBefore time.Duration
+		perLife       int // requests at most
+	}{
+		"all connected at once":              {0, 5 * time.Minute, accounts / 50},
+		"refreshed early, ends spread":       {40 * time.Minute, 45 * time.Minute, accounts / 50},
+		"refreshed late, ends spread widely": {55 * time.Minute, 5 * time.Minute, accounts * 12 / 10},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				for i := range accounts {
+					a := oauthAccount(accountName(i), time.Hour)
+					a.RefreshBefore = test.refreshBefore
+					m.sim.SetAccount(a)
+					time.Sleep(test.spread / time.Duration(accounts))
+				}
+				m.configure(nil)
+				m.readAll(accounts)
+				m.sim.ResetRequests()
+				m.sim.AddFault(pipedreamtest.Fault{Delay: 200 * time.Millisecond})
+
+				start := time.Now()
+				for life := 1; life <= 3; life++ {
+					for time.Since(start) < time.Duration(life)*time.Hour {
+						before := time.Now()
+						for i := range accounts {
+							_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+								Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage,
+							})
+							require.NoError(t, err)
+						}
+						require.Zero(t, time.Since(before), "a reader waited")
+						m.periodic()
+						time.Sleep(time.Minute)
+					}
+				}
+				t.Logf("%d accounts: %d requests in a token's life, %d a minute at the most", accounts, len(m.sim.Requests())/3, m.mostPerMinute())
+				require.LessOrEqual(t, len(m.sim.Requests()), 3*test.perLife)
+				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+				require.LessOrEqual(t, m.storage.writes("cache/"), 5*accounts, "one write in a token's life")
+			})
+		})
+	}
+}
