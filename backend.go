@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -50,7 +49,6 @@ type backend struct {
 	cache    *cache
 	users    *users
 	roles    *roles
-	maxTTL   *maxLeaseTTL
 
 	ctx  context.Context // ends with the mount
 	stop context.CancelFunc
@@ -67,6 +65,16 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		return nil, fmt.Errorf("the backend could not be set up: %w", err)
 	}
 	return b, nil
+}
+
+// Setup is [framework.Backend.Setup] with a system view that is not asked
+// across processes on every request.
+func (b *backend) Setup(ctx context.Context, conf *logical.BackendConfig) error {
+	remembering := *conf
+	if conf.System != nil {
+		remembering.System = &systemView{SystemView: conf.System}
+	}
+	return b.Backend.Setup(ctx, &remembering)
 }
 
 func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
@@ -108,7 +116,6 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	}
 	b.cache = newCache(ctx, storage, b.stats, b.Logger)
 	b.users = newUsers(b.cache)
-	b.maxTTL = &maxLeaseTTL{system: b.System}
 	return b
 }
 
@@ -238,34 +245,4 @@ func noContent() map[int][]framework.Response {
 	return map[int][]framework.Response{
 		http.StatusNoContent: {{Description: http.StatusText(http.StatusNoContent)}},
 	}
-}
-
-// maxLeaseTTL remembers the mount's max lease TTL for a while: asking Vault is
-// a round trip between two processes, on every read.
-type maxLeaseTTL struct {
-	system func() logical.SystemView
-
-	mu    sync.Mutex // guards the fields below; not held while Vault is asked
-	value time.Duration
-	until time.Time
-}
-
-// maxLeaseTTLAge bounds how long a mount's new max-lease-ttl may go unnoticed.
-// Until then Vault itself caps the lease, with a warning.
-const maxLeaseTTLAge = time.Second
-
-// get returns the mount's max lease TTL, 0 if it is not known.
-func (m *maxLeaseTTL) get() time.Duration {
-	now := time.Now()
-	m.mu.Lock()
-	value, fresh := m.value, now.Before(m.until)
-	m.mu.Unlock()
-	if fresh {
-		return value
-	}
-	value = m.system().MaxLeaseTTL()
-	m.mu.Lock()
-	m.value, m.until = value, now.Add(maxLeaseTTLAge)
-	m.mu.Unlock()
-	return value
 }

@@ -28,8 +28,10 @@ type credential struct {
 	ExternalUser string `json:"external_user,omitempty"`
 	// Fields are the credential fields under the names that a read returns.
 	Fields map[string]string `json:"fields"`
-	// RefreshTokenOmitted is set where a refresh token was left out of Fields.
+	// RefreshTokenOmitted is set where a refresh token was left out of Fields,
+	// and RefreshTokenKept where one is in it.
 	RefreshTokenOmitted bool `json:"refresh_token_omitted,omitempty"`
+	RefreshTokenKept    bool `json:"refresh_token_kept,omitempty"`
 	// ExpiresAt is zero where the credential never expires.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// NextRefreshAt is when Pipedream itself refreshes the token; zero if unknown.
@@ -49,15 +51,15 @@ func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) 
 		return nil, &apiError{kind: failDead, account: id, detail: knownReason(a.Error)}
 	}
 	fields := flatten(a.Credentials)
-	omitted := false
-	if !keepRefreshToken {
-		before := len(fields)
-		maps.DeleteFunc(fields, func(name, _ string) bool { return isRefreshToken(name) })
-		omitted = len(fields) < before
-	}
+	hasRefreshToken := false
+	maps.DeleteFunc(fields, func(name, _ string) bool {
+		is := isRefreshToken(name)
+		hasRefreshToken = hasRefreshToken || is
+		return is && !keepRefreshToken
+	})
 	if len(fields) == 0 {
 		detail := ""
-		if omitted {
+		if hasRefreshToken {
 			detail = " but a refresh token, which reads return only with expose_refresh_token=true"
 		}
 		return nil, &apiError{kind: failNoCredentials, account: id, detail: detail}
@@ -68,7 +70,8 @@ func newCredential(a *account, id string, now time.Time, keepRefreshToken bool) 
 		App:                 a.App.slug(),
 		ExternalUser:        a.ExternalID,
 		Fields:              renameReserved(fields),
-		RefreshTokenOmitted: omitted,
+		RefreshTokenOmitted: hasRefreshToken && !keepRefreshToken,
+		RefreshTokenKept:    hasRefreshToken && keepRefreshToken,
 		ExpiresAt:           a.ExpiresAt,
 		NextRefreshAt:       a.NextRefreshAt,
 		FetchedAt:           now,
@@ -152,8 +155,9 @@ func (c *credential) life(staticTTL time.Duration) time.Duration {
 // on every read of the same token. only, where not nil, picks credential fields.
 func (c *credential) data(exposeRefreshToken bool, only func(name string) bool) map[string]any {
 	data := make(map[string]any, len(c.Fields)+4)
+	hideRefreshToken := c.RefreshTokenKept && !exposeRefreshToken
 	for name, value := range c.Fields {
-		if (exposeRefreshToken || !isRefreshToken(name)) && (only == nil || only(name)) {
+		if (only == nil || only(name)) && (!hideRefreshToken || !isRefreshToken(name)) {
 			data[name] = value
 		}
 	}

@@ -130,7 +130,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *fra
 		return nil, toLogical(req, err)
 	}
 	ttl := got.capTTL(got.entry.leaseTTL(got.demand, time.Now()))
-	if most := b.maxTTL.get(); most > 0 {
+	if most := b.System().MaxLeaseTTL(); most > 0 {
 		ttl = min(ttl, most)
 	}
 	resp := b.Secret(secretType).Response(got.data(), map[string]any{"account_id": got.entry.credential.AccountID})

@@ -1,0 +1,150 @@
+package pipedream
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// benchmarkMount is a mount whose memory or storage holds accounts that never
+// had to be fetched.
+func benchmarkMount(b *testing.B, accounts int, inMemory bool) *backend {
+	b.Helper()
+	storage := &logical.InmemStorage{}
+	m := newBackend(storage, nil)
+	b.Cleanup(func() { m.Cleanup(context.Background()) })
+	system := logical.TestSystemView()
+	system.MaxLeaseTTLVal = testMaxTTL
+	err := m.Setup(b.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: system, StorageView: storage})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := defaultConfig()
+	c.APIKey, c.BaseURL, c.CacheID = testKey, testBaseURL, "benchmark"
+	if err := writeConfig(b.Context(), storage, c); err != nil {
+		b.Fatal(err)
+	}
+	r, err := logical.StorageEntryJSON(rolePrefix+"role", &role{AccountID: accountName(0)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := storage.Put(b.Context(), r); err != nil {
+		b.Fatal(err)
+	}
+	now := time.Now()
+	for i := range accounts {
+		e := newEntry(benchmarkCredential(i, now), c.CacheID, now)
+		if inMemory {
+			m.cache.memory.Add(accountName(i), e)
+		}
+		if !inMemory {
+			m.cache.store(b.Context(), e)
+		}
+	}
+	return m
+}
+
+func benchmarkCredential(i int, now time.Time) *credential {
+	return &credential{
+		AccountID: accountName(i), AccountName: "Octo Cat", App: "github",
+		Fields: map[string]string{
+			"oauth_access_token": fmt.Sprintf("gho_%036d", i),
+			"oauth_client_id":    fmt.Sprintf("client_%d", i),
+			"oauth_uid":          fmt.Sprintf("uid_%d", i),
+		},
+		ExpiresAt: now.Add(12 * time.Hour), FetchedAt: now,
+	}
+}
+
+func benchmarkRead(b *testing.B, m *backend, path func(i int) string) {
+	b.Helper()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		req := &logical.Request{Operation: logical.ReadOperation, Path: path(i), Storage: m.storage}
+		if _, err := m.HandleRequest(b.Context(), req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkWarmRead(b *testing.B) {
+	m := benchmarkMount(b, 10_000, true)
+	for name, path := range map[string]func(int) string{
+		"creds":                 func(int) string { return "creds/" + accountName(0) },
+		"static-creds":          func(int) string { return "static-creds/" + accountName(0) },
+		"role":                  func(int) string { return "creds/role" },
+		"creds-10000-in-turn":   func(i int) string { return "creds/" + accountName(i%10_000) },
+		"baseline-config-field": func(int) string { return "config" },
+	} {
+		b.Run(name, func(b *testing.B) { benchmarkRead(b, m, path) })
+	}
+}
+
+// BenchmarkFirstReadAfterStart has 100,000 credentials in storage: only the one
+// that is read is loaded.
+func BenchmarkFirstReadAfterStart(b *testing.B) {
+	stored := benchmarkMount(b, 100_000, false)
+	b.ResetTimer()
+	for range b.N {
+		m := newBackend(stored.storage, nil)
+		if err := m.Setup(b.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView()}); err != nil {
+			b.Fatal(err)
+		}
+		req := &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + accountName(7), Storage: m.storage}
+		if _, err := m.HandleRequest(b.Context(), req); err != nil {
+			b.Fatal(err)
+		}
+		if n := m.cache.memory.Len(); n != 1 {
+			b.Fatalf("%d credentials were loaded", n)
+		}
+		m.Cleanup(b.Context())
+	}
+}
+
+// BenchmarkPeriodicPass is one pass over a full memory, with 100,000
+// credentials in storage of which it looks into a batch.
+func BenchmarkPeriodicPass(b *testing.B) {
+	m := benchmarkMount(b, 100_000, false)
+	now := time.Now()
+	for i := range maxCached {
+		e := newEntry(benchmarkCredential(i, now), "benchmark", now)
+		e.read.Store(true)
+		m.cache.memory.Add(accountName(i), e)
+	}
+	b.ResetTimer()
+	for range b.N {
+		req := &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage}
+		if _, err := m.HandleRequest(b.Context(), req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkMemory reports the bytes of heap that a cached account takes.
+func BenchmarkMemory(b *testing.B) {
+	for _, accounts := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(accounts), func(b *testing.B) {
+			for range b.N {
+				before := heap()
+				m := benchmarkMount(b, accounts, true)
+				held := min(accounts, maxCached)
+				b.ReportMetric(float64(heap()-before)/float64(held), "B/account")
+				b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
+				runtime.KeepAlive(m)
+			}
+		})
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
+}
