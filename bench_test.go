@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -129,7 +130,7 @@ func BenchmarkPeriodicPass(b *testing.B) {
 // BenchmarkMemory reports the bytes of heap that a cached account takes.
 func BenchmarkMemory(b *testing.B) {
 	for _, accounts := range []int{10_000, 100_000} {
-		b.Run(fmt.Sprint(accounts), func(b *testing.B) {
+		b.Run(strconv.Itoa(accounts), func(b *testing.B) {
 			for range b.N {
 				before := heap()
 				m := benchmarkMount(b, accounts, true)

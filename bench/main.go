@@ -1,0 +1,241 @@
+// Command bench measures warm reads of the engine against a plugin that does
+// nothing, side by side on one real Vault server, in rounds that take turns: a
+// ratio of rates measured seconds apart says something on a machine that is
+// shared, a rate does not.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+const (
+	engine   = "vault-plugin-secrets-pipedream"
+	nothing  = "donothing"
+	apiKey   = "pd_benchmark_key"
+	accounts = 10_000
+)
+
+type options struct {
+	vault, plugins, version string
+	readers, rounds         int
+	round                   time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.vault, "vault", "", "the vault program")
+	flag.StringVar(&o.plugins, "plugins", "", "directory with both plugins")
+	flag.StringVar(&o.version, "version", "", "version of the engine's plugin")
+	flag.IntVar(&o.readers, "readers", 32, "readers at a time")
+	flag.IntVar(&o.rounds, "rounds", 8, "rounds of each of the two")
+	flag.DurationVar(&o.round, "round", 3*time.Second, "length of a round")
+	flag.Parse()
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(o options) error {
+	sim := pipedreamtest.New(pipedreamtest.WithAPIKey(apiKey), pipedreamtest.WithLimit(0))
+	defer sim.Close()
+	for i := range accounts {
+		sim.SetAccount(pipedreamtest.Account{
+			ID: account(i), Name: "Octo Cat", App: pipedreamtest.App{Slug: "github"}, TokenLife: 12 * time.Hour,
+		})
+	}
+	url, err := sim.Start()
+	if err != nil {
+		return err
+	}
+	plugins, err := filepath.EvalSymlinks(o.plugins)
+	if err != nil {
+		return err
+	}
+	s, err := startServer(o.vault, plugins)
+	if s != nil {
+		defer s.stop()
+	}
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.enable(filepath.Join(plugins, engine), o.version), s.enable(filepath.Join(plugins, nothing), "")); err != nil {
+		return err
+	}
+	if _, err := s.client.Logical().Write(engine+"/config", map[string]any{"api_key": apiKey, "base_url": url, "rate_limit": 0}); err != nil {
+		return err
+	}
+	if _, err := s.client.Logical().Write(engine+"/roles/bench", map[string]any{"account_id": account(0)}); err != nil {
+		return err
+	}
+	user, err := eachUsersOwn(s, sim, url)
+	if err != nil {
+		return err
+	}
+	return measure(o, s, user)
+}
+
+// eachUsersOwn enables the engine at connect/ for a Connect project, with the
+// role own for each Vault user's own account, and returns a client of a user.
+func eachUsersOwn(s *server, sim *pipedreamtest.Server, url string) (*api.Client, error) {
+	const clientID, clientSecret, project = "benchmark", "pd_benchmark_secret", "proj_bench"
+	sim.SetOAuthClient(clientID, clientSecret, 12*time.Hour)
+	sim.SetAccount(pipedreamtest.Account{
+		ID: "apn_alice", Name: "Octo Cat", App: pipedreamtest.App{Slug: "github"}, TokenLife: 12 * time.Hour,
+		Project: project, Environment: "production", ExternalUserID: "alice",
+	})
+	if err := s.client.Sys().Mount("connect", &api.MountInput{Type: engine}); err != nil {
+		return nil, err
+	}
+	user, accessor, err := s.login("alice")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.client.Logical().Write("connect/config", map[string]any{
+		"client_id": clientID, "client_secret": clientSecret, "project_id": project, "base_url": url, "rate_limit": 0,
+	}); err != nil {
+		return nil, err
+	}
+	_, err = s.client.Logical().Write("connect/roles/own", map[string]any{
+		"app": "github", "external_user_id": "{{identity.entity.aliases." + accessor + ".name}}",
+	})
+	return user, err
+}
+
+func account(i int) string { return fmt.Sprintf("apn_%06d", i) }
+
+func measure(o options, s *server, user *api.Client) error {
+	one := func(path string) func(int) string { return func(int) string { return path } }
+	inTurn := func(prefix string) func(int) string {
+		return func(i int) string { return prefix + account(i%accounts) }
+	}
+	// Also what makes every account warm, by pages of the list.
+	empty, err := s.rss(engine)
+	if err != nil {
+		return err
+	}
+	if _, err := load(s.client, 512, inTurn(engine+"/static-creds/"), time.Time{}, accounts); err != nil {
+		return err
+	}
+	full, err := s.rss(engine)
+	if err != nil {
+		return err
+	}
+
+	fmt.Printf("%d readers, %d rounds of %s each, in turn\n\n", o.readers, o.rounds, o.round)
+	fmt.Println("| read | engine /s | do-nothing /s | ratio | engine p99 | do-nothing p99 | ratio |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
+	for _, c := range []struct {
+		name             string
+		engine, baseline func(int) string
+		client           *api.Client // root's where nil
+	}{
+		{"creds/<id>, leased", one(engine + "/creds/" + account(0)), one(nothing + "/creds/a"), nil},
+		{"static-creds/<id>, no lease", one(engine + "/static-creds/" + account(0)), one(nothing + "/static-creds/a"), nil},
+		{"creds/<role>, leased", one(engine + "/creds/bench"), one(nothing + "/creds/a"), nil},
+		{"static-creds/<role>, no lease", one(engine + "/static-creds/bench"), one(nothing + "/static-creds/a"), nil},
+		{"static-creds/<role>, each user's own account", one("connect/static-creds/own"), one(nothing + "/static-creds/a"), user},
+		{"static-creds/<id>, 10,000 accounts in turn", inTurn(engine + "/static-creds/"), inTurn(nothing + "/static-creds/"), nil},
+	} {
+		if c.client == nil {
+			c.client = s.client
+		}
+		a, b, err := takeTurns(o, c.client, c.engine, c.baseline)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("| %s | %.0f | %.0f | %.2f | %s | %s | %.2f |\n", c.name, a.rate(), b.rate(), a.rate()/b.rate(),
+			a.p99().Round(10*time.Microsecond), b.p99().Round(10*time.Microsecond), float64(a.p99())/float64(b.p99()))
+	}
+	fmt.Printf("\nPlugin process: %.1f MiB without a cached account, %.1f MiB with %d.\n", mib(empty), mib(full), accounts)
+	return nil
+}
+
+func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// result is what a number of rounds measured.
+type result struct {
+	took   time.Duration
+	spent  []time.Duration // by each read
+	rounds []float64
+}
+
+func (r *result) rate() float64 {
+	slices.Sort(r.rounds)
+	return r.rounds[len(r.rounds)/2]
+}
+
+func (r *result) p99() time.Duration {
+	slices.Sort(r.spent)
+	return r.spent[len(r.spent)*99/100]
+}
+
+func (r *result) add(o *result) {
+	r.took += o.took
+	r.spent = append(r.spent, o.spent...)
+	r.rounds = append(r.rounds, float64(len(o.spent))/o.took.Seconds())
+}
+
+// takeTurns measures a and b in rounds A B A B, after one of each that does not count.
+func takeTurns(o options, client *api.Client, a, b func(int) string) (ra, rb *result, err error) {
+	ra, rb = &result{}, &result{}
+	for round := range o.rounds + 1 {
+		for _, of := range []struct {
+			path func(int) string
+			sum  *result
+		}{{a, ra}, {b, rb}} {
+			r, err := load(client, o.readers, of.path, time.Now().Add(o.round), 0)
+			if err != nil {
+				return nil, nil, err
+			}
+			if round > 0 {
+				of.sum.add(r)
+			}
+		}
+	}
+	return ra, rb, nil
+}
+
+// load reads with so many readers until a time, or else a number of reads in all.
+func load(client *api.Client, readers int, path func(int) string, until time.Time, reads int) (*result, error) {
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex // guards the results
+		sum   result
+		errs  []error
+	)
+	start := time.Now()
+	for reader := range readers {
+		group.Go(func() {
+			var spent []time.Duration
+			var err error
+			for i := reader; err == nil; i += readers {
+				began := time.Now()
+				if reads > 0 && i >= reads || reads == 0 && began.After(until) {
+					break
+				}
+				_, err = client.Logical().ReadWithContext(context.Background(), path(i))
+				spent = append(spent, time.Since(began))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			sum.spent = append(sum.spent, spent...)
+			errs = append(errs, err)
+		})
+	}
+	group.Wait()
+	sum.took = time.Since(start)
+	return &sum, errors.Join(errs...)
+}
