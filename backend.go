@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -114,7 +113,8 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		PeriodicFunc: b.periodic,
 		Clean:        b.clean,
 	}
-	b.cache = newCache(ctx, storage, b.stats, b.Logger)
+	b.logger = b.Logger
+	b.cache = newCache(ctx, storage, b.stats, b.settings, b.Logger)
 	b.users = newUsers(b.cache)
 	return b
 }
@@ -124,17 +124,21 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 // for a path that is no account's id, and lets a panic end the process for
 // every mount that shares it.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			// Not the value: it may hold what the code was working on.
-			b.Logger().Error("recovered from a panic", "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
-			resp, err = nil, logical.CodedError(http.StatusInternalServerError, "internal error; the plugin's log has more")
-		}
-	}()
+	err = guard(b.Logger(), func() (err error) {
+		resp, err = b.handle(ctx, req)
+		return err
+	})
+	if errors.Is(err, errInternal) {
+		return nil, logical.CodedError(http.StatusInternalServerError, err.Error())
+	}
+	return resp, err
+}
+
+func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if err := b.checkSensitive(req); err != nil {
 		return nil, err
 	}
-	resp, err = b.Backend.HandleRequest(ctx, req)
+	resp, err := b.Backend.HandleRequest(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedPath) && req.Operation != logical.ListOperation && b.takesName(req.Path) {
 		return nil, errBadName
 	}

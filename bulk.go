@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,13 @@ const (
 	listFailedFor  = time.Minute
 	// pagesKnownFor is how long the length of the list is relied upon.
 	pagesKnownFor = time.Hour
+	// maxFailures is how many single requests in a row may fail before those in
+	// the queue are told the same, instead of finding it out one by one.
+	maxFailures = 3
+	// abandonedFor is how long an account is looked for after its readers gave up.
+	abandonedFor = time.Minute
+	// busyRetry is when to come again who was not served in time.
+	busyRetry = 5 * time.Second
 	// maxDeliveries is how many accounts of a page are stored at a time.
 	maxDeliveries = 16
 )
@@ -55,6 +63,8 @@ type bulk struct {
 	alone  []*want
 
 	singles      int // single requests under way
+	failures     int // single requests in a row that found Pipedream unavailable
+	succeededAt  time.Time
 	listing      bool
 	pages        int       // of the whole list, 0 if unknown
 	pagesUntil   time.Time // until when pages is relied upon
@@ -63,39 +73,62 @@ type bulk struct {
 
 // want is an account that somebody waits for. bulk.mu guards it.
 type want struct {
-	id      string
-	ctx     context.Context // of the most urgent of those who wait
-	since   time.Time
-	asked   bool // a single request is under way
-	done    bool // its outcome is known, or nobody waits any more
-	deliver []func(*account, error)
+	id    string
+	ctx   context.Context // of the most urgent of those who wait
+	since time.Time
+	asked time.Time // since when a single request is under way; zero for none
+	done  bool      // its outcome is known, or nobody wants it any more
+	// abandoned is since when nobody has waited; zero while somebody does. The
+	// list is still looked through for it for a while.
+	abandoned time.Time
+	deliver   []func(*account, error)
 }
 
 func newBulk(ctx context.Context, c *client) *bulk {
 	return &bulk{ctx: ctx, client: c, wanted: map[string]*want{}}
 }
 
-// account fetches one account with its credentials. Where its turn does not
-// come before ctx ends, it fails as for want of budget.
-func (b *bulk) account(ctx context.Context, id string) (*account, error) {
+// account fetches one account with its credentials. What comes too late for
+// ctx goes to tooLate: who gave up is likely to come again.
+func (b *bulk) account(ctx context.Context, id string, tooLate func(*account)) (*account, error) {
 	type outcome struct {
 		a   *account
 		err error
 	}
 	outcomes := make(chan outcome, 1)
-	w := b.want(ctx, id, func(a *account, err error) { outcomes <- outcome{a, err} })
+	var left atomic.Bool
+	w := b.want(ctx, id, func(a *account, err error) {
+		outcomes <- outcome{a, err}
+		if err == nil && left.Load() {
+			tooLate(a)
+		}
+	})
 	select {
 	case o := <-outcomes:
 		return o.a, o.err
 	case <-ctx.Done():
-	}
-	if !b.abandon(w) {
-		return nil, b.client.connectionError(ctx, id, ctx.Err())
+		left.Store(true)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return nil, ctx.Err()
 	}
-	return nil, &apiError{kind: failNoBudget, account: id, retryAfter: b.client.budget.nextFree()}
+	return nil, b.overdue(w)
+}
+
+// overdue is the error for an account that did not come in time: for want of
+// budget, because many others came first, or because Pipedream does not answer.
+func (b *bulk) overdue(w *want) error {
+	asked, progress := b.abandon(w)
+	timeout := b.client.config.RequestTimeout
+	free := b.client.budget.nextFree()
+	switch now := time.Now(); {
+	case !asked.IsZero() && now.Sub(asked) >= timeout/2, free == 0 && now.Sub(progress) >= timeout:
+		return b.client.connectionError(b.ctx, w.id, context.DeadlineExceeded)
+	case free > 0:
+		return &apiError{kind: failNoBudget, account: w.id, retryAfter: free}
+	default:
+		return &apiError{kind: failBusy, account: w.id, retryAfter: busyRetry}
+	}
 }
 
 // want has deliver called with the account or with why it could not be
@@ -124,9 +157,10 @@ func (b *bulk) wantAll(ctx context.Context, deliver map[string]func(*account, er
 func (b *bulk) add(ctx context.Context, id string, deliver func(*account, error)) *want {
 	if w := b.wanted[id]; w != nil {
 		w.deliver = append(w.deliver, deliver)
-		if !w.asked && reserveOf(ctx) < reserveOf(w.ctx) {
+		if w.asked.IsZero() && (!w.abandoned.IsZero() || reserveOf(ctx) < reserveOf(w.ctx)) {
 			w.ctx = ctx
 		}
+		w.abandoned = time.Time{}
 		return w
 	}
 	w := &want{id: id, ctx: ctx, since: time.Now(), deliver: []func(*account, error){deliver}}
@@ -135,16 +169,13 @@ func (b *bulk) add(ctx context.Context, id string, deliver func(*account, error)
 	return w
 }
 
-// abandon ends the wait for an account that was not asked for yet, and tells
-// whether that was so.
-func (b *bulk) abandon(w *want) bool {
+// abandon notes that nobody waits for an account just now. It tells since when
+// it is being asked for, and when any account last came.
+func (b *bulk) abandon(w *want) (asked, succeededAt time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if w.asked {
-		return false
-	}
-	b.finish(w)
-	return true
+	w.abandoned = time.Now()
+	return w.asked, b.succeededAt
 }
 
 // finish takes w out of what is wanted. The caller holds mu.
@@ -158,14 +189,14 @@ func (b *bulk) finish(w *want) {
 // pump starts what can be started now. The caller holds mu.
 func (b *bulk) pump() {
 	if len(b.queue) > maxSingles && !b.listing {
-		b.queue = live(b.queue)
+		b.queue = b.live(b.queue)
 		if now := time.Now(); now.After(b.uselessUntil) && len(b.queue) > max(maxSingles, b.knownPages(now)) {
 			b.listing = true
 			go b.list()
 		}
 	}
 	for w := b.next(); w != nil; w = b.next() {
-		w.asked = true
+		w.asked = time.Now()
 		b.singles++
 		go b.single(w)
 	}
@@ -190,10 +221,15 @@ func (b *bulk) listTime() time.Duration {
 	return time.Duration(pages) * budgetWindow / time.Duration(max(1, limit-reserved(b.client.config, refreshReserve)))
 }
 
-// live returns the wants that are not done, in the same memory.
-func live(wants []*want) []*want {
+// live returns the wants that are not done, in the same memory, and drops
+// those that were abandoned for long. The caller holds mu.
+func (b *bulk) live(wants []*want) []*want {
 	kept := wants[:0]
+	now := time.Now()
 	for _, w := range wants {
+		if !w.abandoned.IsZero() && now.Sub(w.abandoned) > abandonedFor {
+			b.finish(w)
+		}
 		if !w.done {
 			kept = append(kept, w)
 		}
@@ -222,9 +258,10 @@ func (b *bulk) next() *want {
 			return nil
 		}
 		*from = (*from)[1:]
-		if !w.done {
+		if !w.done && w.abandoned.IsZero() {
 			return w
 		}
+		b.finish(w)
 	}
 	return nil
 }
@@ -233,19 +270,46 @@ func (b *bulk) next() *want {
 func (b *bulk) single(w *want) {
 	ctx, cancel := context.WithTimeout(w.ctx, b.client.config.RequestTimeout)
 	defer cancel()
-	a, err := b.client.getAccount(ctx, w.id, true)
+	var a *account
+	err := guard(b.client.logger(), func() (err error) {
+		a, err = b.client.getAccount(ctx, w.id, true)
+		return err
+	})
 	b.mu.Lock()
 	b.finish(w)
 	b.singles--
+	b.note(err)
 	b.pump()
 	b.mu.Unlock()
-	w.settle(a, err)
+	b.settle(w, a, err)
+}
+
+// note counts how single requests end. Where they keep finding Pipedream
+// unavailable, those in the queue are told so. The caller holds mu.
+func (b *bulk) note(err error) {
+	switch {
+	case err == nil:
+		b.failures, b.succeededAt = 0, time.Now()
+	case isUnavailable(err):
+		b.failures++
+	}
+	if b.failures < maxFailures {
+		return
+	}
+	for _, w := range append(b.live(b.queue), b.live(b.alone)...) {
+		b.finish(w)
+		go b.settle(w, nil, withAccount(err, w.id))
+	}
+	b.queue, b.alone = nil, nil
 }
 
 // settle tells those who wait. Nobody joins them any more.
-func (w *want) settle(a *account, err error) {
+func (b *bulk) settle(w *want, a *account, err error) {
 	for _, deliver := range w.deliver {
-		deliver(a, err)
+		_ = guard(b.client.logger(), func() error {
+			deliver(a, err)
+			return nil
+		})
 	}
 }
 
@@ -255,7 +319,11 @@ func (b *bulk) list() {
 	after, complete, handed := "", false, 0
 	for fetched := 1; fetched <= maxPages; fetched++ {
 		var p *page
-		if p, err = b.page(after); err != nil {
+		err = guard(b.client.logger(), func() (err error) {
+			p, err = b.page(after)
+			return err
+		})
+		if err != nil {
 			break
 		}
 		if fetched == 1 {
@@ -284,7 +352,8 @@ func (b *bulk) begin() {
 func (b *bulk) page(after string) (*page, error) {
 	for {
 		reserve, waiting := b.urgency()
-		ctx, cancel := context.WithTimeout(withReserve(b.ctx, reserve), b.client.config.RequestTimeout)
+		// Half the time, so that whoever waits can still be served without the list.
+		ctx, cancel := context.WithTimeout(withReserve(b.ctx, reserve), b.client.config.RequestTimeout/2)
 		p, err := b.client.listPage(ctx, listFilter{withCredentials: true}, after)
 		cancel()
 		var api *apiError
@@ -302,7 +371,7 @@ func (b *bulk) page(after string) (*page, error) {
 func (b *bulk) urgency() (reserve int, waiting bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.batch, b.queue = live(b.batch), live(b.queue)
+	b.batch, b.queue = b.live(b.batch), b.live(b.queue)
 	for _, wants := range [][]*want{b.batch, b.queue} {
 		for _, w := range wants {
 			if r := reserveOf(w.ctx); !waiting || r < reserve {
@@ -323,7 +392,7 @@ func (b *bulk) hand(p *page) int {
 		if w := b.take(a); w != nil {
 			handed++
 			group.Go(func() error {
-				w.settle(a, nil)
+				b.settle(w, a, nil)
 				return nil
 			})
 		}
@@ -338,7 +407,7 @@ func (b *bulk) take(a *account) *want {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.wanted[a.ID]
-	if w == nil || w.asked || len(a.Credentials) == 0 && !a.Dead {
+	if w == nil || !w.asked.IsZero() || len(a.Credentials) == 0 && !a.Dead {
 		return nil
 	}
 	b.finish(w)
@@ -355,7 +424,8 @@ func (b *bulk) pays(p *page, fetched, handed int) bool {
 		b.uselessUntil = now.Add(listUselessFor)
 		return false
 	}
-	b.batch, b.queue = live(b.batch), live(b.queue)
+	b.failures, b.succeededAt = 0, now
+	b.batch, b.queue = b.live(b.batch), b.live(b.queue)
 	missing := len(b.batch) + len(b.queue)
 	b.pump()
 	if p.total == 0 {
@@ -386,10 +456,10 @@ func later(a, b time.Time) time.Time {
 func (b *bulk) listed(complete bool, handed int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	missing := live(b.batch)
+	missing := b.live(b.batch)
 	b.batch, b.listing = nil, false
 	if err != nil {
-		missing, b.queue = append(missing, live(b.queue)...), nil
+		missing, b.queue = append(missing, b.live(b.queue)...), nil
 	}
 	var api *apiError
 	switch {
@@ -404,12 +474,8 @@ func (b *bulk) listed(complete bool, handed int, err error) {
 		b.uselessUntil = time.Now().Add(listUselessFor)
 		b.queue = missing
 	default:
-		// Asked one by one they would only cost more to find out the same.
 		b.uselessUntil = time.Now().Add(listFailedFor)
-		for _, w := range missing {
-			b.finish(w)
-			go w.settle(nil, withAccount(err, w.id))
-		}
+		b.queue = missing
 	}
 	b.pump()
 }

@@ -3,8 +3,7 @@ package pipedream
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,10 +31,15 @@ const (
 // Vault's encrypted storage. It decides when one is fresh, due or dead, and
 // shares each fetch among all who wait for it.
 type cache struct {
-	ctx     context.Context // ends with the mount
-	storage logical.Storage
-	stats   *stats
-	logger  func() hclog.Logger
+	ctx      context.Context // ends with the mount
+	storage  logical.Storage
+	stats    *stats
+	settings *settingsHolder
+	logger   func() hclog.Logger
+
+	// replacing makes those who replace an entry in memory wait for each other.
+	// No reader takes it, and it is not held across I/O.
+	replacing sync.Mutex
 
 	memory  *lru.Cache[string, *entry]
 	loads   singleflight.Group // reads of storage, by account
@@ -46,12 +50,12 @@ type cache struct {
 	passedAt atomic.Int64
 }
 
-func newCache(ctx context.Context, storage logical.Storage, s *stats, logger func() hclog.Logger) *cache {
+func newCache(ctx context.Context, storage logical.Storage, s *stats, settings *settingsHolder, logger func() hclog.Logger) *cache {
 	memory, err := lru.New[string, *entry](maxCached)
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	return &cache{ctx: ctx, storage: storage, stats: s, logger: logger, memory: memory}
+	return &cache{ctx: ctx, storage: storage, stats: s, settings: settings, logger: logger, memory: memory}
 }
 
 // entry is a cached credential. Only read changes after it was made.
@@ -77,6 +81,12 @@ func newEntry(c *credential, cacheID string, now time.Time) *entry {
 		wait = min(max(c.ExpiresAt.Sub(now)/4, time.Second), time.Minute)
 	}
 	return &entry{credential: c, cacheID: cacheID, checkedAt: now, askAgainAt: now.Add(wait)}
+}
+
+// newTombstone stands for an account that has no credential: one that ended
+// long ago.
+func newTombstone(id string) *entry {
+	return &entry{credential: &credential{AccountID: id, ExpiresAt: time.Unix(1, 0)}}
 }
 
 // demand is what a reader asks of a credential, and the rules of its mount.
@@ -237,7 +247,12 @@ func (c *cache) lookup(ctx context.Context, d demand, id string) *entry {
 		return nil
 	}
 	loaded := c.loads.DoChan(d.config.CacheID+"/"+id, func() (any, error) {
-		return c.load(d, id), nil
+		var e *entry
+		_ = guard(c.logger(), func() error { // then there is nothing cached
+			e = c.load(d, id)
+			return nil
+		})
+		return e, nil
 	})
 	select {
 	case result := <-loaded:
@@ -252,18 +267,17 @@ func (c *cache) lookup(ctx context.Context, d demand, id string) *entry {
 // is what the caller found in the cache.
 func (c *cache) start(ctx context.Context, d demand, id string, seen *entry) <-chan singleflight.Result {
 	return c.fetches.DoChan(d.config.CacheID+"/"+id, func() (any, error) {
-		return c.fetch(ctx, d, id, seen)
+		var e *entry
+		err := guard(c.logger(), func() (err error) {
+			e, err = c.fetch(ctx, d, id, seen)
+			return err
+		})
+		return e, err
 	})
 }
 
 // fetch asks Pipedream for the account's credential and caches it.
-func (c *cache) fetch(ctx context.Context, d demand, id string, seen *entry) (e *entry, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			c.logger().Error("recovered from a panic in a fetch", "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
-			e, err = nil, errors.New("internal error; the plugin's log has more")
-		}
-	}()
+func (c *cache) fetch(ctx context.Context, d demand, id string, seen *entry) (*entry, error) {
 	// A fetch that ended since the caller looked has done the work already.
 	if e, ok := c.memory.Peek(id); ok && e != seen && e.cacheID == d.config.CacheID && e.credential.servable(time.Now()) {
 		return e, nil
@@ -290,7 +304,7 @@ func (c *cache) settle(ctx context.Context, d demand, id string, seen *entry, fe
 // fetchLive fetches until it has a credential that can be served.
 func (c *cache) fetchLive(ctx context.Context, d demand, id string) (*credential, error) {
 	for retries := 0; ; retries++ {
-		a, err := d.bulk.account(ctx, id)
+		a, err := d.bulk.account(ctx, id, func(a *account) { c.offer(c.ctx, d, a) })
 		if err != nil {
 			return nil, err
 		}
@@ -319,14 +333,14 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 		return // the mount is going away
 	}
 	level := hclog.Warn
-	if api.kind == failNoBudget { // could be said of thousands at a time; status shows it
+	if api.kind == failNoBudget || api.kind == failBusy { // could be said of thousands at a time; status shows it
 		level = hclog.Debug
 	}
 	c.logger().Log(level, "credentials could not be fetched", "account", id, "error", logText(err))
 	if !api.ofMount() {
 		d.client.holdoffs.failed(id, err)
 	}
-	if api.ofAccount() {
+	if api.ofAccount() && c.inForce(ctx, d) {
 		c.evict(ctx, id)
 	}
 }
@@ -345,11 +359,22 @@ func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *e
 		fetched.FetchedAt = seen.credential.FetchedAt
 	}
 	e := newEntry(fetched, d.config.CacheID, now)
+	if !c.inForce(ctx, d) {
+		return e // for those who asked over the old connection, and nobody else
+	}
+	c.replacing.Lock()
 	c.memory.Add(fetched.AccountID, e)
+	c.replacing.Unlock()
 	if !same || !fetched.expires() {
 		c.store(ctx, e)
 	}
 	return e
+}
+
+// inForce tells whether the connection that d asks over is still the configured one.
+func (c *cache) inForce(ctx context.Context, d demand) bool {
+	s, err := c.settings.get(ctx, c.storage)
+	return err == nil && s.config.CacheID == d.config.CacheID
 }
 
 // refresh fetches the account's credential whatever is cached, for a caller

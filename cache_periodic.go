@@ -109,10 +109,12 @@ func (c *cache) sweep(ctx context.Context, s *settings) {
 	for _, e := range c.memory.Values() {
 		id := e.credential.AccountID
 		switch {
+		case e.credential.expires() && !now.Before(e.credential.ExpiresAt):
+			c.evictEntry(ctx, id, e)
 		case s == nil || e.cacheID != s.config.CacheID:
 			c.forget(id)
-		case e.credential.expires() && !now.Before(e.credential.ExpiresAt), e.abandoned(s, now):
-			c.evict(ctx, id)
+		case e.abandoned(s, now):
+			c.evictEntry(ctx, id, e)
 		}
 	}
 	for _, id := range c.sweeper.batch(ctx, c, now) {

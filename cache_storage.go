@@ -79,12 +79,50 @@ func (c *cache) store(ctx context.Context, e *entry) {
 
 // evict drops an account from memory and storage.
 func (c *cache) evict(ctx context.Context, id string) {
-	c.memory.Remove(id)
+	if e, ok := c.memory.Peek(id); ok {
+		c.evictEntry(ctx, id, e)
+	} else {
+		c.evictEntry(ctx, id, nil)
+	}
+}
+
+// evictEntry drops an account's entry e, nil for what is in storage alone,
+// unless another has taken its place. Until storage has let go of it, a
+// tombstone keeps it from being loaded again; where storage cannot, the
+// tombstone stays, and the next sweep tries again.
+func (c *cache) evictEntry(ctx context.Context, id string, e *entry) {
+	tombstone := newTombstone(id)
+	if !c.replace(id, e, tombstone) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
 	defer cancel()
 	if err := c.storage.Delete(ctx, cachePrefix+id); err != nil {
 		c.logger().Warn("an entry of the cache could not be deleted from storage", "account", id, "error", err)
+		return
 	}
+	if !c.replace(id, tombstone, nil) {
+		// Fetched meanwhile, and perhaps deleted from storage by the above.
+		if newer, ok := c.memory.Peek(id); ok && newer.credential.servable(time.Now()) {
+			c.store(ctx, newer)
+		}
+	}
+}
+
+// replace puts after in the place of before, either of which may be nil for no
+// entry, if before is still there.
+func (c *cache) replace(id string, before, after *entry) bool {
+	c.replacing.Lock()
+	defer c.replacing.Unlock()
+	if latest, _ := c.memory.Peek(id); latest != before {
+		return false
+	}
+	if after == nil {
+		c.memory.Remove(id)
+	} else {
+		c.memory.Add(id, after)
+	}
+	return true
 }
 
 // empty drops everything. The new cache id in config has made it unusable

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-retryablehttp"
 )
 
@@ -53,6 +54,7 @@ type client struct {
 type traffic struct {
 	budget *budget
 	stats  *stats
+	logger func() hclog.Logger
 }
 
 // newTransport returns the HTTP transport for a configuration; caCert is PEM
@@ -82,7 +84,7 @@ func newClient(ctx context.Context, config *config, transport http.RoundTripper,
 	}
 	c := &client{config: config, base: base, traffic: t, holdoffs: newHoldoffs(), auth: apiKey(config.APIKey)}
 	if config.ClientID != "" {
-		c.auth = newOAuthClient(ctx, config.RequestTimeout, c.requestToken)
+		c.auth = newOAuthClient(ctx, config.RequestTimeout, c.guardedToken)
 	}
 	c.http = &retryablehttp.Client{
 		HTTPClient: &http.Client{
@@ -229,6 +231,14 @@ func (c *client) verify(ctx context.Context) error {
 	return c.get(ctx, "", url.Values{"limit": {"1"}}, c.accountsPath(), nil)
 }
 
+func (c *client) guardedToken(ctx context.Context) (token *accessToken, err error) {
+	err = guard(c.logger(), func() (err error) {
+		token, err = c.requestToken(ctx)
+		return err
+	})
+	return token, err
+}
+
 // requestToken fetches an access token for the OAuth client.
 func (c *client) requestToken(ctx context.Context) (*accessToken, error) {
 	fields := map[string]string{
@@ -260,6 +270,9 @@ func (c *client) get(ctx context.Context, id string, query url.Values, path []st
 	for retried := false; ; retried = true {
 		bearer, err := c.auth.bearer(ctx)
 		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) { // while others fetch the token
+				err = c.connectionError(ctx, id, err)
+			}
 			return withAccount(err, id)
 		}
 		err = c.send(ctx, request{method: http.MethodGet, path: path, query: query, account: id, bearer: bearer, decode: decode})

@@ -24,6 +24,8 @@ const (
 	failThrottled
 	// failNoBudget: rate_limit is used up, so no request went out.
 	failNoBudget
+	// failBusy: so many accounts are being fetched that this one's turn did not come.
+	failBusy
 	// failKeyRefused: 401, the key is wrong or revoked.
 	failKeyRefused
 	// failForbidden: 403, the key may not read this account.
@@ -66,6 +68,8 @@ func (e *apiError) Error() string {
 		return "Pipedream's rate limit is used up (its answer was 429); " + e.again()
 	case failNoBudget:
 		return "the mount's budget of requests to Pipedream is used up (rate_limit in config); " + e.again()
+	case failBusy:
+		return "many accounts are being fetched from Pipedream just now, and this one's turn has not come; " + e.again()
 	case failKeyRefused:
 		if e.oauth {
 			return "Pipedream refused the OAuth client: its id or secret is wrong, it was deleted, or it may not use the scope or project in <mount>/config. " +
@@ -132,6 +136,12 @@ func isOfAccount(err error) bool {
 	return errors.As(err, &api) && api.ofAccount()
 }
 
+// isUnavailable tells whether err is Pipedream's, or the network's.
+func isUnavailable(err error) bool {
+	var api *apiError
+	return errors.As(err, &api) && api.kind == failUnavailable
+}
+
 // withAccount returns err as one about account.
 func withAccount(err error, account string) error {
 	var api *apiError
@@ -162,7 +172,7 @@ func (e *apiError) ofAccount() bool {
 // ofMount tells whether every other account would meet the same failure now.
 func (e *apiError) ofMount() bool {
 	switch e.kind {
-	case failThrottled, failNoBudget, failKeyRefused:
+	case failThrottled, failNoBudget, failBusy, failKeyRefused:
 		return true
 	default:
 		return false
@@ -171,7 +181,7 @@ func (e *apiError) ofMount() bool {
 
 func (e *apiError) httpStatus() int {
 	switch e.kind {
-	case failThrottled, failNoBudget:
+	case failThrottled, failNoBudget, failBusy:
 		return http.StatusTooManyRequests
 	case failKeyRefused, failForbidden, failUnknownAccount, failDead, failNoCredentials, failNoAccount:
 		// 400 also where Pipedream said 401, 403 or 404: Vault's clients take

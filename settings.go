@@ -105,7 +105,7 @@ func (b *backend) newClient(c *config, t traffic) (*client, error) {
 // verify checks with Pipedream that it accepts c's key or client. Its outcome
 // does not show in status: until c is stored, the mount goes on with what it has.
 func (b *backend) verify(ctx context.Context, c *config) error {
-	client, err := b.newClient(c, traffic{budget: b.budget, stats: &stats{}})
+	client, err := b.newClient(c, traffic{budget: b.budget, stats: &stats{}, logger: b.logger})
 	if err != nil {
 		return err
 	}

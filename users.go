@@ -69,6 +69,7 @@ func newUsers(c *cache) *users {
 // at fault, u is searched for once more: the account may have been connected
 // anew, under another id.
 func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
+	began := time.Now()
 	id := u.remembered(ctx, d, who)
 	if id != "" {
 		e, err := u.cache.getOf(ctx, d, id, who)
@@ -76,6 +77,9 @@ func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
 			return e, err
 		}
 	}
+	// request_timeout is for all of it.
+	ctx, cancel := context.WithDeadline(ctx, began.Add(d.config.RequestTimeout))
+	defer cancel()
 	again, err := u.search(ctx, d, who, id)
 	if err != nil {
 		return nil, err
@@ -85,6 +89,8 @@ func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
 
 // refresh is cache.refresh for u's account, searched for as get does.
 func (u *users) refresh(ctx context.Context, d demand, who user) (e *entry, changed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, d.config.RequestTimeout)
+	defer cancel()
 	id := u.remembered(ctx, d, who)
 	if id != "" {
 		e, changed, err = u.cache.refresh(ctx, d, id)
@@ -134,29 +140,12 @@ func (u *users) load(ctx context.Context, key string) (f found) {
 func (u *users) search(ctx context.Context, d demand, who user, failed string) (string, error) {
 	key := who.key()
 	searched := u.searches.DoChan(d.config.CacheID+"/"+key, func() (any, error) {
-		if f, ok := u.memory.Peek(key); ok && f.CacheID == d.config.CacheID && f.AccountID != failed {
-			return f.AccountID, nil // a search that ended since
-		}
-		held := "users/" + key
-		if err := d.client.holdoffs.check(held); err != nil {
-			return "", err
-		}
-		ctx, cancel := context.WithTimeout(u.cache.ctx, d.config.RequestTimeout)
-		defer cancel()
-		a, err := u.list(ctx, d, who)
-		switch {
-		case err != nil:
-			u.forget(ctx, who, err)
-			u.holdOff(d, held, err)
-			return "", err
-		case a.ID == failed:
-			u.holdOff(d, held, d.client.fail(&apiError{kind: failNoAccount, user: who}))
-		default:
-			d.client.holdoffs.succeeded(held)
-		}
-		u.cache.offer(ctx, d, a) // before others learn of the account, else they would fetch it
-		u.remember(ctx, found{User: key, AccountID: a.ID, CacheID: d.config.CacheID})
-		return a.ID, nil
+		id := ""
+		err := guard(u.cache.logger(), func() (err error) {
+			id, err = u.searchNow(d, who, failed)
+			return err
+		})
+		return id, err
 	})
 	select {
 	case result := <-searched:
@@ -164,6 +153,36 @@ func (u *users) search(ctx context.Context, d demand, who user, failed string) (
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+// searchNow is the search that all share.
+func (u *users) searchNow(d demand, who user, failed string) (string, error) {
+	key := who.key()
+	if f, ok := u.memory.Peek(key); ok && f.CacheID == d.config.CacheID && f.AccountID != failed {
+		return f.AccountID, nil // a search that ended since
+	}
+	held := "users/" + key
+	if err := d.client.holdoffs.check(held); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(u.cache.ctx, d.config.RequestTimeout)
+	defer cancel()
+	a, err := u.list(ctx, d, who)
+	switch {
+	case err != nil:
+		u.forget(ctx, who, err)
+		u.holdOff(d, held, err)
+		return "", err
+	case a.ID == failed:
+		u.holdOff(d, held, d.client.fail(&apiError{kind: failNoAccount, user: who}))
+	default:
+		d.client.holdoffs.succeeded(held)
+	}
+	if u.cache.inForce(ctx, d) {
+		u.cache.offer(ctx, d, a) // before others learn of the account, else they would fetch it
+		u.remember(ctx, found{User: key, AccountID: a.ID, CacheID: d.config.CacheID})
+	}
+	return a.ID, nil
 }
 
 // list returns u's healthy account; of several, the one updated last.
