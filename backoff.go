@@ -66,6 +66,9 @@ func (h *holdoffs) check(key string) error {
 	return nil
 }
 
+// checkMount is check for what is about no account.
+func (h *holdoffs) checkMount() error { return h.check("") }
+
 // held tells whether key is held off.
 func (h *holdoffs) held(key string) bool { return h.check(key) != nil }
 

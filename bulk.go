@@ -13,8 +13,10 @@ import (
 const (
 	// maxSingles is how many accounts are asked for one by one at a time.
 	// Whoever comes when that many are under way queues, and the queue shows
-	// whether the list is cheaper.
+	// whether the list is cheaper. A request that takes longer than slowAfter
+	// no longer counts: it must not hold up the others.
 	maxSingles = 8
+	slowAfter  = 2 * time.Second
 	// maxLateSingles is the same while the list is being fetched, for accounts
 	// that an earlier list lacked, and for those wanted since its first page:
 	// if they are no more than maxSingles, and their page did not come within
@@ -62,10 +64,11 @@ type bulk struct {
 	batch  []*want
 	alone  []*want
 
-	singles      int // single requests under way
+	singles      int // single requests under way for less than slowAfter
 	failures     int // single requests in a row that found Pipedream unavailable
 	succeededAt  time.Time
 	listing      bool
+	closed       bool      // what nobody waits for is no longer fetched
 	pages        int       // of the whole list, 0 if unknown
 	pagesUntil   time.Time // until when pages is relied upon
 	uselessUntil time.Time // until when the list is not tried
@@ -152,6 +155,21 @@ func (b *bulk) wantAll(ctx context.Context, deliver map[string]func(*account, er
 	b.pump()
 }
 
+// close ends what is fetched ahead of readers. Those who wait still get what
+// they asked for.
+func (b *bulk) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for _, wants := range [][]*want{b.queue, b.batch, b.alone} {
+		for _, w := range wants {
+			if w.asked.IsZero() && reserveOf(w.ctx) > 0 {
+				b.finish(w)
+			}
+		}
+	}
+}
+
 // add puts an account into the queue, or joins those who wait for it. The
 // caller holds mu.
 func (b *bulk) add(ctx context.Context, id string, deliver func(*account, error)) *want {
@@ -166,6 +184,9 @@ func (b *bulk) add(ctx context.Context, id string, deliver func(*account, error)
 	w := &want{id: id, ctx: ctx, since: time.Now(), deliver: []func(*account, error){deliver}}
 	b.wanted[id] = w
 	b.queue = append(b.queue, w)
+	if b.listing {
+		time.AfterFunc(lateAfter, b.pumpLater)
+	}
 	return w
 }
 
@@ -258,7 +279,7 @@ func (b *bulk) next() *want {
 			return nil
 		}
 		*from = (*from)[1:]
-		if !w.done && w.abandoned.IsZero() {
+		if !w.done && w.abandoned.IsZero() && (!b.closed || reserveOf(w.ctx) == 0) {
 			return w
 		}
 		b.finish(w)
@@ -266,18 +287,37 @@ func (b *bulk) next() *want {
 	return nil
 }
 
+// pumpLater is pump for a timer.
+func (b *bulk) pumpLater() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pump()
+}
+
 // single asks for one account.
 func (b *bulk) single(w *want) {
 	ctx, cancel := context.WithTimeout(w.ctx, b.client.config.RequestTimeout)
 	defer cancel()
+	slow := time.AfterFunc(slowAfter, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.singles--
+		b.pump()
+	})
 	var a *account
 	err := guard(b.client.logger(), func() (err error) {
+		// It may have been held off since this one queued.
+		if err := b.client.holdoffs.checkMount(); err != nil {
+			return err
+		}
 		a, err = b.client.getAccount(ctx, w.id, true)
 		return err
 	})
 	b.mu.Lock()
 	b.finish(w)
-	b.singles--
+	if slow.Stop() {
+		b.singles--
+	}
 	b.note(err)
 	b.pump()
 	b.mu.Unlock()
@@ -351,6 +391,9 @@ func (b *bulk) begin() {
 // waits for the page.
 func (b *bulk) page(after string) (*page, error) {
 	for {
+		if err := b.client.holdoffs.checkMount(); err != nil {
+			return nil, err
+		}
 		reserve, waiting := b.urgency()
 		// Half the time, so that whoever waits can still be served without the list.
 		ctx, cancel := context.WithTimeout(withReserve(b.ctx, reserve), b.client.config.RequestTimeout/2)

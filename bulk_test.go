@@ -222,7 +222,7 @@ func TestColdFleetWithoutAList(t *testing.T) {
 // lives. Readers never wait after the first fetch, and the list brings what is
 // due for many at a time.
 func TestSteadyState(t *testing.T) {
-	accounts := 400
+	accounts := 1000
 	if more, err := strconv.Atoi(os.Getenv("STEADY_STATE_ACCOUNTS")); err == nil {
 		accounts = more
 	}

@@ -137,7 +137,7 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	if err := s.client.holdoffs.check(""); err != nil {
+	if err := s.client.holdoffs.checkMount(); err != nil {
 		return nil, toLogical(req, err)
 	}
 	ctx, cancel := context.WithTimeout(withReserve(ctx, reserved(s.config, listReserve)), listTimeout)

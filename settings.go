@@ -77,6 +77,7 @@ func (h *settingsHolder) reset() {
 	defer h.mu.Unlock()
 	h.epoch++
 	if old := h.current.Swap(nil); old != nil {
+		old.bulk.close()
 		old.client.close()
 	}
 }
