@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/errutil"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -169,6 +170,19 @@ func (b *backend) warnOfUnknown(req *logical.Request) *logical.Response {
 	resp := &logical.Response{}
 	resp.AddWarning(fmt.Sprintf("Endpoint ignored these unrecognized parameters: %v", unknown))
 	return resp
+}
+
+// HandleExistenceCheck guards the check that comes before a write in the same
+// way. Of its errors, Vault shows the text of this type alone.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
+	err = guard(b.Logger(), func() error {
+		if err := b.checkSensitive(req); err != nil {
+			return errutil.UserError{Err: err.Error()}
+		}
+		checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
+		return err
+	})
+	return checked, exists, err
 }
 
 // checkSensitive refuses a secret of the wrong type without showing it.

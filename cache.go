@@ -40,6 +40,9 @@ type cache struct {
 	// replacing makes those who replace an entry in memory wait for each other.
 	// No reader takes it, and it is not held across I/O.
 	replacing sync.Mutex
+	// evictions counts them, so that what was read from storage before one is
+	// not put in memory after it.
+	evictions atomic.Int64
 
 	memory  *lru.Cache[string, *entry]
 	loads   singleflight.Group // reads of storage, by account
@@ -337,11 +340,11 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 		level = hclog.Debug
 	}
 	c.logger().Log(level, "credentials could not be fetched", "account", id, "error", logText(err))
+	if api.ofAccount() && c.inForce(ctx, d) {
+		c.evict(ctx, id) // first: a reader who is held off is served what is cached
+	}
 	if !api.ofMount() {
 		d.client.holdoffs.failed(id, err)
-	}
-	if api.ofAccount() && c.inForce(ctx, d) {
-		c.evict(ctx, id)
 	}
 }
 

@@ -29,6 +29,7 @@ var errNotOurs = errors.New("the stored entry is not one of this engine's")
 func (c *cache) load(d demand, id string) *entry {
 	ctx, cancel := context.WithTimeout(c.ctx, storageTimeout)
 	defer cancel()
+	evictions := c.evictions.Load()
 	stored, err := c.readStored(ctx, id)
 	if err != nil {
 		c.logger().Warn("a cached credential could not be read from storage", "account", id, "error", err)
@@ -38,10 +39,16 @@ func (c *cache) load(d demand, id string) *entry {
 		return nil
 	}
 	e := newEntry(stored.Credential, stored.CacheID, stored.CheckedAt)
+	c.replacing.Lock()
+	defer c.replacing.Unlock()
+	if c.evictions.Load() != evictions {
+		return nil
+	}
 	// A fetch may have been faster; its entry is newer.
-	if newer, ok, _ := c.memory.PeekOrAdd(id, e); ok && newer.cacheID == e.cacheID {
+	if newer, ok := c.memory.Peek(id); ok && newer.cacheID == e.cacheID {
 		return newer
 	}
+	c.memory.Add(id, e)
 	return e
 }
 
@@ -92,6 +99,7 @@ func (c *cache) evict(ctx context.Context, id string) {
 // tombstone stays, and the next sweep tries again.
 func (c *cache) evictEntry(ctx context.Context, id string, e *entry) {
 	tombstone := newTombstone(id)
+	c.evictions.Add(1)
 	if !c.replace(id, e, tombstone) {
 		return
 	}

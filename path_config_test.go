@@ -129,6 +129,20 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 	}
 }
 
+// Vault asks whether config exists before a write, and logs what that fails with.
+func TestTheExistenceCheckShowsNoSecret(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for _, field := range []string{"api_key", "client_secret"} {
+			_, _, err := m.b.HandleExistenceCheck(t.Context(), &logical.Request{
+				Operation: logical.UpdateOperation, Path: "config", Storage: m.storage,
+				Data: map[string]any{field: map[string]any{"key": "pd_leaked"}},
+			})
+			require.ErrorContains(t, err, field+" must be a string")
+			require.NotContains(t, err.Error(), "pd_leaked")
+		}
+	})
+}
+
 func TestConfigAcceptsAKeyWithALineBreakAtItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"api_key": testKey + "\n"})

@@ -241,6 +241,20 @@ func TestOneRoleForEachUsersOwnAccount(t *testing.T) {
 	})
 }
 
+// A merge can leave an entity with two aliases of one auth mount.
+func TestAnEntityWithTwoAliasesIsNobody(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.system.EntityVal = &logical.Entity{ID: "e", Aliases: []*logical.Alias{
+			{MountAccessor: accessor, Name: "alice"}, {MountAccessor: accessor, Name: "bob"},
+		}}
+		_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/github", EntityID: "e", Storage: m.storage,
+		})
+		m.refused(err, http.StatusBadRequest, "more than one alias")
+	})
+}
+
 // Whatever an external user is called, it is looked up as exactly that.
 func TestAwkwardUsers(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {

@@ -125,6 +125,9 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 	if input.Entity == nil {
 		return "", badRequest("your token's identity entity is not known to Vault: log in again")
 	}
+	if err := r.checkAliases(input.Entity); err != nil {
+		return "", err
+	}
 	if strings.Contains(r.ExternalUserID, "identity.groups.") {
 		if input.Groups, err = system.GroupsForEntity(req.EntityID); err != nil {
 			return "", err
@@ -136,6 +139,20 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 			"an alias of the auth mount, a group or metadata (%s)", err)
 	}
 	return user, checkExternalUserID(user, true)
+}
+
+// checkAliases refuses an entity with two aliases of the auth mount that the
+// template asks for, as a merge can leave: it cannot be told which logged in.
+func (r *role) checkAliases(entity *logical.Entity) error {
+	seen := map[string]bool{}
+	for _, alias := range entity.Aliases {
+		if seen[alias.MountAccessor] && strings.Contains(r.ExternalUserID, "identity.entity.aliases."+alias.MountAccessor+".") {
+			return badRequest("your identity entity has more than one alias of the auth mount that this role's external_user_id asks for, " +
+				"so it cannot be told whose account is meant: delete all but one of them")
+		}
+		seen[alias.MountAccessor] = true
+	}
+	return nil
 }
 
 // roles keeps the roles that were read in memory.

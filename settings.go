@@ -54,21 +54,25 @@ func (h *settingsHolder) get(ctx context.Context, storage logical.Storage) (*set
 		if err != nil {
 			return nil, err
 		}
-		if h.install(s, epoch) {
+		if s := h.install(s, epoch); s != nil {
 			return s, nil
 		}
 	}
 }
 
-// install puts s in force, unless config may have changed since epoch.
-func (h *settingsHolder) install(s *settings, epoch int) bool {
+// install puts s in force, unless another load was faster, and returns what is
+// in force; nil where config may have changed since epoch.
+func (h *settingsHolder) install(s *settings, epoch int) *settings {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.epoch != epoch {
-		return false
+		return nil
+	}
+	if first := h.current.Load(); first != nil {
+		return first
 	}
 	h.current.Store(s)
-	return true
+	return s
 }
 
 // reset makes the next get read config anew.

@@ -127,7 +127,7 @@ func (s *served) checkFields() error {
 		return nil
 	}
 	for _, name := range s.role.Fields {
-		if _, ok := s.entry.credential.Fields[name]; ok {
+		if _, ok := s.entry.credential.Fields[name]; ok && (s.config.ExposeRefreshToken || !isRefreshToken(name)) {
 			return nil
 		}
 	}

@@ -94,6 +94,9 @@ func (u *users) refresh(ctx context.Context, d demand, who user) (e *entry, chan
 	id := u.remembered(ctx, d, who)
 	if id != "" {
 		e, changed, err = u.cache.refresh(ctx, d, id)
+		if err == nil {
+			err = d.owned(e, who)
+		}
 		if !isOfAccount(err) {
 			return e, changed, err
 		}
@@ -101,7 +104,8 @@ func (u *users) refresh(ctx context.Context, d demand, who user) (e *entry, chan
 	if id, err = u.search(ctx, d, who, id); err != nil {
 		return nil, false, err
 	}
-	return u.cache.refresh(ctx, d, id)
+	e, err = u.cache.getOf(ctx, d, id, who)
+	return e, err == nil, err
 }
 
 // remembered is the account that u was found to have; empty for none.
@@ -236,14 +240,24 @@ func (u *users) forget(ctx context.Context, who user, err error) {
 	}
 }
 
-// getOf is get for an account that was found to be who's: if its answer says
-// that it is another user's, nobody gets it.
+// getOf is get for an account that was found to be who's.
 func (c *cache) getOf(ctx context.Context, d demand, id string, who user) (*entry, error) {
 	e, err := c.get(ctx, d, id)
-	if err == nil && e.credential.ExternalUser != "" && e.credential.ExternalUser != who.externalID {
-		return nil, d.client.fail(&apiError{kind: failNoAccount, user: who})
+	if err == nil {
+		err = d.owned(e, who)
 	}
-	return e, err
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// owned fails where an account's answer says that it is another user's.
+func (d demand) owned(e *entry, who user) error {
+	if owner := e.credential.ExternalUser; owner != "" && owner != who.externalID {
+		return d.client.fail(&apiError{kind: failNoAccount, user: who})
+	}
+	return nil
 }
 
 // offer caches the credential of an account that a list brought, unless there
