@@ -94,10 +94,10 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		RunningVersion: version,
 		Paths: framework.PathAppend(
 			[]*framework.Path{
-				b.pathConfig(),
-				b.pathCreds(),
+				b.pathCreds(), // the paths are tried in this order
 				b.pathStaticCreds(),
 				b.pathRefresh(),
+				b.pathConfig(),
 				b.pathStatus(),
 			},
 			b.pathAccounts(),

@@ -84,7 +84,7 @@ func TestHelp(t *testing.T) {
 // A panic would end the process for every mount that shares it.
 func TestAPanicIsAnError(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
-		m.b.Paths[0].Operations[logical.ReadOperation] = &framework.PathOperation{
+		m.b.Route("config").Operations[logical.ReadOperation] = &framework.PathOperation{
 			Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 				panic("holding " + testKey)
 			},

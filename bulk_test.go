@@ -69,6 +69,7 @@ func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
 		m.fleet(5000)
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
 		m.readAll(5000)
+		t.Logf("5000 cold accounts: %d requests", len(m.sim.Requests()))
 		require.LessOrEqual(t, len(m.sim.Requests()), 51+maxSingles)
 		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 	})
