@@ -473,3 +473,32 @@ func TestInvalidate(t *testing.T) {
 		require.Equal(t, 3, m.sim.Count(pipedreamtest.KindAccount))
 	})
 }
+
+// Accounts come and go for a week, new ones every hour, each read for two
+// hours: what is gone takes neither memory nor storage.
+func TestAWeekOfComingAndGoing(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const each = 10
+		most := 0
+		for hour := range 7 * 24 {
+			for i := range each {
+				m.sim.SetAccount(oauthAccount(accountName(hour*each+i), time.Hour))
+			}
+			for range 3 {
+				for i := max(0, hour-1) * each; i < (hour+1)*each; i++ {
+					_, err := m.read("creds/" + accountName(i))
+					require.NoError(t, err)
+				}
+				m.periodic()
+				time.Sleep(20 * time.Minute)
+			}
+			if hour > 1 {
+				m.sim.DeleteAccount(accountName((hour - 2) * each))
+			}
+			keys, err := m.storage.List(t.Context(), "cache/")
+			require.NoError(t, err)
+			most = max(most, len(keys), m.b.cache.memory.Len())
+		}
+		require.LessOrEqual(t, most, 6*each, "accounts kept at a time")
+	})
+}
