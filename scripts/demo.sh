@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
 # Shows the plugin at work in a real Vault server, on a simulated Pipedream: what a lease looks like, that reads are
-# served from the cache, that policies and the audit log hold, and that Vault Agent replaces a token in a file.
+# served from the cache, that policies and the audit log hold, that one role gives each user their own account, and that
+# Vault Agent replaces a token in a file.
 #
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
@@ -21,6 +22,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly BIN=$PWD/bin
 readonly PLUGIN=vault-plugin-secrets-pipedream
 readonly SIM_KEY=pdkey_of_the_demo
+# Pipedream replaces a token a twelfth of its life before its end. With less than 2 s of that, Agent reads twice within a
+# second, takes the second answer for the first, and the new token stays out of the file.
+readonly SHORT_LIFE=25s
 
 main() {
   look_for_programs
@@ -34,6 +38,7 @@ main() {
   [[ $simulated ]] && read_static_credentials
   list_accounts
   check_policy
+  [[ $simulated ]] && share_one_role
   [[ $simulated ]] && run_agent
   check_logs
   finish
@@ -211,7 +216,7 @@ wait_for() {
 
 start_simulator() {
   title "A simulated Pipedream, and a real Vault server"
-  PIPEDREAM_SIM_API_KEY=$SIM_KEY start "$work/sim.log" pipedream-sim -listen 127.0.0.1:0 -ready-file "$work/sim.url" -short-life 20s
+  PIPEDREAM_SIM_API_KEY=$SIM_KEY start "$work/sim.log" pipedream-sim -listen 127.0.0.1:0 -ready-file "$work/sim.url" -short-life "$SHORT_LIFE"
   wait_for 10 test -s "$work/sim.url" || fail "the simulator did not start: $(tail -n 5 "$work/sim.log")"
   base_url=$(<"$work/sim.url")
   say "The simulated Pipedream listens on $base_url."
@@ -449,7 +454,65 @@ check_logs() {
   show "grep -c -F -f secrets audit.log vault.log    # at log level trace"
   printf '%s\n' "$api_key" >>"$work/secrets"
   ! (cd "$work" && grep -c -F -f secrets audit.log vault.log) || fail "a log holds a secret"
-  promise "neither log holds the API key or any credential that was read"
+  promise "neither log holds the API key${simulated:+, the client secret, a password} or any credential that was read"
+}
+
+share_one_role() {
+  title "One role and one policy, and each user reads their own account"
+  say "A second mount serves a Connect project, whose accounts belong to its users, as the OAuth client of a workspace."
+  local accessor own client_id client_secret alice bob
+  client_id=$(sed -n 's/^client_id=//p' "$work/sim.log")
+  client_secret=$(sed -n 's/^client_secret=//p' "$work/sim.log")
+  [[ $client_id && $client_secret ]] || fail "the simulator told of no OAuth client"
+  printf '%s\n' "$client_secret" >>"$work/secrets"
+  run vault secrets enable -path=pipedream-connect "$PLUGIN"
+  run vault write pipedream-connect/config client_id="$client_id" client_secret=- \
+    project_id=proj_demo base_url="$base_url" < <(printf '%s' "$client_secret")
+  run vault auth enable userpass
+  accessor=$(vault read -field=accessor sys/auth/userpass)
+  own="{{identity.entity.aliases.$accessor.name}}"
+  show "vault write pipedream-connect/roles/github app=github external_user_id='$own'"
+  capture vault write pipedream-connect/roles/github app=github external_user_id="$own"
+  say "$out"
+  show "vault policy write own-github -"
+  say 'path "pipedream-connect/creds/github" { capabilities = ["read"] }'
+  vault policy write own-github - >/dev/null <<<'path "pipedream-connect/creds/github" { capabilities = ["read"] }'
+  say "Three users, who all hold this policy, log in:"
+  log_in alice
+  log_in bob
+  log_in carol
+  read_as alice
+  alice=$(field oauth_access_token)
+  [[ $(field pipedream_account_id) == apn_alice1 ]] || fail "alice reads another account"
+  read_as bob
+  bob=$(field oauth_access_token)
+  [[ $(field pipedream_account_id) == apn_bob1 ]] || fail "bob reads another account"
+  [[ $alice && $bob && $alice != "$bob" ]] || fail "the two were given the same token"
+  show "VAULT_TOKEN=\$(<carol.token) vault read pipedream-connect/creds/github"
+  if out=$(VAULT_TOKEN=$(<"$work/carol.token") vault read pipedream-connect/creds/github 2>&1); then
+    fail "carol has connected nothing, and reads an account"
+  fi
+  printf '%s\n' "$out"
+  [[ $out == *"Code: 400"* && $out == *carol* && $out == *github* ]] || fail "not what carol has to connect"
+  promise "alice and bob were each given the token of their own account, and carol was told what to connect"
+}
+
+# log_in adds a user and has them log in with their password; the token is in a file from then on.
+log_in() {
+  local password=$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM
+  printf '%s' "$password" |
+    vault write "auth/userpass/users/$1" password=- token_policies=own-github >/dev/null
+  show "vault write -field=token auth/userpass/login/$1 password=- >$1.token"
+  (umask 077 && printf '%s' "$password" | vault write -field=token "auth/userpass/login/$1" password=- >"$work/$1.token")
+  printf '%s\n' "$password" >>"$work/secrets"
+}
+
+# read_as shows what the role gives a user.
+read_as() {
+  show "VAULT_TOKEN=\$(<$1.token) vault read pipedream-connect/creds/github"
+  out=$(VAULT_TOKEN=$(<"$work/$1.token") vault read pipedream-connect/creds/github 2>&1) || fail "refused: $out"
+  shorten "$out"
+  remember_secrets
 }
 
 run_agent() {
@@ -458,7 +521,7 @@ run_agent() {
   vault policy write agent - >/dev/null <<<'path "pipedream/creds/apn_slack" { capabilities = ["read"] }'
   (umask 077 && vault token create -policy=agent -field=token >"$work/agent.token")
   agent_config >"$work/agent.hcl"
-  say "The account's token lives 20 s. The template:"
+  say "The account's token lives $SHORT_LIFE. The template:"
   agent_template
   show "vault agent -config=agent.hcl &"
   start "$work/agent.log" vault agent -config="$work/agent.hcl"
@@ -470,7 +533,9 @@ run_agent() {
   wait_for 60 differs "$file" "$first" || fail "Agent did not replace the token: $(tail -n 5 "$work/agent.log")"
   second=$(<"$file")
   say "  $(now)  $(cut_short "$second")  which ends at ${second##* }"
-  [[ ! $(now) > $until ]] || fail "the token was replaced after it had ended"
+  # expires_at is rounded down, so the token is good for a part of a second more.
+  touch -d "${until%Z}.999Z" "$work/until"
+  [[ ! $file -nt $work/until ]] || fail "the token was replaced after it had ended"
   [[ ${second##* } > $until ]] || fail "the new token does not live longer"
   promise "the token in the file was replaced before it ended"
 }
