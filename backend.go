@@ -140,13 +140,47 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 		return nil, err
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
-	if errors.Is(err, logical.ErrUnsupportedPath) && req.Operation != logical.ListOperation && b.takesName(req.Path) {
-		return nil, errBadName
-	}
-	if err == nil && resp == nil {
+	switch {
+	case errors.Is(err, logical.ErrUnsupportedPath) && b.takesName(req.Path):
+		return b.handleBadName(ctx, req)
+	case errors.Is(err, logical.ErrUnsupportedOperation):
+		return nil, unsupported(req)
+	case err == nil && resp == nil:
 		resp = b.warnOfUnknown(req)
 	}
 	return resp, err
+}
+
+// handleBadName answers for a path that would be one of the engine's if it had
+// a name in it. Help is about what the path would be.
+func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	switch req.Operation {
+	case logical.ListOperation:
+		return nil, logical.ErrUnsupportedPath
+	case logical.HelpOperation:
+		first, _, _ := strings.Cut(req.Path, "/")
+		help := *req
+		help.Path = first + "/" + exampleAccountID
+		return b.Backend.HandleRequest(ctx, &help)
+	default:
+		return nil, errBadName
+	}
+}
+
+// unsupported says which operation was meant, where that is plain.
+func unsupported(req *logical.Request) error {
+	meant := ""
+	switch first, _, _ := strings.Cut(req.Path, "/"); {
+	case req.Operation == logical.RenewOperation:
+	case strings.Trim(req.Path, "/") == "accounts", strings.Trim(req.Path, "/") == "roles":
+		meant = first + " are listed: vault list <mount>/" + first
+	case first == "refresh":
+		meant = "refresh is written: vault write -force <mount>/" + req.Path
+	}
+	if meant == "" {
+		return logical.ErrUnsupportedOperation
+	}
+	return logical.CodedError(http.StatusMethodNotAllowed, atMount(req, meant))
 }
 
 // warnOfUnknown answers a successful write that names fields there are not:

@@ -24,7 +24,7 @@ const (
 	refreshQuiet = 5 * time.Second
 	// maxExpiredRetries is how often a fetch that brought a credential at its
 	// very end is repeated: Pipedream is about to refresh it.
-	maxExpiredRetries = 2
+	maxExpiredRetries = 3
 )
 
 // cache holds the credentials of one mount: in memory, and behind that in
@@ -40,9 +40,6 @@ type cache struct {
 	// replacing makes those who replace an entry in memory wait for each other.
 	// No reader takes it, and it is not held across I/O.
 	replacing sync.Mutex
-	// evictions counts them, so that what was read from storage before one is
-	// not put in memory after it.
-	evictions atomic.Int64
 
 	memory  *lru.Cache[string, *entry]
 	loads   singleflight.Group // reads of storage, by account
@@ -86,11 +83,13 @@ func newEntry(c *credential, cacheID string, now time.Time) *entry {
 	return &entry{credential: c, cacheID: cacheID, checkedAt: now, askAgainAt: now.Add(wait)}
 }
 
-// newTombstone stands for an account that has no credential: one that ended
-// long ago.
-func newTombstone(id string) *entry {
-	return &entry{credential: &credential{AccountID: id, ExpiresAt: time.Unix(1, 0)}}
+// newTombstone stands for an account that was evicted at now: a credential that
+// ended long ago, of no connection.
+func newTombstone(id string, now time.Time) *entry {
+	return &entry{credential: &credential{AccountID: id, ExpiresAt: time.Unix(1, 0)}, checkedAt: now}
 }
+
+func (e *entry) isTombstone() bool { return e.cacheID == "" }
 
 // demand is what a reader asks of a credential, and the rules of its mount.
 type demand struct {
@@ -146,7 +145,8 @@ func (e *entry) dueAt(d demand) time.Time {
 	at := c.ExpiresAt.Add(-d.minTTL)
 	switch {
 	case !c.expires():
-		return e.checkedAt.Add(d.config.StaticTTL)
+		// A second early, so that the last lease before it is not too short.
+		return e.checkedAt.Add(max(d.config.StaticTTL-time.Second, d.config.StaticTTL/2))
 	case c.announcesRefresh():
 		at = c.NextRefreshAt
 	}
@@ -154,6 +154,26 @@ func (e *entry) dueAt(d demand) time.Time {
 		return e.askAgainAt
 	}
 	return at
+}
+
+// readAgainIn is when a reader without a lease had better read again: when the
+// credential is due, but before it ends; and where it is overdue, because
+// Pipedream could not be asked yet or the pass will see to it, in a while.
+func (e *entry) readAgainIn(d demand, now time.Time) time.Duration {
+	c := e.credential
+	wait := e.dueAt(d).Sub(now)
+	left := c.ExpiresAt.Sub(now)
+	switch {
+	case wait > 0:
+	case c.expires():
+		wait = min(left/4, time.Minute)
+	default:
+		wait = min(overdueLease, d.config.StaticTTL)
+	}
+	if c.expires() {
+		wait = min(wait, left-time.Second)
+	}
+	return max(time.Second, wait)
 }
 
 // leaseTTL is how long a reader may hold e's credential: whole seconds, at
@@ -322,7 +342,10 @@ func (c *cache) fetchLive(ctx context.Context, d demand, id string) (*credential
 		if retries == maxExpiredRetries {
 			return nil, &apiError{kind: failExpired, account: id}
 		}
-		if err := sleep(ctx, time.Second); err != nil {
+		switch err := sleep(ctx, fetched.untilNext(now)); {
+		case errors.Is(err, context.Canceled): // the mount is going away
+			return nil, err
+		case err != nil:
 			return nil, &apiError{kind: failExpired, account: id}
 		}
 	}

@@ -109,6 +109,8 @@ func (c *cache) sweep(ctx context.Context, s *settings) {
 	for _, e := range c.memory.Values() {
 		id := e.credential.AccountID
 		switch {
+		case e.isTombstone():
+			c.bury(ctx, id, e, now)
 		case e.credential.expires() && !now.Before(e.credential.ExpiresAt):
 			c.evictEntry(ctx, id, e)
 		case s == nil || e.cacheID != s.config.CacheID:
@@ -142,7 +144,7 @@ func (c *cache) sweepStored(ctx context.Context, s *settings, id string, now tim
 	case err != nil && !errors.Is(err, errNotOurs): // storage's own fault; the entry may be good
 		c.logger().Warn("an entry of the cache could not be looked at for its sweep", "account", id, "error", err)
 	case !useful && ctx.Err() == nil:
-		c.evict(ctx, id)
+		c.deleteStored(ctx, id, nil)
 	}
 }
 

@@ -29,7 +29,6 @@ var errNotOurs = errors.New("the stored entry is not one of this engine's")
 func (c *cache) load(d demand, id string) *entry {
 	ctx, cancel := context.WithTimeout(c.ctx, storageTimeout)
 	defer cancel()
-	evictions := c.evictions.Load()
 	stored, err := c.readStored(ctx, id)
 	if err != nil {
 		c.logger().Warn("a cached credential could not be read from storage", "account", id, "error", err)
@@ -41,11 +40,11 @@ func (c *cache) load(d demand, id string) *entry {
 	e := newEntry(stored.Credential, stored.CacheID, stored.CheckedAt)
 	c.replacing.Lock()
 	defer c.replacing.Unlock()
-	if c.evictions.Load() != evictions {
+	// A fetch may have been faster, or an eviction; what it left is newer.
+	switch newer, ok := c.memory.Peek(id); {
+	case ok && newer.isTombstone():
 		return nil
-	}
-	// A fetch may have been faster; its entry is newer.
-	if newer, ok := c.memory.Peek(id); ok && newer.cacheID == e.cacheID {
+	case ok && newer.cacheID == e.cacheID:
 		return newer
 	}
 	c.memory.Add(id, e)
@@ -84,37 +83,46 @@ func (c *cache) store(ctx context.Context, e *entry) {
 	}
 }
 
-// evict drops an account from memory and storage.
+// evict drops an account from memory and storage. Whoever looked for it has
+// loaded what storage has of it, so where memory has nothing, nothing is there.
 func (c *cache) evict(ctx context.Context, id string) {
 	if e, ok := c.memory.Peek(id); ok {
 		c.evictEntry(ctx, id, e)
-	} else {
-		c.evictEntry(ctx, id, nil)
 	}
 }
 
-// evictEntry drops an account's entry e, nil for what is in storage alone,
-// unless another has taken its place. Until storage has let go of it, a
-// tombstone keeps it from being loaded again; where storage cannot, the
-// tombstone stays, and the next sweep tries again.
+// evictEntry drops an account's entry e, unless another has taken its place. A
+// tombstone in its place keeps what storage has of it from being loaded again,
+// until a sweep buries it.
 func (c *cache) evictEntry(ctx context.Context, id string, e *entry) {
-	tombstone := newTombstone(id)
-	c.evictions.Add(1)
-	if !c.replace(id, e, tombstone) {
-		return
+	tombstone := newTombstone(id, time.Now())
+	if c.replace(id, e, tombstone) {
+		c.deleteStored(ctx, id, tombstone)
 	}
+}
+
+// bury removes a tombstone once nobody can still be loading what was there
+// before it, and storage has let go of that.
+func (c *cache) bury(ctx context.Context, id string, tombstone *entry, now time.Time) {
+	if now.Sub(tombstone.checkedAt) > 2*storageTimeout && c.deleteStored(ctx, id, tombstone) {
+		c.replace(id, tombstone, nil)
+	}
+}
+
+// deleteStored deletes an account's entry in storage, and tells whether that
+// could be done. What was fetched since the tombstone is stored again: the
+// delete may have come after it.
+func (c *cache) deleteStored(ctx context.Context, id string, tombstone *entry) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
 	defer cancel()
 	if err := c.storage.Delete(ctx, cachePrefix+id); err != nil {
 		c.logger().Warn("an entry of the cache could not be deleted from storage", "account", id, "error", err)
-		return
+		return false
 	}
-	if !c.replace(id, tombstone, nil) {
-		// Fetched meanwhile, and perhaps deleted from storage by the above.
-		if newer, ok := c.memory.Peek(id); ok && newer.credential.servable(time.Now()) {
-			c.store(ctx, newer)
-		}
+	if newer, ok := c.memory.Peek(id); ok && newer != tombstone && newer.credential.servable(time.Now()) {
+		c.store(ctx, newer)
 	}
+	return true
 }
 
 // replace puts after in the place of before, either of which may be nil for no

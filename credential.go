@@ -8,9 +8,12 @@ import (
 	"time"
 )
 
-// minServable is the least life a credential must have left to be handed
-// out: Vault's leases count whole seconds, and a TTL of 0 means 768 hours.
-const minServable = time.Second
+// minServable is the least life a credential must have left to be handed out.
+// Vault's leases count whole seconds, and a TTL of 0 means 768 hours. One of 1 s
+// is not enough: consul-template, and so Vault Agent, tell two answers apart by
+// the second they came in (dependency.respWithMetadata), so that a read in the
+// second of the one before is lost to them, for the whole life of its lease.
+const minServable = 2 * time.Second
 
 // overdueLease is how long a credential that never expires is leased where
 // it could not be confirmed with Pipedream in time.
@@ -130,6 +133,17 @@ func (c *credential) expires() bool { return !c.ExpiresAt.IsZero() }
 // credential, and that before its end.
 func (c *credential) announcesRefresh() bool {
 	return !c.NextRefreshAt.IsZero() && c.NextRefreshAt.Before(c.ExpiresAt)
+}
+
+// untilNext is how long to wait before Pipedream is asked for c's successor.
+func (c *credential) untilNext(now time.Time) time.Duration {
+	wait := time.Second
+	for _, at := range []time.Time{c.NextRefreshAt, c.ExpiresAt} {
+		if left := at.Sub(now); left > 0 {
+			wait = min(wait, left+10*time.Millisecond)
+		}
+	}
+	return wait
 }
 
 // servable tells whether the credential may be handed out at now.

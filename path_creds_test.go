@@ -90,7 +90,7 @@ func TestLeaseTTL(t *testing.T) {
 		"an hour":               {life: time.Hour, want: time.Hour},
 		"rounded down":          {life: 90*time.Second + 900*time.Millisecond, want: 90 * time.Second},
 		"3 s":                   {life: 3 * time.Second, want: 3 * time.Second},
-		"1 s":                   {life: time.Second, want: time.Second},
+		"2 s":                   {life: 2 * time.Second, want: 2 * time.Second},
 		"above the mount's max": {life: 48 * time.Hour, maxLease: 24 * time.Hour, want: 24 * time.Hour},
 	}
 	for name, test := range tests {
@@ -111,15 +111,16 @@ func TestLeaseTTL(t *testing.T) {
 	}
 }
 
-// A lease under a second would be rounded to 0, which Vault takes for 768 h.
+// A lease under a second would be rounded to 0, which Vault takes for 768 h, and
+// one under two is too short for consul-template.
 func TestACredentialAtItsEndIsFetchedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.SetAccount(oauthAccount("apn_brief", 10*time.Second))
 		first := m.token("apn_brief")
-		time.Sleep(time.Until(m.sim.ExpiresAt("apn_brief")) - 400*time.Millisecond)
+		time.Sleep(time.Until(m.sim.ExpiresAt("apn_brief")) - 1900*time.Millisecond)
 		resp := m.creds("apn_brief")
 		require.NotEqual(t, first, resp.Data["oauth_access_token"])
-		require.GreaterOrEqual(t, resp.Secret.TTL, time.Second)
+		require.GreaterOrEqual(t, resp.Secret.TTL, minServable)
 		require.LessOrEqual(t, resp.Secret.TTL, 10*time.Second)
 	})
 }

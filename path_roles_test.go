@@ -280,6 +280,11 @@ func TestAwkwardUsers(t *testing.T) {
 			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,
 		})
 		m.refused(err, http.StatusBadRequest, "empty")
+		m.role("meta", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.user}}"})
+		_, err = m.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,
+		})
+		m.refused(err, http.StatusBadRequest, "empty")
 		require.Len(t, m.sim.Requests(), requests, "nothing is ever looked up for nobody")
 	})
 }

@@ -2,7 +2,6 @@ package pipedream
 
 import (
 	"context"
-	"math"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -27,7 +26,7 @@ func (b *backend) pathStaticCreds() *framework.Path {
 	fields["ttl"] = &framework.FieldSchema{
 		Type:        framework.TypeInt64,
 		Required:    true,
-		Description: "Seconds until the credentials are due to be read again, at least 1.",
+		Description: "Seconds until the credentials are to be read again: when they are due, and before they end; at least 1.",
 	}
 	fields["rotation_period"] = &framework.FieldSchema{
 		Type:        framework.TypeInt64,
@@ -48,9 +47,9 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, dat
 		return nil, toLogical(req, err)
 	}
 	credential := got.entry.credential
-	due := got.capTTL(time.Until(got.entry.dueAt(got.demand)))
+	again := got.capTTL(got.entry.readAgainIn(got.demand, time.Now()))
 	fields := got.data()
-	fields["ttl"] = max(1, int64(math.Ceil(due.Seconds())))
+	fields["ttl"] = int64(again.Seconds())
 	fields["rotation_period"] = int64(credential.life(got.config.StaticTTL).Seconds())
 	fields["last_vault_rotation"] = credential.FetchedAt.UTC().Format(time.RFC3339)
 	return &logical.Response{Data: fields}, nil

@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"regexp"
 	"strings"
@@ -133,12 +134,34 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 			return "", err
 		}
 	}
-	_, user, err := identitytpl.PopulateString(input)
+	user, err := populate(input)
+	if errors.Is(err, errEmptyDirective) {
+		return "", badRequest("%s for this caller", err)
+	}
 	if err != nil {
 		return "", badRequest("this role is for whoever reads it, and your identity entity lacks what its external_user_id asks for: "+
 			"an alias of the auth mount, a group or metadata (%s)", err)
 	}
 	return user, checkExternalUserID(user, true)
+}
+
+var errEmptyDirective = errors.New("a directive of external_user_id is empty")
+
+// populate fills a template in. A directive that comes to nothing is refused:
+// what remains around it may be another user's id.
+func populate(input identitytpl.PopulateStringInput) (string, error) {
+	for _, piece := range strings.Split(input.String, "{{")[1:] {
+		directive, _, _ := strings.Cut(piece, "}}")
+		alone := input
+		alone.String = "{{" + directive + "}}"
+		if _, value, err := identitytpl.PopulateString(alone); err != nil {
+			return "", err
+		} else if value == "" {
+			return "", errEmptyDirective
+		}
+	}
+	_, user, err := identitytpl.PopulateString(input)
+	return user, err
 }
 
 // checkAliases refuses an entity with two aliases of the auth mount that the

@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -68,7 +69,8 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 		return nil, err
 	}
 	if r == nil {
-		return nil, badRequest("there is no role %q, and an account_id must look like %s", name, exampleAccountID)
+		return nil, badRequest("%s", atMount(req, fmt.Sprintf("there is no role %q, and an account_id must look like %s; "+
+			"list them with: vault list <mount>/roles, and vault list <mount>/accounts", name, exampleAccountID)))
 	}
 	return b.roleTarget(req, s, r)
 }
