@@ -158,10 +158,11 @@ func (e *entry) dueAt(d demand) time.Time {
 
 // readAgainIn is when a reader without a lease had better read again: when the
 // credential is due, but before it ends; and where it is overdue, because
-// Pipedream could not be asked yet or the pass will see to it, in a while.
+// Pipedream could not be asked yet or the pass will see to it, in a while. It is
+// in whole seconds, and never a moment before the credential is due.
 func (e *entry) readAgainIn(d demand, now time.Time) time.Duration {
 	c := e.credential
-	wait := e.dueAt(d).Sub(now)
+	wait := (e.dueAt(d).Sub(now) + time.Second - 1).Truncate(time.Second)
 	left := c.ExpiresAt.Sub(now)
 	switch {
 	case wait > 0:
@@ -173,7 +174,7 @@ func (e *entry) readAgainIn(d demand, now time.Time) time.Duration {
 	if c.expires() {
 		wait = min(wait, left-time.Second)
 	}
-	return max(time.Second, wait)
+	return max(time.Second, wait.Truncate(time.Second))
 }
 
 // leaseTTL is how long a reader may hold e's credential: whole seconds, at
