@@ -177,8 +177,7 @@ func (e *entry) readAgainIn(d demand, now time.Time) time.Duration {
 	return max(time.Second, wait.Truncate(time.Second))
 }
 
-// leaseTTL is how long a reader may hold e's credential: whole seconds, at
-// least one. A credential that never expires is leased until it is due, so
+// leaseTTL is how long a reader may hold e's credential, in whole seconds. A credential that never expires is leased until it is due, so
 // that a key rotated in Pipedream reaches every reader within static_ttl; its
 // age counts in whole seconds too, else no lease would be as long as asked for.
 func (e *entry) leaseTTL(d demand, now time.Time) time.Duration {

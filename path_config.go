@@ -359,7 +359,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 	}
 	switch {
 	case api.kind != failKeyRefused && api.kind != failForbidden:
-		return logical.CodedError(api.httpStatus(), given+" could not be checked and nothing was changed: "+api.Error()+
+		return logical.CodedError(api.httpStatus(), given+" could not be checked and nothing was changed: "+atMount(req, api.Error())+
 			". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
