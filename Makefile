@@ -17,7 +17,11 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/golangci-lint tools/vault
+MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/vault
+
+# One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
+NODE ?= $(and $(shell command -v npm),$(shell command -v node))
+NODE_MODULES := $(if $(NODE),$(CURDIR)/bin/node/node_modules)
 
 .PHONY: help
 help: ## Show this help
@@ -53,6 +57,17 @@ bin/vault: tools/vault/go.mod
 		github.com/hashicorp/vault
 endif
 
+bin/consul-template: tools/consul-template/go.mod
+	cd tools/consul-template && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../../$@ \
+		github.com/hashicorp/consul-template
+
+# Without the scripts of the packages, and at the versions and checksums of the lock file.
+bin/node/node_modules: acceptance/node/package.json acceptance/node/package-lock.json
+	mkdir -p bin/node
+	cp $^ bin/node/
+	cd bin/node && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -67,13 +82,32 @@ test-unit: race-notice ## Run the tests that need no Vault
 # -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
 # they compute.
 .PHONY: test-acceptance
-test-acceptance: race-notice vault build-race sim ## Run the tests against a real Vault server
+test-acceptance: race-notice node-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 10m $(TESTFLAGS) ./acceptance/...
+
+.PHONY: test-node
+test-node: race-notice vault build-race bin/node/node_modules ## Run the one test that needs Node and npm
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
+		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$' ./acceptance
+
+# How long to put load on the plugin.
+SOAK ?= 10m
+
+.PHONY: soak
+soak: race-notice vault build-race ## Put mixed load on the plugin for SOAK=10m, with faults, and watch its size
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+		go test -tags soak -count=1 -timeout 0 -v -run '^TestSoak$$' ./acceptance -args -soak=$(SOAK)
 
 .PHONY: race-notice
 race-notice:
 	@if [[ -z "$(RACE)" ]]; then echo "no C compiler, or cgo is off: testing without the race detector" >&2; fi
+
+.PHONY: node-notice
+node-notice:
+	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client (make test-node)" >&2; fi
 
 .PHONY: demo
 demo: vault build sim ## Show the plugin at work in a real Vault; with PIPEDREAM_API_KEY set, on the real Pipedream

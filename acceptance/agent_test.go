@@ -2,56 +2,60 @@ package acceptance
 
 import (
 	"fmt"
-	"os"
+	"net/http"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestAgentKeepsTheTokenInAFileAlive has Vault Agent render an account whose tokens live for seconds, both as a lease
-// and without: the file must never hold a token that has ended.
-func TestAgentKeepsTheTokenInAFileAlive(t *testing.T) {
+// agentRestartDelay is how long Agent waits for further changes before it restarts the program that it supervises.
+const agentRestartDelay = 2 * time.Second
+
+// TestAgentKeepsTokensAlive has Vault Agents keep tokens of all lives side by side, in all the ways they have.
+func TestAgentKeepsTokensAlive(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"creds/", "static-creds/"} {
-		t.Run(strings.Trim(path, "/"), func(t *testing.T) {
-			t.Parallel()
-			m := onSharedVault(t)
-			m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.RefreshBefore = 20*time.Second, 15*time.Second }))
-			file := m.startAgent(t, path+githubID)
+	m := onSharedVault(t, pipedreamtest.WithLimit(0))
+	m.write(t, "config", map[string]any{"rate_limit": 0})
+	lives := []time.Duration{3 * time.Second, 10 * time.Second, time.Minute}
+	both := []string{"creds", "static-creds"}
 
-			require.NoError(t, poll(time.Minute, "Agent to write the file", func() (bool, error) { return exists(file), nil }))
-			first := readFile(t, file)
-			require.NoError(t, poll(time.Minute, "another token", func() (bool, error) {
-				_, end, _ := strings.Cut(first, " ")
-				assert.LessOrEqual(t, time.Now().UTC().Format(time.RFC3339), end, "the token in the file has ended")
-				return readFile(t, file) != first || t.Failed(), nil
-			}))
-		})
+	files := m.keepers(t.TempDir(), "file", both, lives...)
+	// Of some accounts Pipedream goes on handing out the same token until it ends.
+	for _, k := range m.keepers(t.TempDir(), "last", []string{"creds"}, lives[1:]...) {
+		m.sim.Update(k.account.ID, func(a *pipedreamtest.Account) { a.RefreshBefore = time.Millisecond })
+		files = append(files, k)
 	}
+	m.startAgent(t, files, m.templates(files))
+
+	cached := m.keepers(t.TempDir(), "cache", both, lives...)
+	m.startAgent(t, cached, "cache {}\n"+m.templates(cached))
+
+	supervised := m.keepers(t.TempDir(), "env", []string{"creds"}, lives...)
+	for _, k := range supervised {
+		k.takes = agentRestartDelay
+		m.startAgent(t, []*keeper{k}, m.supervision(k))
+	}
+	m.stayAlive(t, append(append(files, cached...), supervised...))
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-// startAgent runs Vault Agent, with a token for this path alone, until the test ends. It returns the file that Agent
-// writes: an access token and when it ends.
-func (m *mount) startAgent(t *testing.T, path string) (file string) {
+// startAgent runs Vault Agent until the test ends, with a token for what it is to keep alone.
+func (m *mount) startAgent(t *testing.T, keepers []*keeper, config string) {
 	t.Helper()
 	dir := t.TempDir()
-	file = filepath.Join(dir, "rendered")
 	tokenPath, configPath := filepath.Join(dir, "token"), filepath.Join(dir, "agent.hcl")
-	policy := fmt.Sprintf(`path %q { capabilities = ["read"] }`, m.in(path))
-	token := m.vault.login(t, slug(t.Name()), policy).Token()
-	require.NoError(t, os.WriteFile(tokenPath, []byte(token), 0o600))
-	config := fmt.Sprintf(`
+	var paths []string
+	for _, k := range keepers {
+		paths = append(paths, k.path)
+	}
+	token := m.vault.login(t, slug(t.Name()+" "+keepers[0].path), m.mayRead(paths...)).Token()
+	writeFile(t, tokenPath, token)
+	writeFile(t, configPath, fmt.Sprintf(`
 vault {
   address = %q
 }
@@ -60,23 +64,71 @@ auto_auth {
     config = { token_file_path = %q }
   }
 }
-template {
-  contents    = "{{ with secret \"%s\" }}{{ .Data.oauth_access_token }} {{ .Data.expires_at }}{{ end }}"
-  destination = %q
+%s`, m.vault.addr, tokenPath, config))
+	m.startConsumer(t, vaultBin, "agent", "-config="+configPath)
 }
-`, m.vault.addr, tokenPath, m.in(path), file)
-	require.NoError(t, os.WriteFile(configPath, []byte(config), 0o600))
 
-	log, err := os.Create(filepath.Join(dir, "agent.log")) //nolint:gosec // below a directory of the test's own
+// supervision has Agent run a program with the token in its environment, which is what the program keeps.
+func (m *mount) supervision(k *keeper) string {
+	script := fmt.Sprintf(`printf %%s "$TOKEN" > %[1]s.new && mv %[1]s.new %[1]s && exec sleep 3600`, k.file)
+	return fmt.Sprintf(`
+env_template "TOKEN" {
+  contents = %q
+}
+exec {
+  command = ["/bin/sh", "-c", %q]
+}
+`, m.contents(k), script)
+}
+
+// TestAgentsCachePassesReadsOn reads through Agent's API proxy with its cache on. Agent caches what can be renewed, which
+// nothing of this engine can be, so a client behind it sees a new token as soon as any other does.
+func TestAgentsCachePassesReadsOn(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	ports, err := freePorts(1)
 	require.NoError(t, err)
-	agent, err := startProcess(log, m.vault.environment(), vaultBin, "agent", "-config="+configPath)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, agent.stop())
-		require.NoError(t, log.Close())
-		if t.Failed() {
-			t.Logf("the log of Agent:\n%s", readFile(t, log.Name()))
-		}
-	})
-	return file
+	keepers := []*keeper{
+		{account: github(), path: "creds/" + githubID},
+		{account: github(), path: "static-creds/" + githubID},
+		{account: github(), path: "refresh/" + githubID},
+		{account: github(), path: "creds/apn_nobody"},
+	}
+	m.startAgent(t, keepers, fmt.Sprintf(`
+cache {}
+api_proxy {
+  use_auto_auth_token = true
+}
+listener "tcp" {
+  address     = "127.0.0.1:%d"
+  tls_disable = true
+}
+`, ports[0]))
+	client := m.vault.client("")
+	require.NoError(t, client.SetAddress(fmt.Sprintf("http://127.0.0.1:%d", ports[0])))
+	read := func(path string) *api.Secret {
+		secret, err := client.Logical().Read(m.in(path))
+		require.NoError(t, err)
+		require.NotNil(t, secret)
+		return secret
+	}
+	require.NoError(t, poll(readyTimeout, "Agent to answer", func() (bool, error) {
+		_, err := client.Logical().Read(m.in("creds/" + githubID))
+		return err == nil, nil
+	}))
+
+	first := read("creds/" + githubID)
+	assert.NotEqual(t, first.LeaseID, read("creds/"+githubID).LeaseID, "each read has a lease of its own")
+	m.sim.Rotate(githubID)
+	require.NoError(t, poll(30*time.Second, "a refresh to go out", func() (bool, error) {
+		_, err := client.Logical().Write(m.in("refresh/"+githubID), nil)
+		return m.sim.Count(pipedreamtest.KindAccount) == 2, err
+	}))
+	for _, path := range []string{"creds/", "static-creds/"} {
+		assert.Equal(t, m.sim.Token(githubID), read(path + githubID).Data["oauth_access_token"], path)
+	}
+
+	_, err = client.Logical().Read(m.in("creds/apn_nobody"))
+	refused(t, err, http.StatusBadRequest, "apn_nobody", "vault list "+m.in("accounts"))
 }

@@ -21,18 +21,3 @@ func TestEveryPathHasHelp(t *testing.T) {
 		assert.NotContains(t, help.Help, "<no value>", path)
 	}
 }
-
-// TestOpenAPIDescribesTheEngine reads what Vault's own UI and generated clients are made of.
-func TestOpenAPIDescribesTheEngine(t *testing.T) {
-	t.Parallel()
-	m := unconfigured(t)
-	document, err := m.vault.root.Logical().Read("sys/internal/specs/openapi")
-	require.NoError(t, err)
-	paths := asType[map[string]any](t, document.Data["paths"])
-	for _, path := range []string{
-		"config", "creds/{account_id}", "static-creds/{account_id}", "accounts/", "accounts/{account_id}",
-		"refresh/{account_id}", "status",
-	} {
-		assert.Contains(t, paths, "/"+m.path+"/"+path)
-	}
-}

@@ -1,0 +1,101 @@
+package acceptance
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// TestGoClientFollowsALease is what a program with Vault's own client does: read, have a watcher say when the lease is
+// about to end, read again.
+func TestGoClientFollowsALease(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	account := githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.RefreshBefore = 5*time.Second, 2*time.Second })
+	m.sim.SetAccount(account)
+	client := m.vault.client(m.vault.login(t, slug(t.Name()), m.mayRead("creds/"+githubID)).Token())
+
+	kept := map[any]bool{}
+	for len(kept) < 3 {
+		secret, err := client.Logical().Read(m.in("creds/" + githubID))
+		require.NoError(t, err)
+		read := time.Now()
+		end := read.Add(time.Duration(secret.LeaseDuration) * time.Second)
+		kept[secret.Data["oauth_access_token"]] = true
+		lease, err := m.vault.root.Sys().Lookup(secret.LeaseID)
+		require.NoError(t, err)
+		assert.LessOrEqual(t, number(t, lease.Data["ttl"]), secret.LeaseDuration)
+
+		watcher, err := client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: secret})
+		require.NoError(t, err)
+		go watcher.Start()
+		select {
+		case err := <-watcher.DoneCh():
+			require.NoError(t, err)
+			assert.Less(t, time.Now(), end, "the lease has ended")
+		case <-watcher.RenewCh():
+			t.Fatal("the lease was renewed")
+		case <-time.After(time.Until(end) + readyTimeout):
+			t.Fatal("the watcher never says that the lease ends")
+		}
+		watcher.Stop()
+		assert.Greater(t, time.Since(read), time.Duration(secret.LeaseDuration)*time.Second/2, "it would read without end")
+	}
+	assert.LessOrEqual(t, m.reads(t, "creds/"+githubID), mostReads*len(kept))
+	assert.NotContains(t, m.vault.readAudit(t), `"path":"sys/leases/renew/`+m.path)
+}
+
+// TestGoClientWithNothingToWatch shows what a program gets that asks for the renewal of what cannot be renewed: an error
+// at once, and not a watcher that turns in circles.
+func TestGoClientWithNothingToWatch(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	for _, test := range []struct {
+		path     string
+		behavior api.RenewBehavior
+	}{
+		{"creds/", api.RenewBehaviorErrorOnErrors},
+		{"static-creds/", api.RenewBehaviorIgnoreErrors},
+	} {
+		watcher, err := m.vault.root.NewLifetimeWatcher(&api.LifetimeWatcherInput{
+			Secret: m.read(t, test.path+githubID), RenewBehavior: test.behavior,
+		})
+		require.NoError(t, err)
+		go watcher.Start()
+		select {
+		case err := <-watcher.DoneCh():
+			require.ErrorIs(t, err, api.ErrLifetimeWatcherNotRenewable)
+		case <-time.After(readyTimeout):
+			t.Error("no error")
+		}
+		watcher.Stop()
+	}
+}
+
+// TestGoClientPassesParameters does so in each way that the client has.
+func TestGoClientPassesParameters(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	client := m.vault.login(t, slug(t.Name()), m.mayRead("creds/"+githubID)).Logical()
+	path := m.in("creds/" + githubID)
+
+	_, err := client.ReadWithData(path, map[string][]string{"min_ttl": {"2m"}})
+	require.NoError(t, err)
+	_, err = client.Write(path, map[string]any{"min_ttl": "2m"})
+	require.NoError(t, err)
+	for _, wrong := range []any{"soon", -1} {
+		_, err = client.Write(path, map[string]any{"min_ttl": wrong})
+		refused(t, err, http.StatusBadRequest, "min_ttl")
+	}
+	secret, err := client.ReadWithData(path, map[string][]string{"ttl": {"2m"}})
+	require.NoError(t, err)
+	assert.Contains(t, secret.Warnings, "Endpoint ignored these unrecognized parameters: [ttl]")
+}

@@ -1,0 +1,167 @@
+package acceptance
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// endpoint is an operation of the OpenAPI document.
+type endpoint struct {
+	method, path string // below the mount
+	id           string
+	parameters   []string // of path and query
+	request      []string // fields of the body
+	response     []string // fields of the answer; none for no content
+}
+
+var (
+	credentialsAnswer = []string{"expires_at", "pipedream_account_id", "pipedream_account_name", "pipedream_app"}
+	staticAnswer      = append([]string{"last_vault_rotation", "rotation_period", "ttl"}, credentialsAnswer...)
+	configAnswer      = []string{
+		"allow_account_ids", "base_url", "ca_cert", "client_id", "environment", "expose_refresh_token", "max_retries", "min_ttl",
+		"project_id", "rate_limit", "request_timeout", "scope", "static_ttl",
+	}
+	roleAnswer = []string{"account_id", "app", "external_user_id", "fields", "min_ttl", "ttl"}
+)
+
+var endpoints = []endpoint{
+	{method: "get", path: "config", id: "read-configuration", response: configAnswer},
+	{method: "post", path: "config", id: "configure", request: append([]string{"api_key", "client_secret", "verify"}, configAnswer...)},
+	{method: "delete", path: "config", id: "delete-configuration"},
+	{method: "get", path: "creds/{name}", id: "read-credentials", parameters: []string{"min_ttl", "name"}, response: credentialsAnswer},
+	{
+		method: "post", path: "creds/{name}", id: "generate-credentials",
+		parameters: []string{"name"}, request: []string{"min_ttl"}, response: credentialsAnswer,
+	},
+	{
+		method: "get", path: "static-creds/{name}", id: "read-static-credentials",
+		parameters: []string{"min_ttl", "name"}, response: staticAnswer,
+	},
+	{
+		method: "post", path: "static-creds/{name}", id: "generate-static-credentials",
+		parameters: []string{"name"}, request: []string{"min_ttl"}, response: staticAnswer,
+	},
+	{
+		method: "get", path: "accounts/", id: "list-accounts",
+		parameters: []string{"app", "external_user_id", "list"}, response: []string{"key_info", "keys"},
+	},
+	{
+		method: "get", path: "accounts/{account_id}", id: "read-account", parameters: []string{"account_id"},
+		response: []string{
+			"app", "app_id", "app_name", "auth_type", "created_at", "dead", "error", "expires_at", "external_user_id", "healthy", "id",
+			"last_refreshed_at", "name", "next_refresh_at", "updated_at",
+		},
+	},
+	{
+		method: "post", path: "refresh/{name}", id: "refresh-account",
+		parameters: []string{"name"}, response: []string{"changed", "expires_at"},
+	},
+	{method: "get", path: "roles/", id: "list-roles", parameters: []string{"list"}, response: []string{"keys"}},
+	{method: "get", path: "roles/{name}", id: "read-role", parameters: []string{"name"}, response: roleAnswer},
+	{method: "post", path: "roles/{name}", id: "write-role", parameters: []string{"name"}, request: roleAnswer},
+	{method: "delete", path: "roles/{name}", id: "delete-role", parameters: []string{"name"}},
+	{method: "get", path: "status", id: "read-status", response: []string{
+		"budget_left", "cache_hits", "cache_misses", "cached_accounts", "configured", "failures", "held_off_accounts", "held_off_until",
+		"last_error", "last_error_time", "last_success", "requests", "version",
+	}},
+}
+
+// TestOpenAPI reads the document that Vault's own UI and generated clients are made of.
+func TestOpenAPI(t *testing.T) {
+	t.Parallel()
+	m := unconfigured(t)
+	document, err := m.vault.root.Logical().Read("sys/internal/specs/openapi")
+	require.NoError(t, err)
+	paths := asType[map[string]any](t, document.Data["paths"])
+	schemas := asType[map[string]any](t, asType[map[string]any](t, document.Data["components"])["schemas"])
+
+	var described []string
+	ids := map[string]bool{}
+	for path, item := range paths {
+		below, ours := strings.CutPrefix(path, "/"+m.path+"/")
+		if !ours {
+			continue
+		}
+		item := asType[map[string]any](t, item)
+		for _, method := range []string{"get", "post", "patch", "delete"} {
+			operation, ok := item[method].(map[string]any)
+			if !ok {
+				continue
+			}
+			described = append(described, method+" "+below)
+			id := asType[string](t, operation["operationId"])
+			assert.False(t, ids[id], "operation id %s is there twice", id)
+			ids[id] = true
+			assert.NotEmpty(t, operation["summary"], id)
+			assert.Equal(t, []any{"secrets"}, operation["tags"], id)
+		}
+	}
+	var expected []string
+	for _, e := range endpoints {
+		expected = append(expected, e.method+" "+e.path)
+		operation, ok := asType[map[string]any](t, paths["/"+m.path+"/"+e.path])[e.method].(map[string]any)
+		if !assert.True(t, ok, "%s %s", e.method, e.path) {
+			continue
+		}
+		e.check(t, asType[map[string]any](t, paths["/"+m.path+"/"+e.path]), operation, schemas)
+	}
+	assert.ElementsMatch(t, expected, described)
+}
+
+// check compares e with what the document says. Vault loses the references to schemas on their way from any external
+// plugin, so the schemas are looked up under the names that they are known to have.
+func (e *endpoint) check(t *testing.T, item, operation, schemas map[string]any) {
+	t.Helper()
+	assert.Equal(t, "pipedream-"+e.id, operation["operationId"])
+
+	var parameters []string
+	for _, holder := range []map[string]any{item, operation} {
+		list, _ := holder["parameters"].([]any)
+		for _, parameter := range list {
+			p := asType[map[string]any](t, parameter)
+			parameters = append(parameters, asType[string](t, p["name"]))
+			assert.NotEmpty(t, p["description"], "%s: %s", e.id, p["name"])
+		}
+	}
+	assert.ElementsMatch(t, e.parameters, parameters, e.id)
+
+	name := regexp.MustCompile(`(^|-)[a-z]`).ReplaceAllStringFunc("pipedream-"+e.id, func(part string) string {
+		return strings.ToUpper(strings.TrimPrefix(part, "-"))
+	})
+	code := "204"
+	if len(e.response) > 0 {
+		code = "200"
+	}
+	assert.Contains(t, operation["responses"], code, e.id)
+	assert.Equal(t, len(e.request) > 0, operation["requestBody"] != nil, e.id)
+	checkFields(t, schemas, name+"Request", e.request)
+	checkFields(t, schemas, name+"Response", e.response)
+}
+
+// checkFields asserts that a schema has these fields, each with a type and a description, or is not there without any.
+func checkFields(t *testing.T, schemas map[string]any, name string, fields []string) {
+	t.Helper()
+	schema, ok := schemas[name].(map[string]any)
+	if !assert.Equal(t, len(fields) > 0, ok, name) || !ok {
+		return
+	}
+	properties := asType[map[string]any](t, schema["properties"])
+	assert.ElementsMatch(t, fields, slices.Collect(maps.Keys(properties)), name)
+	for field, property := range properties {
+		about := asType[map[string]any](t, property)
+		assert.NotEmpty(t, about["type"], "%s: %s", name, field)
+		assert.NotEmpty(t, about["description"], "%s: %s", name, field)
+		assert.Equal(t, field == "api_key" || field == "client_secret", isSensitive(about), "%s: %s", name, field)
+	}
+}
+
+func isSensitive(property map[string]any) bool {
+	attributes, _ := property["x-vault-displayAttrs"].(map[string]any)
+	return attributes["sensitive"] == true
+}

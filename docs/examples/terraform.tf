@@ -1,0 +1,37 @@
+# Terraform reads the token of a connected account for another provider. An ephemeral resource is read anew for each plan
+# and each apply, and is in neither the plan nor the state: hashicorp/vault 5.8.0 and Terraform 1.10 have it.
+
+terraform {
+  required_version = ">= 1.10"
+  required_providers {
+    vault = {
+      source  = "hashicorp/vault"
+      version = ">= 5.8.0"
+    }
+    github = {
+      source  = "integrations/github"
+      version = ">= 6.0"
+    }
+  }
+}
+
+provider "vault" {
+  address = "https://vault.example.com:8200"
+}
+
+ephemeral "vault_generic_secret" "github" {
+  path = "pipedream/static-creds/apn_XehyZPr"
+}
+
+provider "github" {
+  token = ephemeral.vault_generic_secret.github.data["oauth_access_token"]
+}
+
+# The older way leaves the token in the state, in clear, for whoever may read that:
+#
+#   data "vault_generic_secret" "github" {
+#     path                  = "pipedream/static-creds/apn_XehyZPr"
+#     with_lease_start_time = false
+#   }
+#
+# Its token is at data.vault_generic_secret.github.data["oauth_access_token"].
