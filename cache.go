@@ -177,9 +177,10 @@ func (e *entry) readAgainIn(d demand, now time.Time) time.Duration {
 	return max(time.Second, wait.Truncate(time.Second))
 }
 
-// leaseTTL is how long a reader may hold e's credential, in whole seconds. A credential that never expires is leased until it is due, so
-// that a key rotated in Pipedream reaches every reader within static_ttl; its
-// age counts in whole seconds too, else no lease would be as long as asked for.
+// leaseTTL is how long a reader may hold e's credential, in whole seconds. One
+// that never expires is leased until it is due, so that a key rotated in
+// Pipedream reaches every reader within static_ttl; its age counts in whole
+// seconds too, else no lease would be as long as asked for.
 func (e *entry) leaseTTL(d demand, now time.Time) time.Duration {
 	c := e.credential
 	if c.expires() {

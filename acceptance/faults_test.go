@@ -1,0 +1,295 @@
+package acceptance
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+const (
+	// faultTimeout is the mounts' request_timeout. Most faults would keep a reader for ever without it.
+	faultTimeout = 3 * time.Second
+	// slack is what a loaded machine may take on top. It is far below what an unbounded wait would be.
+	slack = 15 * time.Second
+	// longestHoldOff is that of the engine.
+	longestHoldOff = 30 * time.Second
+	// faultLife is how long the tokens of these tests live. They are due with two thirds of it left.
+	faultLife = 12 * time.Second
+)
+
+// outage is a way in which Pipedream can fail its readers.
+type outage struct {
+	fault pipedreamtest.Fault
+	down  bool // nothing listens, instead of a fault
+	code  int  // of a read while it lasts and nothing is cached; 0 where it is served all the same
+}
+
+func outages(elsewhere string) map[string]outage {
+	header := func(seconds string) http.Header { return http.Header{"Retry-After": {seconds}} }
+	return map[string]outage{
+		"down":                  {down: true, code: http.StatusBadGateway},
+		"hangs":                 {fault: pipedreamtest.Fault{Hang: true}, code: http.StatusBadGateway},
+		"slow":                  {fault: pipedreamtest.Fault{Delay: time.Second / 2}},
+		"too slow":              {fault: pipedreamtest.Fault{Delay: time.Minute}, code: http.StatusBadGateway},
+		"a byte at a time":      {fault: pipedreamtest.Fault{SlowBody: 100 * time.Millisecond}, code: http.StatusBadGateway},
+		"cuts connections":      {fault: pipedreamtest.Fault{Cut: true}, code: http.StatusBadGateway},
+		"cuts answers":          {fault: pipedreamtest.Fault{CutBody: true}, code: http.StatusBadGateway},
+		"500":                   {fault: pipedreamtest.Fault{Status: 500, Body: upstreamBody}, code: http.StatusBadGateway},
+		"503 with HTML":         {fault: pipedreamtest.Fault{Status: 503, Garbage: true}, code: http.StatusBadGateway},
+		"429":                   {fault: pipedreamtest.Fault{Status: 429, Body: upstreamBody}, code: http.StatusTooManyRequests},
+		"429 with Retry-After":  {fault: pipedreamtest.Fault{Status: 429, Header: header("4")}, code: http.StatusTooManyRequests},
+		"429 and an odd header": {fault: pipedreamtest.Fault{Status: 429, Header: header("-1e99")}, code: http.StatusTooManyRequests},
+		"401":                   {fault: pipedreamtest.Fault{Status: 401, Body: upstreamBody}, code: http.StatusBadRequest},
+		"HTML":                  {fault: pipedreamtest.Fault{Garbage: true}, code: http.StatusBadGateway},
+		"nothing":               {fault: pipedreamtest.Fault{Empty: true}, code: http.StatusBadGateway},
+		"truncated JSON":        {fault: pipedreamtest.Fault{TruncatedJSON: true}, code: http.StatusBadGateway},
+		"10 MB":                 {fault: pipedreamtest.Fault{HugeBody: 10 << 20}, code: http.StatusBadGateway},
+		"nested":                {fault: pipedreamtest.Fault{DeepNesting: 1000}},
+		"nested very deep":      {fault: pipedreamtest.Fault{DeepNesting: 1_000_000}, code: http.StatusBadGateway},
+		"each member twice":     {fault: pipedreamtest.Fault{DuplicateKeys: true}},
+		"redirect":              {fault: pipedreamtest.Fault{Redirect: elsewhere}, code: http.StatusBadGateway},
+		"lasting redirect":      {fault: pipedreamtest.Fault{Redirect: elsewhere, Status: http.StatusPermanentRedirect}, code: http.StatusBadGateway},
+	}
+}
+
+// TestEveryFaultOfPipedream takes a mount through each of Pipedream's faults at every stage of a credential's life:
+// before there is one, while it is fresh, when it is due, and past its end. All mounts go through it at the same time,
+// for nearly all of it is waiting for tokens to end.
+func TestEveryFaultOfPipedream(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var redirected []http.Header
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		redirected = append(redirected, r.Header.Clone())
+	}))
+	t.Cleanup(elsewhere.Close)
+
+	vault := sharedVault(t)
+	var all sync.WaitGroup
+	for name, o := range outages(elsewhere.URL) {
+		path := "fault-" + slug(name)
+		m := enable(t, vault, path)
+		t.Cleanup(func() { assert.NoError(t, vault.root.Sys().Unmount(path)) })
+		all.Go(func() { newTrial(t, name, m, o).run() })
+	}
+	all.Wait()
+	assert.Empty(t, redirected, "requests that followed a redirect")
+}
+
+// trial is one mount's way through an outage. It asserts and never requires, since it runs beside others.
+type trial struct {
+	*mount
+	*testing.T
+	outage
+	name string
+	gate *gate
+	fix  func() // ends the outage
+}
+
+func newTrial(t *testing.T, name string, m *mount, o outage) *trial {
+	t.Helper()
+	g := &gate{handler: m.sim}
+	t.Cleanup(g.close)
+	return &trial{mount: m, T: t, outage: o, name: name, gate: g}
+}
+
+func (r *trial) run() {
+	if err := r.gate.open(); err != nil {
+		r.Errorf("%s: %v", r.name, err)
+		return
+	}
+	r.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = faultLife, true }))
+	_, err := r.vault.root.Logical().Write(r.in("config"), map[string]any{
+		"api_key": r.apiKey, "base_url": r.gate.url(), "request_timeout": faultTimeout.String(), "max_retries": 1,
+		"min_ttl": (faultLife * 2 / 3).String(),
+	})
+	if err != nil {
+		r.Errorf("%s: %v", r.name, err)
+		return
+	}
+	r.breakIt()
+	r.atFirstRead()
+	r.fix()
+	token, end := r.recover()
+	if r.code == 0 || token == "" {
+		return
+	}
+	r.breakIt()
+	r.untilPastTheEnd(token, end)
+	r.fix()
+	r.recover()
+}
+
+func (r *trial) breakIt() {
+	if r.down {
+		r.gate.close()
+		r.fix = func() { assert.NoError(r, r.gate.open(), r.name) }
+		return
+	}
+	f := r.fault
+	f.Kind = pipedreamtest.KindAccount
+	r.fix = r.sim.AddFault(f)
+}
+
+// attempt is a read and when it was made.
+type attempt struct {
+	secret        *api.Secret
+	before, after time.Time
+}
+
+// get reads once, and sees to it that the answer came in time.
+func (r *trial) get(path string) (attempt, error) {
+	a := attempt{before: time.Now()}
+	var err error
+	a.secret, err = r.vault.root.Logical().Read(r.in(path + githubID))
+	a.after = time.Now()
+	assert.Less(r, a.after.Sub(a.before), faultTimeout+slack, "%s: %s", r.name, path)
+	if err != nil {
+		r.explained(err)
+	}
+	return a, err
+}
+
+// explained holds for every error that a reader gets.
+func (r *trial) explained(err error) {
+	var answer *api.ResponseError
+	if assert.ErrorAs(r, err, &answer, r.name) {
+		assert.Equal(r, r.code, answer.StatusCode, "%s: %v", r.name, answer.Errors)
+	}
+	lacks(r.T, "the error", err.Error(), append(r.sim.Secrets(), "upstream words", "We'll be right back")...)
+}
+
+func (r *trial) atFirstRead() {
+	for _, path := range []string{"creds/", "static-creds/", "creds/"} {
+		a, err := r.get(path)
+		assert.Equal(r, r.code == 0, err == nil, "%s: %v", r.name, err)
+		if err == nil {
+			assert.Equal(r, r.sim.Token(githubID), a.secret.Data["oauth_access_token"], r.name)
+		}
+	}
+}
+
+// recover waits until a read is served again, which nobody has to do anything for. It returns the token that is served
+// then, and its end.
+func (r *trial) recover() (token string, end time.Time) {
+	fixed := time.Now()
+	r.sim.Rotate(githubID) // so that what is served lives for long
+	err := poll(longestHoldOff+slack, "service to return after: "+r.name, func() (bool, error) {
+		secret, err := r.vault.root.Logical().Read(r.in("creds/" + githubID))
+		if err != nil {
+			return false, nil //nolint:nilerr // it may be held off yet
+		}
+		token, _ = secret.Data["oauth_access_token"].(string)
+		end = r.sim.ExpiresAt(githubID)
+		return token == r.sim.Token(githubID), nil
+	})
+	if assert.NoError(r, err) {
+		r.Logf("%s: served again after %s", r.name, time.Since(fixed).Round(time.Millisecond))
+	}
+	return token, end
+}
+
+// untilPastTheEnd reads until the token has been over for a while: it is served as long as it lives, and no longer.
+func (r *trial) untilPastTheEnd(token string, end time.Time) {
+	const minServable = 2 * time.Second // what must be left of a token that is served
+	for i := 0; time.Now().Before(end.Add(2 * time.Second)); i++ {
+		path := "static-creds/"
+		if i%4 == 0 {
+			path = "creds/"
+		}
+		a, err := r.get(path)
+		if err != nil {
+			assert.False(r, a.after.Before(end.Add(-minServable)), "%s: refused with %s left: %v", r.name, end.Sub(a.after), err)
+		} else {
+			assert.Equal(r, token, a.secret.Data["oauth_access_token"], r.name)
+			assert.True(r, a.before.Before(end), "%s: served %s after its end", r.name, a.before.Sub(end))
+			assert.LessOrEqual(r, a.secret.LeaseDuration, int(end.Sub(a.before)/time.Second), r.name)
+		}
+		time.Sleep(pollInterval * 4)
+	}
+}
+
+// gate listens in front of a simulated Pipedream, and can stop and start again on the same port.
+type gate struct {
+	handler http.Handler
+
+	addr   string
+	server *http.Server
+}
+
+func (g *gate) url() string { return "http://" + g.addr + "/v1" }
+
+// open listens, at first on any free port. Later that port may be taken for a moment, by a connection of somebody else's.
+func (g *gate) open() error {
+	return poll(readyTimeout, "a port to be free again", func() (bool, error) {
+		addr := g.addr
+		if addr == "" {
+			addr = "127.0.0.1:0"
+		}
+		listener, err := pipedreamtest.ListenLoopback(addr)
+		if err != nil {
+			return false, nil //nolint:nilerr // asked again
+		}
+		g.addr = listener.Addr().String()
+		g.server = &http.Server{Handler: g.handler, ReadHeaderTimeout: time.Minute}
+		go func(server *http.Server) { _ = server.Serve(listener) }(g.server) // its error says that close closed it
+		return true, nil
+	})
+}
+
+// close refuses connections from now on, and cuts those that there are.
+func (g *gate) close() {
+	if g.server != nil {
+		_ = g.server.Close()
+	}
+}
+
+// TestARedirectedTokenRequestIsNotFollowed is about what is worth more than an account's key: a redirect that keeps the
+// method and the body would carry the client secret.
+func TestARedirectedTokenRequestIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	elsewhere := pipedreamtest.New()
+	t.Cleanup(elsewhere.Close)
+	elsewhereURL, err := elsewhere.Start()
+	require.NoError(t, err)
+	m := unconfigured(t)
+	m.sim.SetOAuthClient("client_1", "pdsecret_of_the_client", time.Hour)
+	client := map[string]any{"client_id": "client_1", "client_secret": "pdsecret_of_the_client", "base_url": m.apiURL}
+
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		remove := m.sim.AddFault(pipedreamtest.Fault{Redirect: elsewhereURL, Status: status})
+		_, err := m.vault.root.Logical().Write(m.in("config"), client)
+		refused(t, err, http.StatusBadGateway, "redirect")
+		_, err = m.vault.root.Logical().Write(m.in("config"), map[string]any{"api_key": m.apiKey, "base_url": m.apiURL})
+		refused(t, err, http.StatusBadGateway, "redirect")
+		remove()
+	}
+	m.write(t, "config", client)
+	assert.Empty(t, elsewhere.Requests())
+}
+
+// TestACredentialTooLargeForStorage is storage failing as real storage does: raft refuses values above 1 MiB. What was
+// fetched is served, from memory too, and the log says why a restart would cost a request.
+func TestACredentialTooLargeForStorage(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	account := stripe()
+	account.Credentials = map[string]any{"certificate_chain": string(slices.Repeat([]byte("c"), 1_500_000))}
+	m.sim.SetAccount(account)
+	for range 3 {
+		assert.Len(t, m.read(t, "static-creds/"+stripeID).Data["certificate_chain"], 1_500_000)
+	}
+	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+	assert.Contains(t, m.vault.readLog(t), "could not be stored for the next start")
+}

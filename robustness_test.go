@@ -1,0 +1,760 @@
+package pipedream
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// slowStorage takes its time for keys of the cache, as raft does under load or
+// without a quorum, and gives up when its caller does.
+type slowStorage struct {
+	logical.Storage
+
+	get, put, del time.Duration
+}
+
+func (s *slowStorage) wait(ctx context.Context, key string, d time.Duration) error {
+	if !strings.HasPrefix(key, cachePrefix) || d == 0 {
+		return nil
+	}
+	return sleep(ctx, d)
+}
+
+func (s *slowStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	// What it finds is what is there when it begins to answer.
+	entry, err := s.Storage.Get(ctx, key)
+	if waitErr := s.wait(ctx, key, s.get); waitErr != nil {
+		return nil, waitErr
+	}
+	return entry, err
+}
+
+func (s *slowStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.wait(ctx, entry.Key, s.put); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *slowStorage) Delete(ctx context.Context, key string) error {
+	if err := s.wait(ctx, key, s.del); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+// slow puts slow storage under the mount.
+func (m *mount) slow(get, put, del time.Duration) {
+	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, get: get, put: put, del: del}
+}
+
+var tryAgain = regexp.MustCompile(`try again in (\d+) s`)
+
+// toldToWait is how long a 429 says to wait.
+func toldToWait(t *testing.T, err error) time.Duration {
+	t.Helper()
+	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
+	match := tryAgain.FindStringSubmatch(err.Error())
+	if !ok || coded.Code() != http.StatusTooManyRequests || match == nil {
+		t.Errorf("neither served nor told when to come again: %v", err)
+		return time.Minute
+	}
+	seconds, _ := strconv.Atoi(match[1])
+	return time.Duration(seconds) * time.Second
+}
+
+// A restart of everything at once: 2,000 accounts of which none is cached,
+// each with a reader that comes again when it was told to.
+func TestThousandsOfColdAccounts(t *testing.T) {
+	for name, test := range map[string]struct {
+		fleet int
+		fault func(*mount)
+	}{
+		"by the list": {2000, func(*mount) {}},
+		"one by one": {2000, func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		}},
+		"with answers after 4 s":  {500, func(m *mount) { m.sim.AddFault(pipedreamtest.Fault{Delay: 4 * time.Second}) }},
+		"with every fifth a 500":  {500, func(m *mount) { everyFifth(m, pipedreamtest.Fault{Status: http.StatusInternalServerError}) }},
+		"with every fifth cut up": {500, func(m *mount) { everyFifth(m, pipedreamtest.Fault{CutBody: true}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				test.fault(m)
+				m.readAFleet(test.fleet)
+				require.LessOrEqual(t, pipedreamtest.MostPerMinute(m.sim.Requests()), defaultRateLimit)
+			})
+		})
+	}
+}
+
+// everyFifth has every fifth of the next thousand requests meet a fault.
+func everyFifth(m *mount, fault pipedreamtest.Fault) {
+	fault.Times = 1
+	for i := range 200 {
+		fault.After = 4 * (i + 1)
+		m.sim.AddFault(fault)
+	}
+}
+
+// readAFleet reads that many cold accounts at once, until all have been
+// served. At 100 a minute the last has to wait for long, and for whoever comes
+// a little late some more.
+func (m *mount) readAFleet(fleet int) {
+	m.Helper()
+	for i := range fleet {
+		m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+	}
+	began := time.Now()
+	var readers sync.WaitGroup
+	for i := range fleet {
+		readers.Go(func() {
+			for {
+				before := time.Now()
+				resp, err := m.b.HandleRequest(m.Context(), &logical.Request{
+					Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage, MountPoint: "pipedream/",
+				})
+				if took := time.Since(before); took > defaultRequestTimeout {
+					m.Errorf("a reader waited for %s", took)
+				}
+				if err == nil {
+					if resp.Data["pipedream_account_id"] != accountName(i) || resp.Data["oauth_access_token"] != m.sim.Token(accountName(i)) {
+						m.Errorf("the reader of %s got %s", accountName(i), resp.Data["pipedream_account_id"])
+					}
+					return
+				}
+				time.Sleep(toldToWait(m.T, err))
+			}
+		})
+	}
+	readers.Wait()
+	took := time.Since(began)
+	m.Logf("all were served after %s, with %d requests", took, len(m.sim.Requests()))
+	require.LessOrEqual(m, took, time.Duration(fleet/defaultRateLimit)*3*time.Minute/2)
+}
+
+// readFleet reads accounts of the fleet at once, and returns the errors of
+// those that were not served.
+func (m *mount) readFleet(from, to int) (errs []error) {
+	m.Helper()
+	var mu sync.Mutex
+	var readers sync.WaitGroup
+	for i := from; i < to; i++ {
+		readers.Go(func() {
+			before := time.Now()
+			_, err := m.b.HandleRequest(m.Context(), &logical.Request{
+				Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage, MountPoint: "pipedream/",
+			})
+			if took := time.Since(before); took > defaultRequestTimeout {
+				m.Errorf("a reader waited for %s", took)
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	readers.Wait()
+	return errs
+}
+
+// The list is there to save requests. Where it alone is slow, broken or too
+// large, its readers are served one by one: there is budget for all of them.
+func TestAListThatFailsFailsNoReader(t *testing.T) {
+	faults := map[string]pipedreamtest.Fault{
+		"hangs":     {Hang: true},
+		"slow":      {Delay: 25 * time.Second},
+		"500":       {Status: http.StatusInternalServerError},
+		"403":       {Status: http.StatusForbidden},
+		"404":       {Status: http.StatusNotFound},
+		"HTML":      {Garbage: true},
+		"too large": {HugeBody: 10 << 20},
+		"no list":   {Status: http.StatusOK, Body: `{"data":[],"page_info":{"end_cursor":null}}`},
+		"endless":   {Status: http.StatusOK, Body: `{"data":[{"id":"apn_other","credentials":{"a":"b"}}],"page_info":{"end_cursor":"x","total_count":5000}}`},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				const fleet = 30
+				for i := range fleet {
+					m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+				}
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 100 * time.Millisecond})
+				errs := m.readFleet(0, fleet)
+				require.Empty(t, errs, "%d of %d readers were not served", len(errs), fleet)
+			})
+		})
+	}
+}
+
+// Many readers of a Pipedream that hangs are told that it does, and held off
+// like one: a 429 would be about a budget that nobody has used.
+func TestManyReadersOfAPipedreamThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet = 30
+		for i := range fleet {
+			m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+		}
+		remove := m.sim.AddFault(pipedreamtest.Fault{Hang: true})
+		for _, err := range m.readFleet(0, fleet) {
+			m.refused(err, http.StatusBadGateway, "Pipedream is not available")
+		}
+		before := time.Now()
+		m.readFleet(0, fleet)
+		require.Zero(t, time.Since(before), "held off")
+
+		remove()
+		time.Sleep(maxBackoff)
+		require.Empty(t, m.readFleet(0, fleet))
+	})
+}
+
+// One who asks for an account that there is not, all the time and from many
+// connections, leaves the others' requests alone.
+func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.write("config", map[string]any{"rate_limit": 20})
+		require.NoError(t, err)
+		const others = 10
+		for i := range others {
+			m.sim.SetAccount(oauthAccount(accountName(i), 12*time.Hour))
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var stuck sync.WaitGroup
+		for range 10 {
+			stuck.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/apn_nobody", Storage: m.storage})
+					time.Sleep(200 * time.Millisecond)
+				}
+			})
+		}
+		for i := range others {
+			time.Sleep(6 * time.Second)
+			m.creds(accountName(i))
+		}
+		stop()
+		stuck.Wait()
+	})
+}
+
+// Storage that hangs costs a reader its time-outs and not the credential.
+func TestStorageThatHangs(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.slow(time.Hour, time.Hour, time.Hour)
+		before := time.Now()
+		require.Equal(t, m.sim.Token(github), m.token(github))
+		require.LessOrEqual(t, time.Since(before), 2*storageTimeout)
+		require.Contains(t, m.logs.String(), "could not be read from storage")
+		require.Contains(t, m.logs.String(), "could not be stored")
+
+		before = time.Now()
+		m.token(github)
+		require.Zero(t, time.Since(before), "a warm read waits for no storage")
+	})
+}
+
+// An account that Pipedream has given up is dropped at once, for those too who
+// ask while storage is still deleting it.
+func TestAnEvictedCredentialStaysEvicted(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
+		time.Sleep(59 * time.Minute)
+		m.slow(0, 0, 2*time.Second)
+
+		var readers sync.WaitGroup
+		for _, after := range []time.Duration{0, 100 * time.Millisecond, 600 * time.Millisecond} { // it is being deleted
+			readers.Go(func() {
+				time.Sleep(after)
+				if _, err := m.read("creds/" + github); err == nil {
+					t.Errorf("a reader %s after the first was served the credential of a dead account", after)
+				}
+			})
+		}
+		readers.Wait()
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "dead")
+	})
+}
+
+// Nor does storage that cannot delete it bring it back.
+func TestAnEvictedCredentialThatStorageKeepsIsNotServed(t *testing.T) {
+	bubble(t, func(_ *testing.T, m *mount) {
+		m.creds(github)
+		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
+		time.Sleep(59 * time.Minute)
+		m.storage.fail(nil, nil, errStorage, nil)
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "dead")
+		_, err = m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "dead")
+	})
+}
+
+// The sweep drops what has expired, and nothing that a reader has had fetched
+// since the sweep began.
+func TestTheSweepKeepsWhatWasFetchedMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet = 20
+		for i := range fleet {
+			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+			m.creds(accountName(i))
+		}
+		time.Sleep(61 * time.Minute)
+		m.slow(0, 0, 100*time.Millisecond)
+		var sweep sync.WaitGroup
+		sweep.Go(m.periodic)
+		time.Sleep(time.Second) // half of them are swept
+		for i := range fleet {
+			m.creds(accountName(i))
+		}
+		sweep.Wait()
+		requests := m.sim.Count(pipedreamtest.KindAccount) + m.sim.Count(pipedreamtest.KindList)
+		for i := range fleet {
+			m.creds(accountName(i))
+		}
+		require.Equal(t, requests, m.sim.Count(pipedreamtest.KindAccount)+m.sim.Count(pipedreamtest.KindList), "requests for live tokens")
+	})
+}
+
+// What is read from storage while another account is dropped is served all the
+// same: after a restart a sweep drops thousands.
+func TestAnEvictionTouchesNoOtherAccount(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.SetAccount(oauthAccount("apn_brief", 20*time.Second))
+		m.creds("apn_brief")
+		token := m.token(github)
+		time.Sleep(time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusInternalServerError})
+		m.sim.ResetRequests()
+		m.start()
+		m.slow(100*time.Millisecond, 0, 0)
+		var sweep sync.WaitGroup
+		sweep.Go(m.periodic)
+		for range 10 {
+			time.Sleep(30 * time.Millisecond)
+			m.b.cache.forget(github)
+			require.Equal(t, token, m.token(github))
+		}
+		sweep.Wait()
+		require.Empty(t, m.sim.Requests())
+	})
+}
+
+// A fetch that was under way when the key changed ends without taking the
+// place of what the new key brought.
+func TestAFetchWithTheOldKeyDisplacesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 10 * time.Second, Times: 1})
+		var old sync.WaitGroup
+		old.Go(func() { _, _ = m.read("creds/" + github) })
+		time.Sleep(time.Second)
+		m.sim.SetAPIKey("pd_test_key_2")
+		m.configure(map[string]any{"api_key": "pd_test_key_2"})
+		m.creds(github)
+		requests := len(m.sim.Requests())
+		old.Wait()
+		m.creds(github)
+		m.start()
+		m.creds(github)
+		require.Len(t, m.sim.Requests(), requests, "requests for a live token")
+	})
+}
+
+// request_timeout bounds the whole read of a user's role, not each of the
+// requests that it takes: above 60 s Vault's own client gives up.
+func TestARoleOfAUserAnswersWithinRequestTimeout(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("alices")
+		time.Sleep(61 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 15 * time.Second, Status: http.StatusNotFound})
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Delay: 15 * time.Second})
+		before := time.Now()
+		_, _ = m.read("creds/alices")
+		require.LessOrEqual(t, time.Since(before), defaultRequestTimeout)
+	})
+}
+
+// A token endpoint that hangs is a Pipedream that is down like any other: the
+// answer comes in time and says so, and the next one at once.
+func TestATokenEndpointThatHangs(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		remove := m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindToken, Hang: true})
+		m.start()
+		before := time.Now()
+		_, err := m.read("creds/apn_alice")
+		m.refused(err, http.StatusBadGateway, "Pipedream is not available")
+		require.LessOrEqual(t, time.Since(before), defaultRequestTimeout)
+
+		before = time.Now()
+		_, err = m.read("creds/apn_alice")
+		m.refused(err, http.StatusBadGateway, "Pipedream is not available")
+		require.Zero(t, time.Since(before), "held off")
+
+		remove()
+		time.Sleep(maxBackoff)
+		m.creds("apn_alice")
+	})
+}
+
+// panicking is a transport that panics, as a bug anywhere below would.
+type panicking struct{}
+
+func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("pdtok_in_a_panic") }
+
+// One bug must not end the process, which other mounts share. Every goroutine
+// that the engine starts for itself has to see to that. A process of its own
+// shows it, since it might end.
+func TestAPanicEndsNoProcess(t *testing.T) {
+	const variable = "TEST_A_PANIC_IN"
+	reads := map[string]func(*mount) error{
+		"an account": func(m *mount) error {
+			m.configure(map[string]any{"verify": false})
+			return ignoreAnswer(m.read("creds/" + github))
+		},
+		"metadata": func(m *mount) error {
+			m.configure(map[string]any{"verify": false})
+			return ignoreAnswer(m.read("accounts/" + github))
+		},
+		"a list": func(m *mount) error {
+			m.configure(map[string]any{"verify": false})
+			return ignoreAnswer(m.handle(logical.ListOperation, "accounts/", nil))
+		},
+		"the check of a key": func(m *mount) error {
+			return ignoreAnswer(m.write("config", map[string]any{"api_key": testKey, "base_url": testBaseURL}))
+		},
+		"the search for a user's account": func(m *mount) error {
+			m.configure(map[string]any{"verify": false, "project_id": testProject})
+			m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+			return ignoreAnswer(m.read("creds/alices"))
+		},
+		"a workspace token": func(m *mount) error {
+			m.configureClient(map[string]any{"verify": false})
+			return ignoreAnswer(m.read("creds/" + github))
+		},
+	}
+	if name := os.Getenv(variable); name != "" {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMount(t)
+			m.b.transport = panicking{}
+			require.Error(t, reads[name](m))
+			require.NotContains(t, m.logs.String(), "pdtok_in_a_panic")
+		})
+		return
+	}
+	for name := range reads {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAPanicEndsNoProcess$") //nolint:gosec // this test itself
+			again.Env = append(os.Environ(), variable+"="+name)
+			output, err := again.CombinedOutput()
+			require.NoError(t, err, string(output[:min(len(output), 1000)]))
+		})
+	}
+}
+
+func ignoreAnswer(_ *logical.Response, err error) error { return err }
+
+func TestDurationsThatDoNotFit(t *testing.T) {
+	for _, seconds := range []string{"9223372037", "18446744075", "99999999999999", "9223372036854775807", "300000000h"} {
+		for _, field := range []string{"min_ttl", "static_ttl", "request_timeout"} {
+			t.Run(fmt.Sprintf("%s=%s", field, seconds), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					if _, err := m.write("config", map[string]any{field: seconds}); err != nil {
+						require.ErrorContains(t, err, field)
+						return
+					}
+					resp, err := m.read("config")
+					require.NoError(t, err)
+					require.Equal(t, seconds, fmt.Sprint(resp.Data[field]), "stored is another time than the one written")
+				})
+			})
+		}
+	}
+}
+
+// A 401 or 429 holds off the whole mount: also those who had come before it
+// and wait for their turn. What is under way cannot be called back.
+func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
+	for name, fault := range map[string]pipedreamtest.Fault{
+		"throttled":   {Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"40"}}},
+		"key refused": {Status: http.StatusUnauthorized},
+	} {
+		for _, list := range []int{http.StatusOK, http.StatusForbidden} {
+			t.Run(fmt.Sprintf("%s, list %d", name, list), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					const fleet = 60
+					for i := range 2 * fleet {
+						m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+					}
+					if list != http.StatusOK { // which is remembered for some minutes
+						m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: list})
+						require.Empty(t, m.readFleet(0, fleet))
+						time.Sleep(2 * time.Minute)
+					}
+					m.sim.ResetRequests()
+					fault.Delay = 100 * time.Millisecond
+					m.sim.AddFault(fault)
+					m.readFleet(fleet, 2*fleet)
+					require.LessOrEqual(t, len(m.sim.Requests()), maxSingles+2, "requests, most of them during the hold-off")
+				})
+			})
+		}
+	}
+}
+
+// What waits for its turn with a key that was replaced need not be asked for.
+func TestAReplacedKeyIsUsedNoMore(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet = 60
+		for i := range fleet {
+			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+		}
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		require.Empty(t, m.readFleet(0, fleet))
+		time.Sleep(58 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: time.Second})
+		m.periodic() // has all of them fetched ahead
+		time.Sleep(100 * time.Millisecond)
+		m.sim.SetAPIKey("pd_test_key_2")
+		m.configure(map[string]any{"api_key": "pd_test_key_2"})
+		m.sim.ResetRequests()
+		time.Sleep(5 * time.Minute)
+		require.LessOrEqual(t, len(m.sim.Requests()), 1, "requests with the old key, after the new one was stored")
+	})
+}
+
+// Some accounts for which Pipedream takes for ever are no reason to keep the
+// reader of another waiting.
+func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const slow = 12
+		for i := range slow {
+			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+			m.sim.AddFault(pipedreamtest.Fault{AccountID: accountName(i), Hang: true})
+		}
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Hang: true})
+		var stuck sync.WaitGroup
+		stuck.Go(func() { m.readFleet(0, slow) })
+		time.Sleep(time.Second)
+		before := time.Now()
+		_, err := m.read("creds/" + github)
+		waited := time.Since(before)
+		stuck.Wait()
+		require.NoError(t, err)
+		require.LessOrEqual(t, waited, patience)
+	})
+}
+
+// A caller whose identity has nothing where a template asks for something is
+// nobody, and not the user whose id is what remains of the template.
+func TestATemplateOfNothingFindsNobody(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.suffix}}"})
+		m.system.EntityVal = &logical.Entity{ID: "entity-1", Metadata: map[string]string{"suffix": ""}}
+		_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/github", Storage: m.storage, MountPoint: "pipedream/", EntityID: "entity-1",
+		})
+		m.refused(err, http.StatusBadRequest)
+		require.Empty(t, m.sim.Requests())
+	})
+}
+
+// Hours of everything at once, on several rolls of the dice: Pipedream failing
+// in ways that change, keys rotated, config rewritten, the plugin restarted and
+// passes coming round, with readers of accounts of all lives.
+func TestHoursOfTrouble(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				h := &hours{mount: m, until: time.Now().Add(3 * time.Hour), known: map[string]time.Time{}, requests: make(chan struct{}, 100)}
+				h.run(rand.New(rand.NewPCG(seed, 1))) //nolint:gosec // dice
+				m.noSecretIn(m.logs.String())
+				require.NotContains(t, m.logs.String(), "panic")
+				require.Greater(t, h.served, 1000)
+				t.Logf("%d reads were served and %d not, with %d requests", h.served, h.refused, len(m.sim.Requests()))
+			})
+		})
+	}
+}
+
+type hours struct {
+	*mount
+	until time.Time
+
+	// requests has a place for each request under way. A restart takes all of them, so that it comes between requests.
+	// It is no RWMutex, for the clock of a bubble stands still while somebody waits for one.
+	requests chan struct{}
+
+	mu              sync.Mutex // guards the fields below
+	epoch           int        // changes when all that is cached is dropped
+	known           map[string]time.Time
+	served, refused int
+	key             string
+}
+
+func (h *hours) run(r *rand.Rand) {
+	const fleet = 40
+	lives := []time.Duration{0, 20 * time.Second, 3 * time.Minute, 20 * time.Minute, time.Hour, 8 * time.Hour}
+	h.key = testKey
+	var group sync.WaitGroup
+	for i := range fleet {
+		a := keyAccount(accountName(i))
+		if life := lives[i%len(lives)]; life > 0 {
+			a = oauthAccount(accountName(i), life)
+			a.OmitNextRefresh = i%4 == 0
+		}
+		h.sim.SetAccount(a)
+		own := rand.New(rand.NewPCG(r.Uint64(), 2)) //nolint:gosec // dice
+		group.Go(func() {
+			for time.Now().Before(h.until) {
+				h.readOne(accountName(i))
+				time.Sleep(time.Duration(1+own.IntN(90)) * time.Second)
+			}
+		})
+	}
+	every := func(least, most time.Duration, f func(*rand.Rand)) {
+		own := rand.New(rand.NewPCG(r.Uint64(), 3)) //nolint:gosec // dice
+		group.Go(func() {
+			for time.Sleep(least); time.Now().Before(h.until); time.Sleep(least + time.Duration(own.Int64N(int64(most-least)))) {
+				f(own)
+			}
+		})
+	}
+	every(time.Minute, time.Minute+time.Second, func(*rand.Rand) {
+		defer h.enter(1)()
+		h.periodic()
+	})
+	every(10*time.Second, 4*time.Minute, h.fault)
+	every(5*time.Minute, 20*time.Minute, func(r *rand.Rand) {
+		h.rewrite("config", map[string]any{"static_ttl": 60 + r.IntN(600), "max_retries": r.IntN(4), "min_ttl": r.IntN(600), "rate_limit": 60 + r.IntN(40)})
+	})
+	every(20*time.Minute, 40*time.Minute, func(*rand.Rand) { h.rotate() })
+	every(10*time.Minute, 30*time.Minute, func(*rand.Rand) {
+		defer h.enter(cap(h.requests))()
+		h.start()
+	})
+	group.Wait()
+}
+
+func (h *hours) enter(places int) (leave func()) {
+	for range places {
+		h.requests <- struct{}{}
+	}
+	return func() {
+		for range places {
+			<-h.requests
+		}
+	}
+}
+
+func (h *hours) rewrite(path string, data map[string]any) {
+	defer h.enter(1)()
+	if _, err := h.b.HandleRequest(h.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Data: data, Storage: h.storage}); err != nil {
+		h.Errorf("config was refused: %v", err)
+	}
+}
+
+func (h *hours) fault(r *rand.Rand) {
+	faults := []pipedreamtest.Fault{
+		{Hang: true},
+		{Delay: 3 * time.Second},
+		{Cut: true},
+		{CutBody: true},
+		{Status: 500},
+		{Status: 429},
+		{Garbage: true},
+		{TruncatedJSON: true},
+		{Status: 429, Header: http.Header{"Retry-After": {"20"}}},
+		{HugeBody: 5 << 20},
+		{Kind: pipedreamtest.KindList, Hang: true},
+		{Kind: pipedreamtest.KindList, Status: 500},
+		{Kind: pipedreamtest.KindAccount, Hang: true},
+		{SlowBody: 50 * time.Millisecond},
+	}
+	remove := h.sim.AddFault(faults[r.IntN(len(faults))])
+	time.Sleep(time.Duration(1+r.IntN(180)) * time.Second)
+	remove()
+}
+
+// rotate replaces the key in Pipedream, and a little later in Vault.
+func (h *hours) rotate() {
+	h.mu.Lock()
+	h.key += "1"
+	key := h.key
+	h.mu.Unlock()
+	h.sim.SetAPIKey(key)
+	time.Sleep(30 * time.Second)
+	h.mu.Lock()
+	h.epoch++
+	clear(h.known)
+	h.mu.Unlock()
+	h.rewrite("config", map[string]any{"api_key": key, "verify": false})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.epoch++
+	clear(h.known)
+}
+
+// readOne reads an account and judges what it gets: a token that lives, or a
+// reason on the table and no token that could have been served.
+func (h *hours) readOne(id string) {
+	defer h.enter(1)()
+	h.mu.Lock()
+	epoch, alive := h.epoch, h.known[id]
+	h.mu.Unlock()
+	before := time.Now()
+	resp, err := h.b.HandleRequest(h.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + id, Storage: h.storage})
+	after := time.Now()
+	if took := after.Sub(before); took > defaultRequestTimeout {
+		h.Errorf("a read of %s took %s", id, took)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
+		h.refused++
+		coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
+		if !ok || coded.Code() == http.StatusBadRequest && !strings.Contains(err.Error(), "refused the API key") || coded.Code() == http.StatusInternalServerError {
+			h.Errorf("no reason on the table: %v", err)
+		}
+		if epoch == h.epoch && after.Before(alive.Add(-minServable)) {
+			h.Errorf("%s was refused with %s of its token left: %v", id, alive.Sub(after), err)
+		}
+		return
+	}
+	h.served++
+	end := before.Add(100 * time.Hour)
+	if text, ok := resp.Data["expires_at"].(string); ok {
+		// Rounded down in what a reader sees.
+		if end, err = time.Parse(time.RFC3339, text); err != nil || !before.Before(end.Add(time.Second)) {
+			h.Errorf("%s was served %s after its end", id, before.Sub(end))
+		}
+	}
+	if resp.Secret.TTL < time.Second || resp.Secret.TTL > max(time.Second, end.Add(time.Second).Sub(before)) {
+		h.Errorf("%s was leased for %s with %s left", id, resp.Secret.TTL, end.Sub(before))
+	}
+	if epoch == h.epoch {
+		h.known[id] = end
+	}
+}
