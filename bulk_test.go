@@ -269,7 +269,8 @@ func TestSteadyState(t *testing.T) {
 				t.Logf("%d accounts: %d requests in a token's life, %d a minute at the most", accounts, len(m.sim.Requests())/3, m.mostPerMinute())
 				require.LessOrEqual(t, len(m.sim.Requests()), 3*test.perLife)
 				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
-				require.LessOrEqual(t, m.storage.writes("cache/"), 5*accounts, "one write in a token's life")
+				tokens := int(3*time.Hour/(time.Hour-test.refreshBefore)) + 2
+				require.LessOrEqual(t, m.storage.writes("cache/"), tokens*accounts, "one write in a token's life")
 			})
 		})
 	}
