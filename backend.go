@@ -262,10 +262,10 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // configChanged makes a stored change of config take effect here. Where the
 // connection changed, nothing that was fetched over the old one is kept.
-func (b *backend) configChanged(ctx context.Context, storage logical.Storage, connection bool) {
+func (b *backend) configChanged(ctx context.Context, connection bool) {
 	b.settings.reset()
 	if connection {
-		b.cache.empty(ctx, storage)
+		b.cache.empty(ctx)
 	}
 }
 

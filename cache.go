@@ -389,12 +389,13 @@ func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *e
 	if !c.inForce(ctx, d) {
 		return e // for those who asked over the old connection, and nobody else
 	}
-	c.replacing.Lock()
-	c.memory.Add(fetched.AccountID, e)
-	c.replacing.Unlock()
+	// Storage first: whatever a reader was given, a restart must find.
 	if !same || !fetched.expires() {
 		c.store(ctx, e)
 	}
+	c.replacing.Lock()
+	c.memory.Add(fetched.AccountID, e)
+	c.replacing.Unlock()
 	return e
 }
 

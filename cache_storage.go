@@ -141,12 +141,25 @@ func (c *cache) replace(id string, before, after *entry) bool {
 	return true
 }
 
-// empty drops everything. The new cache id in config has made it unusable
-// already, so what cannot be deleted now is left to the sweep.
-func (c *cache) empty(ctx context.Context, storage logical.Storage) {
+// empty drops everything that was cached so far, and nothing that is fetched
+// meanwhile. The new cache id in config has made it unusable already, so what
+// cannot be deleted now is left to the sweep.
+func (c *cache) empty(ctx context.Context) {
 	c.memory.Purge()
-	if err := logical.ClearView(ctx, logical.NewStorageView(storage, cachePrefix)); err != nil {
+	ids, err := c.storedIDs(ctx)
+	for _, id := range ids {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		if !c.memory.Contains(id) && !c.deleteStored(ctx, id, nil) {
+			err = errNotDeleted
+			break
+		}
+	}
+	if err != nil {
 		c.sweeper.restart()
 		c.logger().Warn("the cache could not be emptied at once; it is never served, and goes with the next sweeps", "error", err)
 	}
 }
+
+var errNotDeleted = errors.New("an entry could not be deleted")

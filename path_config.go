@@ -239,7 +239,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 	if err := writeConfig(ctx, req.Storage, updated); err != nil {
 		return nil, err
 	}
-	b.configChanged(ctx, req.Storage, old != nil && old.CacheID != updated.CacheID)
+	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID)
 	return nil, nil
 }
 
@@ -250,7 +250,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	if err := req.Storage.Delete(ctx, configPath); err != nil {
 		return nil, err
 	}
-	b.configChanged(ctx, req.Storage, true)
+	b.configChanged(ctx, true)
 	return nil, nil
 }
 

@@ -608,12 +608,12 @@ func TestATemplateOfNothingFindsNobody(t *testing.T) {
 // in ways that change, keys rotated, config rewritten, the plugin restarted and
 // passes coming round, with readers of accounts of all lives.
 func TestHoursOfTrouble(t *testing.T) {
-	for seed := range uint64(2) {
-		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+	for seed := range 2 {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			bubble(t, func(t *testing.T, m *mount) {
 				m.slow(time.Duration(seed)*100*time.Millisecond, time.Duration(seed)*150*time.Millisecond, time.Duration(seed)*200*time.Millisecond)
 				h := &hours{mount: m, until: time.Now().Add(3 * time.Hour), known: map[string]time.Time{}, requests: make(chan struct{}, 100), writing: make(chan struct{}, 1)}
-				h.run(rand.New(rand.NewPCG(seed, 1))) //nolint:gosec // dice
+				h.run(rand.New(rand.NewPCG(uint64(seed), 1))) //nolint:gosec // dice, and few of them
 				m.noSecretIn(m.logs.String())
 				require.NotContains(t, m.logs.String(), "panic")
 				require.Greater(t, h.served, 1000)
