@@ -115,7 +115,8 @@ func flatten(raw map[string]json.RawMessage) map[string]string {
 		}
 		var compact bytes.Buffer // so that Pipedream's white space cannot change the bytes of a read
 		if json.Compact(&compact, value) == nil {
-			fields[name] = compact.String()
+			// What is no UTF-8 would become so in storage and on the way to Vault.
+			fields[name] = strings.ToValidUTF8(compact.String(), "\uFFFD")
 		}
 	}
 	return fields
