@@ -77,7 +77,7 @@ test: test-unit test-acceptance ## Run all tests
 
 .PHONY: test-unit
 test-unit: race-notice ## Run the tests that need no Vault
-	go test $(RACE) -timeout 5m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
+	go test $(RACE) -timeout 15m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
 
 # -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
 # they compute.
@@ -85,7 +85,7 @@ test-unit: race-notice ## Run the tests that need no Vault
 test-acceptance: race-notice node-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" \
-		go test $(RACE) -count=1 -parallel 6 -timeout 10m $(TESTFLAGS) ./acceptance/...
+		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
 
 .PHONY: test-node
 test-node: race-notice vault build-race bin/node/node_modules ## Run the one test that needs Node and npm
