@@ -404,6 +404,31 @@ func TestEmptyingTheCacheKeepsWhatIsFetchedMeanwhile(t *testing.T) {
 	})
 }
 
+// The same goes for which account a user was found to have.
+func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
+		m.creds("alices")
+		m.creds("bobs")
+		m.slow(0, 0, time.Second)
+		m.sim.SetOAuthClient(testClientID, "pd_client_secret_2", time.Hour)
+		var write sync.WaitGroup
+		write.Go(func() {
+			m.configureClient(map[string]any{"client_secret": "pd_client_secret_2", "project_id": testProject})
+		})
+		time.Sleep(500 * time.Millisecond)
+		m.creds("alices")
+		m.creds("bobs")
+		write.Wait()
+		m.sim.ResetRequests()
+		m.start()
+		m.creds("alices")
+		m.creds("bobs")
+		require.Empty(t, m.sim.Requests(), "requests for live tokens")
+	})
+}
+
 // request_timeout bounds the whole read of a user's role, not each of the
 // requests that it takes: above 60 s Vault's own client gives up.
 func TestARoleOfAUserAnswersWithinRequestTimeout(t *testing.T) {
@@ -609,23 +634,30 @@ func TestATemplateOfNothingFindsNobody(t *testing.T) {
 // passes coming round, with readers of accounts of all lives.
 func TestHoursOfTrouble(t *testing.T) {
 	for seed := range 2 {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) {
-			bubble(t, func(t *testing.T, m *mount) {
-				m.slow(time.Duration(seed)*100*time.Millisecond, time.Duration(seed)*150*time.Millisecond, time.Duration(seed)*200*time.Millisecond)
-				h := &hours{mount: m, until: time.Now().Add(3 * time.Hour), known: map[string]time.Time{}, requests: make(chan struct{}, 100), writing: make(chan struct{}, 1)}
-				h.run(rand.New(rand.NewPCG(uint64(seed), 1))) //nolint:gosec // dice, and few of them
-				m.noSecretIn(m.logs.String())
-				require.NotContains(t, m.logs.String(), "panic")
-				require.Greater(t, h.served, 1000)
-				t.Logf("%d reads were served and %d not, with %d requests", h.served, h.refused, len(m.sim.Requests()))
+		for name, connect := range map[string]bool{"workspace": false, "project": true} {
+			t.Run(fmt.Sprintf("%s %d", name, seed), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					slow := time.Duration(seed) * 100 * time.Millisecond
+					m.slow(slow, 2*slow, 3*slow)
+					h := &hours{
+						mount: m, connect: connect, until: time.Now().Add(3 * time.Hour), known: map[string]time.Time{},
+						requests: make(chan struct{}, 100), writing: make(chan struct{}, 1),
+					}
+					h.run(rand.New(rand.NewPCG(uint64(seed), 1))) //nolint:gosec // dice, and few of them
+					m.noSecretIn(m.logs.String())
+					require.NotContains(t, m.logs.String(), "panic")
+					require.Greater(t, h.served, 1000)
+					t.Logf("%d reads were served and %d not, with %d requests", h.served, h.refused, len(m.sim.Requests()))
+				})
 			})
-		})
+		}
 	}
 }
 
 type hours struct {
 	*mount
-	until time.Time
+	connect bool // a role for each user of a project, read as an OAuth client
+	until   time.Time
 
 	// requests has a place for each request under way. A restart takes all of them, so that it comes between requests.
 	// It is no RWMutex, for the clock of a bubble stands still while somebody waits for one.
@@ -643,6 +675,11 @@ func (h *hours) run(r *rand.Rand) {
 	const fleet = 40
 	lives := []time.Duration{0, 20 * time.Second, 3 * time.Minute, 20 * time.Minute, time.Hour, 8 * time.Hour}
 	h.key = testKey
+	if h.connect {
+		h.key = testClientSecret
+		h.sim.SetOAuthClient(testClientID, h.key, 20*time.Minute)
+		h.configureClient(map[string]any{"project_id": testProject})
+	}
 	var group sync.WaitGroup
 	for i := range fleet {
 		a := keyAccount(accountName(i))
@@ -650,11 +687,17 @@ func (h *hours) run(r *rand.Rand) {
 			a = oauthAccount(accountName(i), life)
 			a.OmitNextRefresh = i%4 == 0
 		}
+		name := a.ID
+		if h.connect {
+			name = fmt.Sprintf("role-%d", i)
+			a.Project, a.Environment, a.ExternalUserID = testProject, "production", fmt.Sprintf("user-%d", i)
+			h.role(name, map[string]any{"app": a.App.Slug, "external_user_id": a.ExternalUserID})
+		}
 		h.sim.SetAccount(a)
 		own := rand.New(rand.NewPCG(r.Uint64(), 2)) //nolint:gosec // dice
 		group.Go(func() {
 			for time.Now().Before(h.until) {
-				h.readOne(accountName(i))
+				h.readOne(name, a.ID)
 				time.Sleep(time.Duration(1+own.IntN(90)) * time.Second)
 			}
 		})
@@ -731,13 +774,19 @@ func (h *hours) rotate() {
 	h.key += "1"
 	key := h.key
 	h.mu.Unlock()
+	data := map[string]any{"api_key": key, "verify": false}
 	h.sim.SetAPIKey(key)
+	if h.connect {
+		data = map[string]any{"client_secret": key, "verify": false}
+		h.sim.SetOAuthClient(testClientID, key, 20*time.Minute)
+		h.sim.RevokeAccessTokens()
+	}
 	time.Sleep(30 * time.Second)
 	h.mu.Lock()
 	h.epoch++
 	clear(h.known)
 	h.mu.Unlock()
-	h.rewrite("config", map[string]any{"api_key": key, "verify": false})
+	h.rewrite("config", data)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.epoch++
@@ -746,13 +795,13 @@ func (h *hours) rotate() {
 
 // readOne reads an account and judges what it gets: a token that lives, or a
 // reason on the table and no token that could have been served.
-func (h *hours) readOne(id string) {
+func (h *hours) readOne(name, id string) {
 	defer h.enter(1)()
 	h.mu.Lock()
 	epoch, alive := h.epoch, h.known[id]
 	h.mu.Unlock()
 	before := time.Now()
-	resp, err := h.b.HandleRequest(h.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + id, Storage: h.storage})
+	resp, err := h.b.HandleRequest(h.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + name, Storage: h.storage})
 	after := time.Now()
 	if took := after.Sub(before); took > defaultRequestTimeout+2*storageTimeout {
 		h.Errorf("a read of %s took %s", id, took)
@@ -762,7 +811,7 @@ func (h *hours) readOne(id string) {
 	if err != nil {
 		h.refused++
 		coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
-		if !ok || coded.Code() == http.StatusBadRequest && !strings.Contains(err.Error(), "refused the API key") || coded.Code() == http.StatusInternalServerError {
+		if !ok || coded.Code() == http.StatusBadRequest && !strings.Contains(err.Error(), "Pipedream refused the ") || coded.Code() == http.StatusInternalServerError {
 			h.Errorf("no reason on the table: %v", err)
 		}
 		if epoch == h.epoch && after.Before(alive.Add(-minServable)) {
@@ -771,6 +820,9 @@ func (h *hours) readOne(id string) {
 		return
 	}
 	h.served++
+	if resp.Data["pipedream_account_id"] != id {
+		h.Errorf("%s got the credentials of %s", name, resp.Data["pipedream_account_id"])
+	}
 	end := before.Add(100 * time.Hour)
 	if text, ok := resp.Data["expires_at"].(string); ok {
 		// Rounded down in what a reader sees.
