@@ -47,7 +47,6 @@ type backend struct {
 	traffic
 	settings *settingsHolder
 	cache    *cache
-	users    *users
 	roles    *roles
 
 	ctx  context.Context // ends with the mount
@@ -116,7 +115,6 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	}
 	b.logger = b.Logger
 	b.cache = newCache(ctx, storage, b.stats, b.settings, b.Logger)
-	b.users = newUsers(b.cache)
 	return b
 }
 

@@ -42,9 +42,13 @@ type cache struct {
 	replacing sync.Mutex
 
 	memory  *lru.Cache[string, *entry]
+	users   *users
 	loads   singleflight.Group // reads of storage, by account
 	fetches singleflight.Group // requests to Pipedream, by cache id and account
 	sweeper sweeper
+	// deletes counts the deletes from storage: who wrote to it while one was
+	// made cannot know which came last, and writes again.
+	deletes atomic.Int64
 	// passedAt is when the periodic pass last looked for what is due, in Unix
 	// nanoseconds.
 	passedAt atomic.Int64
@@ -55,7 +59,9 @@ func newCache(ctx context.Context, storage logical.Storage, s *stats, settings *
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	return &cache{ctx: ctx, storage: storage, stats: s, settings: settings, logger: logger, memory: memory}
+	c := &cache{ctx: ctx, storage: storage, stats: s, settings: settings, logger: logger, memory: memory}
+	c.users = newUsers(c)
+	return c
 }
 
 // entry is a cached credential. Only read changes after it was made.
@@ -364,7 +370,7 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 		level = hclog.Debug
 	}
 	c.logger().Log(level, "credentials could not be fetched", "account", id, "error", logText(err))
-	if api.ofAccount() && c.inForce(ctx, d) {
+	if api.ofAccount() && c.inForce(ctx, d.config.CacheID) {
 		c.evict(ctx, id) // first: a reader who is held off is served what is cached
 	}
 	if !api.ofMount() {
@@ -376,7 +382,7 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 // storage: one write in a token's life. A credential that never expires is
 // written each time, else a restart would forget when it was last confirmed.
 func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *entry) *entry {
-	now := fetched.FetchedAt
+	now, deletes := fetched.FetchedAt, c.deletes.Load()
 	// A page of the list may have brought the account at the same time.
 	if latest, ok := c.memory.Peek(fetched.AccountID); ok && latest.cacheID == d.config.CacheID {
 		seen = latest
@@ -386,7 +392,7 @@ func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *e
 		fetched.FetchedAt = seen.credential.FetchedAt
 	}
 	e := newEntry(fetched, d.config.CacheID, now)
-	if !c.inForce(ctx, d) {
+	if !c.inForce(ctx, d.config.CacheID) {
 		return e // for those who asked over the old connection, and nobody else
 	}
 	// Storage first: whatever a reader was given, a restart must find.
@@ -396,13 +402,16 @@ func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *e
 	c.replacing.Lock()
 	c.memory.Add(fetched.AccountID, e)
 	c.replacing.Unlock()
+	if c.deletes.Load() != deletes {
+		c.store(ctx, e)
+	}
 	return e
 }
 
-// inForce tells whether the connection that d asks over is still the configured one.
-func (c *cache) inForce(ctx context.Context, d demand) bool {
+// inForce tells whether cacheID is that of the configured connection.
+func (c *cache) inForce(ctx context.Context, cacheID string) bool {
 	s, err := c.settings.get(ctx, c.storage)
-	return err == nil && s.config.CacheID == d.config.CacheID
+	return err == nil && s.config.CacheID == cacheID
 }
 
 // refresh fetches the account's credential whatever is cached, for a caller

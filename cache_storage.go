@@ -3,6 +3,7 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -109,20 +110,30 @@ func (c *cache) bury(ctx context.Context, id string, tombstone *entry, now time.
 	}
 }
 
-// deleteStored deletes an account's entry in storage, and tells whether that
-// could be done. What was fetched since the tombstone is stored again: the
-// delete may have come after it.
+// deleteStored deletes an account's entry in storage, or what is remembered of
+// an external user, and tells whether that could be done. What memory has of it
+// since the tombstone is stored again: the delete may have come after it.
 func (c *cache) deleteStored(ctx context.Context, id string, tombstone *entry) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
 	defer cancel()
 	if err := c.storage.Delete(ctx, cachePrefix+id); err != nil {
-		c.logger().Warn("an entry of the cache could not be deleted from storage", "account", id, "error", err)
+		c.logger().Warn("an entry of the cache could not be deleted from storage", "key", id, "error", err)
 		return false
 	}
-	if newer, ok := c.memory.Peek(id); ok && newer != tombstone && newer.credential.servable(time.Now()) {
-		c.store(ctx, newer)
+	c.deletes.Add(1)
+	if key, ok := strings.CutPrefix(id, usersFolder); ok {
+		c.users.storeAgain(ctx, key)
+	} else {
+		c.storeAgain(ctx, id, tombstone)
 	}
 	return true
+}
+
+func (c *cache) storeAgain(ctx context.Context, id string, tombstone *entry) {
+	newer, ok := c.memory.Peek(id)
+	if ok && newer != tombstone && newer.credential.servable(time.Now()) && c.inForce(ctx, newer.cacheID) {
+		c.store(ctx, newer)
+	}
 }
 
 // replace puts after in the place of before, either of which may be nil for no
@@ -146,12 +157,13 @@ func (c *cache) replace(id string, before, after *entry) bool {
 // cannot be deleted now is left to the sweep.
 func (c *cache) empty(ctx context.Context) {
 	c.memory.Purge()
+	c.users.memory.Purge()
 	ids, err := c.storedIDs(ctx)
 	for _, id := range ids {
 		if err = ctx.Err(); err != nil {
 			break
 		}
-		if !c.memory.Contains(id) && !c.deleteStored(ctx, id, nil) {
+		if !c.inMemory(id) && !c.deleteStored(ctx, id, nil) {
 			err = errNotDeleted
 			break
 		}
@@ -160,6 +172,14 @@ func (c *cache) empty(ctx context.Context) {
 		c.sweeper.restart()
 		c.logger().Warn("the cache could not be emptied at once; it is never served, and goes with the next sweeps", "error", err)
 	}
+}
+
+// inMemory tells whether memory has what storage has under id.
+func (c *cache) inMemory(id string) bool {
+	if key, ok := strings.CutPrefix(id, usersFolder); ok {
+		return c.users.memory.Contains(key)
+	}
+	return c.memory.Contains(id)
 }
 
 var errNotDeleted = errors.New("an entry could not be deleted")

@@ -61,7 +61,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 	}
 	refresh := func() (*entry, bool, error) { return b.cache.refresh(ctx, t.demand, t.accountID) }
 	if t.accountID == "" {
-		refresh = func() (*entry, bool, error) { return b.users.refresh(ctx, t.demand, t.user) }
+		refresh = func() (*entry, bool, error) { return b.cache.users.refresh(ctx, t.demand, t.user) }
 	}
 	e, changed, err := refresh()
 	if err != nil {

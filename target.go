@@ -113,7 +113,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	if t.accountID != "" {
 		e, err = b.cache.get(ctx, t.demand, t.accountID)
 	} else {
-		e, err = b.users.get(ctx, t.demand, t.user)
+		e, err = b.cache.users.get(ctx, t.demand, t.user)
 	}
 	if err != nil {
 		return nil, err

@@ -182,7 +182,7 @@ func (u *users) searchNow(d demand, who user, failed string) (string, error) {
 	default:
 		d.client.holdoffs.succeeded(held)
 	}
-	if u.cache.inForce(ctx, d) {
+	if u.cache.inForce(ctx, d.config.CacheID) {
 		u.cache.offer(ctx, d, a) // before others learn of the account, else they would fetch it
 		u.remember(ctx, found{User: key, AccountID: a.ID, CacheID: d.config.CacheID})
 	}
@@ -213,8 +213,25 @@ func (u *users) holdOff(d demand, held string, err error) {
 	}
 }
 
+// remember stores f first, as [cache.keep] does.
 func (u *users) remember(ctx context.Context, f found) {
+	deletes := u.cache.deletes.Load()
+	u.store(ctx, f)
 	u.memory.Add(f.User, f)
+	if u.cache.deletes.Load() != deletes {
+		u.store(ctx, f)
+	}
+}
+
+// storeAgain stores what memory has of a user, after a delete that may have
+// come too late.
+func (u *users) storeAgain(ctx context.Context, key string) {
+	if f, ok := u.memory.Peek(key); ok && u.cache.inForce(ctx, f.CacheID) {
+		u.store(ctx, f)
+	}
+}
+
+func (u *users) store(ctx context.Context, f found) {
 	raw, err := logical.StorageEntryJSON(usersPrefix+f.User, f)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
@@ -233,11 +250,7 @@ func (u *users) forget(ctx context.Context, who user, err error) {
 	}
 	key := who.key()
 	u.memory.Remove(key)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
-	defer cancel()
-	if err := u.cache.storage.Delete(ctx, usersPrefix+key); err != nil {
-		u.cache.logger().Warn("the account of an external user could not be deleted from storage", "error", err)
-	}
+	u.cache.deleteStored(ctx, usersFolder+key, nil)
 }
 
 // getOf is get for an account that was found to be who's.
