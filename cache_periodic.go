@@ -133,9 +133,13 @@ func (e *entry) abandoned(s *settings, now time.Time) bool {
 	return !e.credential.expires() && now.Sub(e.checkedAt) >= max(abandonedAfter, 2*s.config.StaticTTL)
 }
 
-// sweepStored deletes an account's entry in storage, or what is remembered of
-// an external user, if it is of no more use.
+// sweepStored deletes an account's entry in storage, or forgets an external
+// user, if that is of no more use.
 func (c *cache) sweepStored(ctx context.Context, s *settings, id string, now time.Time) {
+	if key, ok := strings.CutPrefix(id, usersFolder); ok {
+		c.users.sweepStored(ctx, s, key)
+		return
+	}
 	if c.memory.Contains(id) {
 		return
 	}
@@ -152,9 +156,6 @@ func (c *cache) stillOfUse(ctx context.Context, s *settings, id string, now time
 	if s == nil {
 		return false, nil
 	}
-	if user, ok := strings.CutPrefix(id, usersFolder); ok {
-		return c.userStillOfUse(ctx, s, user)
-	}
 	stored, err := c.readStored(ctx, id)
 	if err != nil || stored == nil || stored.CacheID != s.config.CacheID {
 		return false, err
@@ -163,21 +164,6 @@ func (c *cache) stillOfUse(ctx context.Context, s *settings, id string, now time
 		return now.Before(stored.Credential.ExpiresAt), nil
 	}
 	return !newEntry(stored.Credential, stored.CacheID, stored.CheckedAt).abandoned(s, now), nil
-}
-
-// userStillOfUse tells whether the account that an external user was found to
-// have is still cached.
-func (c *cache) userStillOfUse(ctx context.Context, s *settings, key string) (bool, error) {
-	var f found
-	raw, err := c.storage.Get(ctx, usersPrefix+key)
-	if err != nil || raw == nil || raw.DecodeJSON(&f) != nil || f.CacheID != s.config.CacheID {
-		return false, err
-	}
-	if c.memory.Contains(f.AccountID) {
-		return true, nil
-	}
-	raw, err = c.storage.Get(ctx, cachePrefix+f.AccountID)
-	return raw != nil, err
 }
 
 // sweeper walks through the keys in storage, a batch a pass.

@@ -429,6 +429,31 @@ func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
 	})
 }
 
+// A user whose account is not cached any more is forgotten in the end, but not
+// one who reads at that very moment.
+func TestASweepForgetsNoUserWhoReads(t *testing.T) {
+	for moment := time.Duration(0); moment < 4*time.Second; moment += 100 * time.Millisecond {
+		t.Run(moment.String(), func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.creds("alices")
+				time.Sleep(2 * time.Hour)
+				m.start()
+				m.slow(500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond)
+				var sweep sync.WaitGroup
+				sweep.Go(m.periodic)
+				time.Sleep(moment)
+				m.creds("alices")
+				sweep.Wait()
+				m.start()
+				m.sim.ResetRequests()
+				m.creds("alices")
+				require.Empty(t, m.sim.Requests(), "requests for live tokens")
+			})
+		})
+	}
+}
+
 // request_timeout bounds the whole read of a user's role, not each of the
 // requests that it takes: above 60 s Vault's own client gives up.
 func TestARoleOfAUserAnswersWithinRequestTimeout(t *testing.T) {

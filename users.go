@@ -69,10 +69,13 @@ func newUsers(c *cache) *users {
 // at fault, u is searched for once more: the account may have been connected
 // anew, under another id.
 func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
-	began := time.Now()
-	id := u.remembered(ctx, d, who)
+	began, key := time.Now(), who.key()
+	id := u.remembered(ctx, d, key)
 	if id != "" {
 		e, err := u.cache.getOf(ctx, d, id, who)
+		if err == nil {
+			u.keepRemembered(ctx, d, key, id)
+		}
 		if !isOfAccount(err) {
 			return e, err
 		}
@@ -91,11 +94,15 @@ func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
 func (u *users) refresh(ctx context.Context, d demand, who user) (e *entry, changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.RequestTimeout)
 	defer cancel()
-	id := u.remembered(ctx, d, who)
+	key := who.key()
+	id := u.remembered(ctx, d, key)
 	if id != "" {
 		e, changed, err = u.cache.refresh(ctx, d, id)
 		if err == nil {
 			err = d.owned(e, who)
+		}
+		if err == nil {
+			u.keepRemembered(ctx, d, key, id)
 		}
 		if !isOfAccount(err) {
 			return e, changed, err
@@ -108,18 +115,20 @@ func (u *users) refresh(ctx context.Context, d demand, who user) (e *entry, chan
 	return e, err == nil, err
 }
 
-// remembered is the account that u was found to have; empty for none.
-func (u *users) remembered(ctx context.Context, d demand, who user) string {
-	key := who.key()
-	f, ok := u.memory.Get(key)
-	if !ok {
-		f = u.load(ctx, key)
+// remembered is the account that the user with the key was found to have;
+// empty for none.
+func (u *users) remembered(ctx context.Context, d demand, key string) string {
+	if f, ok := u.memory.Get(key); ok && f.CacheID == d.config.CacheID {
+		return f.AccountID
 	}
+	deletes := u.cache.deletes.Load()
+	f := u.load(ctx, key)
 	if f.CacheID != d.config.CacheID || f.User != key {
 		return ""
 	}
-	if !ok {
-		u.memory.Add(key, f)
+	u.memory.Add(key, f)
+	if u.cache.deletes.Load() != deletes {
+		u.store(ctx, f)
 	}
 	return f.AccountID
 }
@@ -221,6 +230,46 @@ func (u *users) remember(ctx context.Context, f found) {
 	if u.cache.deletes.Load() != deletes {
 		u.store(ctx, f)
 	}
+}
+
+// keepRemembered remembers again a user who was just served. A sweep may have
+// forgotten it, because the account was not cached before that.
+func (u *users) keepRemembered(ctx context.Context, d demand, key, id string) {
+	if !u.memory.Contains(key) && u.cache.inForce(ctx, d.config.CacheID) {
+		u.remember(ctx, found{User: key, AccountID: id, CacheID: d.config.CacheID})
+	}
+}
+
+// sweepStored forgets a user whose account is not cached any more: a search
+// costs no more than to fetch it. s is nil where the engine is not configured.
+func (u *users) sweepStored(ctx context.Context, s *settings, key string) {
+	f, useful, err := u.stillOfUse(ctx, s, key)
+	switch {
+	case err != nil:
+		u.cache.logger().Warn("the account of an external user could not be looked at for its sweep", "error", err)
+	case !useful && ctx.Err() == nil:
+		u.memory.Remove(key)
+		u.cache.deleteStored(ctx, usersFolder+key, nil)
+		if u.cache.memory.Contains(f.AccountID) { // fetched since
+			u.remember(ctx, f)
+		}
+	}
+}
+
+// stillOfUse tells whether the account that a user was found to have is cached.
+func (u *users) stillOfUse(ctx context.Context, s *settings, key string) (f found, useful bool, err error) {
+	if s == nil {
+		return f, false, nil
+	}
+	raw, err := u.cache.storage.Get(ctx, usersPrefix+key)
+	if err != nil || raw == nil || raw.DecodeJSON(&f) != nil || f.CacheID != s.config.CacheID {
+		return found{}, false, err
+	}
+	if u.cache.memory.Contains(f.AccountID) {
+		return f, true, nil
+	}
+	raw, err = u.cache.storage.Get(ctx, cachePrefix+f.AccountID)
+	return f, raw != nil, err
 }
 
 // storeAgain stores what memory has of a user, after a delete that may have
