@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
-	"github.com/hashicorp/vault/sdk/helper/errutil"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -116,134 +114,6 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	b.logger = b.Logger
 	b.cache = newCache(ctx, storage, b.stats, b.settings, b.Logger)
 	return b
-}
-
-// HandleRequest guards what the SDK's framework does with a request: it would
-// show the value of a secret field of the wrong type in its error, has no text
-// for a path that is no account's id, and lets a panic end the process for
-// every mount that shares it.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
-	err = guard(b.Logger(), func() (err error) {
-		resp, err = b.handle(ctx, req)
-		return err
-	})
-	if errors.Is(err, errInternal) {
-		return nil, logical.CodedError(http.StatusInternalServerError, err.Error())
-	}
-	return resp, err
-}
-
-func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := b.checkSensitive(req); err != nil {
-		return nil, err
-	}
-	resp, err := b.Backend.HandleRequest(ctx, req)
-	switch {
-	case errors.Is(err, logical.ErrUnsupportedPath) && b.takesName(req.Path):
-		return b.handleBadName(ctx, req)
-	case errors.Is(err, logical.ErrUnsupportedOperation):
-		return nil, unsupported(req)
-	case err == nil && resp == nil:
-		resp = b.warnOfUnknown(req)
-	}
-	return resp, err
-}
-
-// handleBadName answers for a path that would be one of the engine's if it had
-// a name in it. Help is about what the path would be.
-func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	switch req.Operation {
-	case logical.ListOperation:
-		return nil, logical.ErrUnsupportedPath
-	case logical.HelpOperation:
-		first, _, _ := strings.Cut(req.Path, "/")
-		help := *req
-		help.Path = first + "/" + exampleAccountID
-		return b.Backend.HandleRequest(ctx, &help)
-	default:
-		return nil, errBadName
-	}
-}
-
-// unsupported says which operation was meant, where that is plain.
-func unsupported(req *logical.Request) error {
-	meant := ""
-	switch first, _, _ := strings.Cut(req.Path, "/"); {
-	case req.Operation == logical.RenewOperation:
-	case strings.Trim(req.Path, "/") == "accounts", strings.Trim(req.Path, "/") == "roles":
-		meant = first + " are listed: vault list <mount>/" + first
-	case first == "refresh":
-		meant = "refresh is written: vault write -force <mount>/" + req.Path
-	}
-	if meant == "" {
-		return logical.ErrUnsupportedOperation
-	}
-	return logical.CodedError(http.StatusMethodNotAllowed, atMount(req, meant))
-}
-
-// warnOfUnknown answers a successful write that names fields there are not:
-// the framework warns of them beside a response alone, and a misspelt setting
-// must not pass for one that was set.
-func (b *backend) warnOfUnknown(req *logical.Request) *logical.Response {
-	path := b.Route(req.Path)
-	if path == nil || req.Operation != logical.CreateOperation && req.Operation != logical.UpdateOperation {
-		return nil
-	}
-	var unknown []string
-	for name := range req.Data {
-		if path.Fields[name] == nil {
-			unknown = append(unknown, name)
-		}
-	}
-	if len(unknown) == 0 {
-		return nil
-	}
-	slices.Sort(unknown)
-	resp := &logical.Response{}
-	resp.AddWarning(fmt.Sprintf("Endpoint ignored these unrecognized parameters: %v", unknown))
-	return resp
-}
-
-// HandleExistenceCheck guards the check that comes before a write in the same
-// way. Of its errors, Vault shows the text of this type alone.
-func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	err = guard(b.Logger(), func() error {
-		if err := b.checkSensitive(req); err != nil {
-			return errutil.UserError{Err: err.Error()}
-		}
-		checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
-		return err
-	})
-	return checked, exists, err
-}
-
-// checkSensitive refuses a secret of the wrong type without showing it.
-func (b *backend) checkSensitive(req *logical.Request) error {
-	if req.Operation != logical.CreateOperation && req.Operation != logical.UpdateOperation {
-		return nil
-	}
-	path := b.Route(req.Path)
-	if path == nil {
-		return nil
-	}
-	for name, field := range path.Fields {
-		if field.DisplayAttrs == nil || !field.DisplayAttrs.Sensitive {
-			continue
-		}
-		if value, ok := req.Data[name]; ok {
-			if _, isString := value.(string); !isString {
-				return badRequest("%s must be a string", name)
-			}
-		}
-	}
-	return nil
-}
-
-// takesName tells whether path would be one of the engine's with a valid
-// account id or name after its first part.
-func (b *backend) takesName(path string) bool {
-	first, _, _ := strings.Cut(path, "/")
-	return b.Route(first+"/"+exampleAccountID) != nil
 }
 
 // invalidate drops what is held in memory of a key that another node changed.

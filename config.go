@@ -148,6 +148,9 @@ var projectIDPattern = regexp.MustCompile(`^proj_[A-Za-z0-9_-]{1,100}$`)
 
 func (c *config) validateAuthentication() error {
 	switch {
+	case c.ProjectID != "" && c.ClientID == "":
+		return badRequest("project_id needs client_id and client_secret: an API key cannot read a Connect project. " +
+			"For the accounts of the workspace leave project_id out, or empty it with project_id=")
 	case c.ClientID == "" && c.ClientSecret != "":
 		return badRequest("client_id is missing: it goes with client_secret")
 	case c.ClientID != "" && c.ClientSecret == "":
@@ -159,6 +162,8 @@ func (c *config) validateAuthentication() error {
 		if err := validSecret("client_secret", c.ClientSecret); err != nil {
 			return err
 		}
+	case c.APIKey == "":
+		return badRequest("api_key is missing, or else client_id and client_secret: give a secret as api_key=- to have it read from standard input")
 	default:
 		if err := validSecret("api_key", c.APIKey); err != nil {
 			return err
@@ -176,11 +181,13 @@ func (c *config) validateAuthentication() error {
 }
 
 func validSecret(field string, s secret) error {
-	if s == "" {
-		return badRequest("%s is missing: give it with %s=- to have it read from standard input", field, field)
-	}
-	if len(s) > maxSecretLength {
+	switch {
+	case s == "":
+		return badRequest("%s is missing", field)
+	case len(s) > maxSecretLength:
 		return badRequest("%s is longer than %d characters", field, maxSecretLength)
+	case strings.ContainsAny(string(s[:1]+s[len(s)-1:]), "\"'`"):
+		return badRequest("%s is in quotes: leave them out", field)
 	}
 	for _, r := range string(s) {
 		if r > unicode.MaxASCII || !unicode.IsGraphic(r) || unicode.IsSpace(r) {

@@ -80,10 +80,10 @@ func (e *apiError) Error() string {
 	case failForbidden:
 		if e.account == "" {
 			return fmt.Sprintf("Pipedream refused access to the accounts%s (its answer was 403): the %s in <mount>/config "+
-				"may not read them. Give it access in Pipedream, or store another", e.where(), e.key())
+				"may not read them. Give it access in Pipedream, or store another%s", e.where(), e.key(), e.scope())
 		}
 		return fmt.Sprintf("Pipedream refused access to account %s (its answer was 403): the %s in <mount>/config "+
-			"may not read it. Give it access to the account in Pipedream, or store another", e.account, e.key())
+			"may not read it. Give it access to the account in Pipedream, or store another%s", e.account, e.key(), e.scope())
 	case failUnknownAccount:
 		if e.account == "" {
 			return fmt.Sprintf("Pipedream has no accounts%s (its answer was 404): check project_id and base_url in <mount>/config", e.where())
@@ -115,6 +115,14 @@ func (e *apiError) key() string {
 		return "OAuth client"
 	}
 	return "API key"
+}
+
+// scope names what else can be too narrow for an OAuth client.
+func (e *apiError) scope() string {
+	if e.oauth {
+		return "; the scope in <mount>/config may be too narrow, too"
+	}
+	return ""
 }
 
 func (e *apiError) where() string {

@@ -21,6 +21,7 @@ leaves only the accounts of one app, by its slug or id; in a Connect project,
 external_user_id leaves only those of one external user.
 
     $ vault list -detailed pipedream/accounts
+    $ vault read -format=json pipedream/accounts list=true app=github
 
 Each 100 accounts cost one request to Pipedream.
 `
@@ -144,7 +145,7 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	defer cancel()
 
 	filter := listFilter{app: data.Get("app").(string), externalUser: data.Get("external_user_id").(string)}
-	if err := checkExternalUserID(filter.externalUser, false); err != nil {
+	if err := checkExternalUserID(filter.externalUser); err != nil {
 		return nil, err
 	}
 	if filter.externalUser != "" && s.config.ProjectID == "" {

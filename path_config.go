@@ -79,7 +79,7 @@ func configFields() map[string]*framework.FieldSchema {
 	fields := configSettings()
 	fields["api_key"] = &framework.FieldSchema{
 		Type:         framework.TypeString,
-		Description:  "A user's Pipedream API key. This or client_id is required on the first write, and it again whenever base_url changes. Never returned.",
+		Description:  "A user's Pipedream API key. This, or client_id with client_secret, is required on the first write, and again whenever base_url changes. Never returned.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
 	}
 	fields["client_secret"] = &framework.FieldSchema{
@@ -90,7 +90,7 @@ func configFields() map[string]*framework.FieldSchema {
 	fields["verify"] = &framework.FieldSchema{
 		Type:         framework.TypeBool,
 		Default:      true,
-		Description:  "Whether to check with Pipedream that it accepts the key before anything is stored. Not stored itself.",
+		Description:  "Whether to check with Pipedream that it accepts the key or client before anything is stored. Not stored itself. Default true.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Verify"},
 	}
 	return fields
@@ -101,78 +101,78 @@ func configSettings() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"client_id": {
 			Type:         framework.TypeString,
-			Description:  "Id of a workspace's OAuth client, to be used with client_secret instead of api_key.",
+			Description:  "Id of a workspace's OAuth client, to be used with client_secret instead of api_key. Changing it requires client_secret in the same request.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
 		},
 		"scope": {
 			Type:         framework.TypeString,
 			Default:      defaultScope,
-			Description:  "Scopes to ask for as an OAuth client, with spaces between them. The default is the least that reads accounts.",
+			Description:  "Scopes to ask for as an OAuth client, with spaces between them. Default connect:accounts:read, the least that reads accounts.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
 		"project_id": {
 			Type:         framework.TypeString,
-			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Empty: those of the workspace.",
+			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Project ID"},
 		},
 		"environment": {
 			Type:          framework.TypeString,
 			Default:       defaultEnvironment,
 			AllowedValues: []any{"production", "development"},
-			Description:   "Environment of the Connect project: production or development.",
+			Description:   "Environment of the Connect project: production or development. Default production.",
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Environment"},
 		},
 		"allow_account_ids": {
 			Type:         framework.TypeBool,
 			Default:      true,
-			Description:  "Whether credentials can be read by account id. If not, roles alone can be read.",
+			Description:  "Whether credentials can be read by account id. If not, roles alone can be read. Default true.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow account ids"},
 		},
 		"base_url": {
 			Type:         framework.TypeString,
 			Default:      defaultBaseURL,
-			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request.",
+			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request. Default https://api.pipedream.com/v1.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
 		},
 		"ca_cert": {
 			Type:         framework.TypeString,
-			Description:  "PEM certificates to trust instead of the system's, for a private gateway in front of Pipedream.",
+			Description:  "PEM certificates to trust instead of the system's, for a private gateway in front of Pipedream. Default: the system's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
 		"request_timeout": {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultRequestTimeout.Seconds()),
-			Description:  "Longest time for one credential fetch, retries and waits included. From 1s to 59s.",
+			Description:  "Longest time for one credential fetch, retries and waits included. From 1s to 59s. Default 20s.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Request timeout"},
 		},
 		"max_retries": {
 			Type:         framework.TypeInt,
 			Default:      defaultMaxRetries,
-			Description:  "How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10.",
+			Description:  "How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10. Default 2.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum retries"},
 		},
 		"rate_limit": {
 			Type:         framework.TypeInt,
 			Default:      defaultRateLimit,
-			Description:  "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Pipedream's own limit is 100 for everything that uses the workspace.",
+			Description:  "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Default 100. Pipedream's own limit is 100 for everything that uses the workspace.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
 		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultMinTTL.Seconds()),
-			Description:  "A cached credential with less life left than this is fetched again before it is served.",
+			Description:  "A cached credential with less life left than this is fetched again before it is served. Default 5m.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 		"static_ttl": {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultStaticTTL.Seconds()),
-			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 1s.",
+			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 1s. Default 1h.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Static TTL"},
 		},
 		"expose_refresh_token": {
 			Type:         framework.TypeBool,
 			Default:      false,
-			Description:  "Whether reads return refresh tokens. They outlive every lease.",
+			Description:  "Whether reads return refresh tokens. They outlive every lease. Default false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Expose refresh token"},
 		},
 	}
@@ -310,7 +310,7 @@ func mergeAuthentication(updated *config, data *framework.FieldData) (secretGive
 		return false, badRequest("api_key and client_id with client_secret exclude each other: give one or the other")
 	case hasKey:
 		updated.APIKey, updated.ClientID, updated.ClientSecret = secret(given("api_key")), "", ""
-	case hasID && !hasSecret && given("client_id") != updated.ClientID:
+	case hasID && !hasSecret && updated.ClientID != "" && given("client_id") != updated.ClientID:
 		return false, badRequest("changing client_id requires client_secret in the same request")
 	case hasID || hasSecret:
 		updated.APIKey = ""
@@ -353,17 +353,23 @@ func verifyError(req *logical.Request, c *config, err error) error {
 	if !errors.As(err, &api) {
 		return toLogical(req, err)
 	}
-	given := "api_key"
+	given, missing := "api_key", "there is no Pipedream API at base_url"
 	if c.ClientID != "" {
 		given = "client_id and client_secret"
 	}
+	if c.ProjectID != "" {
+		missing += ", or no project " + c.ProjectID
+	}
 	switch {
+	case api.kind == failUnknownAccount:
+		return badRequest("%s could not be checked and nothing was changed: %s (the answer was 404): check that base_url ends in /v1. "+
+			"To store unchecked, add verify=false", given, missing)
 	case api.kind != failKeyRefused && api.kind != failForbidden:
 		return logical.CodedError(api.httpStatus(), given+" could not be checked and nothing was changed: "+atMount(req, api.Error())+
 			". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
-			"Check that they belong together, have the scope asked for and have not been revoked; an API key cannot read a project", given, c.ProjectID, c.Environment)
+			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
 	default:
 		return badRequest("Pipedream refused %s; nothing was changed. Check what was copied, and that it has not been revoked", given)
 	}

@@ -33,7 +33,7 @@ returned as credential_ttl.
 
 Credentials with less life left than min_ttl are fetched again before they are
 served, unless Pipedream has said that it refreshes them later. Ask for more
-than the mount's min_ttl with the parameter of that name.
+than the mount's or the role's min_ttl with the parameter of that name.
 `
 
 func (b *backend) pathCreds() *framework.Path {
@@ -63,7 +63,7 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 			"name": nameField(),
 			"min_ttl": {
 				Type:         framework.TypeDurationSecond,
-				Description:  "Fetch again if the cached credentials live shorter than this. The mount's min_ttl is the least.",
+				Description:  "Fetch again if the cached credentials live shorter than this. The role's min_ttl, or else the mount's, is the least.",
 				Query:        true,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 			},

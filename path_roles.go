@@ -5,9 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
-	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -16,8 +14,8 @@ const (
 	pathRoleHelpSyn = `Manage a role: a name for an account, with a narrower use.`
 
 	pathRoleHelpDesc = `
-A role gives an account a stable name, read at creds/<name>. It is either for
-one account:
+A role gives an account a stable name, read at creds/<name> or
+static-creds/<name>. It is either for one account:
 
     $ vault write pipedream/roles/billing account_id=apn_XehyZPr fields=api_key ttl=15m
 
@@ -34,7 +32,11 @@ lease.
 `
 
 	pathRolesHelpSyn  = `List the roles.`
-	pathRolesHelpDesc = `Lists the names of the roles. Read one with roles/<name>.`
+	pathRolesHelpDesc = `
+Lists the names of the roles. For what a role is, and what it takes:
+
+    $ vault path-help pipedream/roles/my-role
+`
 )
 
 func (b *backend) pathRoles() []*framework.Path {
@@ -128,17 +130,17 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"fields": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "Credential fields to return, under the names that a read returns. Empty: all.",
+			Description:  "Credential fields to return, under the names that a read returns, with commas between them. Default: all.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Fields"},
 		},
 		"ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "Longest lease, below the credentials' own life. 0: no cap.",
+			Description:  "Longest lease, below the credentials' own life. At least 1s. Default 0: no cap.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "Instead of the mount's min_ttl. 0: the mount's.",
+			Description:  "Instead of the mount's min_ttl. Default 0: the mount's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 	}
@@ -185,9 +187,6 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 	}
 	b.roles.writes.Lock()
 	defer b.roles.writes.Unlock()
-	if ttl, err := parseutil.ParseDurationSecond(data.Raw["ttl"]); err == nil && ttl > 0 && ttl < time.Second {
-		return nil, badRequest("ttl must be at least 1s; 0 lifts the cap") // the framework would make it 0
-	}
 	r, err := readRole(ctx, req.Storage, name)
 	if err != nil && !errors.Is(err, errBadRole) {
 		return nil, err

@@ -14,9 +14,10 @@ const pathStaticCredsHelpDesc = `
 Returns the same credentials as creds/, without a lease: for applications that
 read on every request, and for the Vault Secrets Operator's static credentials.
 
-Three numbers tell a client when to read again: ttl (seconds until the
+Three fields tell a client when to read again: ttl (seconds until the
 credentials are due, at least 1), rotation_period (their whole life in
-seconds) and last_vault_rotation (when they were fetched, RFC 3339).
+seconds) and last_vault_rotation (when these credentials were first seen, RFC
+3339).
 
     $ vault read pipedream/static-creds/apn_XehyZPr
 `
@@ -36,7 +37,7 @@ func (b *backend) pathStaticCreds() *framework.Path {
 	fields["last_vault_rotation"] = &framework.FieldSchema{
 		Type:        framework.TypeString,
 		Required:    true,
-		Description: "When these credentials were fetched, RFC 3339 in UTC.",
+		Description: "When these credentials were first seen, RFC 3339 in UTC.",
 	}
 	return b.credentialsPath("static-creds/", "static-credentials", pathStaticCredsHelpSyn, pathStaticCredsHelpDesc, fields, b.staticCredsRead)
 }

@@ -518,7 +518,7 @@ func TestAPanicEndsNoProcess(t *testing.T) {
 			return ignoreAnswer(m.write("config", map[string]any{"api_key": testKey, "base_url": testBaseURL}))
 		},
 		"the search for a user's account": func(m *mount) error {
-			m.configure(map[string]any{"verify": false, "project_id": testProject})
+			m.configureClient(map[string]any{"verify": false, "project_id": testProject})
 			m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
 			return ignoreAnswer(m.read("creds/alices"))
 		},

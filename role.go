@@ -70,8 +70,23 @@ func (r *role) validate() error {
 		if field == "" || strings.ContainsFunc(field, isControl) {
 			return badRequest("fields must be names of credential fields, such as oauth_access_token")
 		}
+		if err := checkReturned(field); err != nil {
+			return err
+		}
 	}
 	return validateTemplate(r.ExternalUserID)
+}
+
+// checkReturned refuses the name of a field that no read returns as a credential field.
+func checkReturned(field string) error {
+	switch {
+	case field == "expires_at" || strings.HasPrefix(field, ownPrefix):
+		return badRequest("%s is no credential field: it is always returned, and need not be in fields", field)
+	case isReserved(field):
+		return badRequest("a credential field named %s is returned as %s: name that in fields", field, reservedPrefix+field)
+	default:
+		return nil
+	}
 }
 
 func isControl(c rune) bool { return c < ' ' || c == 0x7f }
@@ -84,7 +99,7 @@ func validateTemplate(template string) error {
 		return badRequest("external_user_id is not a valid template: its braces do not match")
 	}
 	if !templated {
-		return checkExternalUserID(template, false)
+		return checkExternalUserID(template)
 	}
 	for _, piece := range strings.Split(template, "{{")[1:] {
 		directive, _, _ := strings.Cut(piece, "}}")
@@ -96,15 +111,11 @@ func validateTemplate(template string) error {
 	return nil
 }
 
-func checkExternalUserID(id string, required bool) error {
-	switch {
-	case id == "" && required:
-		return badRequest("external_user_id is empty for this caller")
-	case len([]rune(id)) > maxExternalUserID:
+func checkExternalUserID(id string) error {
+	if len([]rune(id)) > maxExternalUserID {
 		return badRequest("external_user_id is longer than %d characters", maxExternalUserID)
-	default:
-		return nil
 	}
+	return nil
 }
 
 // externalUser is the role's external user for the caller of req. A caller
@@ -142,7 +153,7 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 		return "", badRequest("this role is for whoever reads it, and your identity entity lacks what its external_user_id asks for: "+
 			"an alias of the auth mount, a group or metadata (%s)", err)
 	}
-	return user, checkExternalUserID(user, true)
+	return user, checkExternalUserID(user)
 }
 
 var errEmptyDirective = errors.New("a directive of external_user_id is empty")

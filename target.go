@@ -21,6 +21,7 @@ const (
 var (
 	accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
 	errBadName       = badRequest("account_id must look like %s, and a role's name must be letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
+	errBadRoleName   = badRequest("a role's name must be letters, digits, -, _ and ., with - and . neither first nor last, %d characters at most", maxNameLength)
 	errBadAccountID  = badRequest("account_id must look like %s: apn_ and then letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
 )
 
@@ -133,7 +134,8 @@ func (s *served) checkFields() error {
 			return nil
 		}
 	}
-	return badRequest("the credentials of account %s have none of the role's fields", s.entry.credential.AccountID)
+	return badRequest("the credentials of account %s have none of the role's fields (%s)",
+		s.entry.credential.AccountID, printable(strings.Join(s.role.Fields, ", "), maxReason))
 }
 
 // data is the flat map that a read returns.

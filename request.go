@@ -1,0 +1,220 @@
+package pipedream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/errutil"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// HandleRequest guards what the SDK's framework does with a request: it would
+// show the value of a secret field of the wrong type in its error, takes an
+// empty value for zero or false, has no text for a path that is no account's
+// id, and lets a panic end the process for every mount that shares it.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	err = guard(b.Logger(), func() (err error) {
+		resp, err = b.handle(ctx, req)
+		return err
+	})
+	if errors.Is(err, errInternal) {
+		return nil, logical.CodedError(http.StatusInternalServerError, err.Error())
+	}
+	return resp, err
+}
+
+func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if err := b.checkInput(req); err != nil {
+		return nil, err
+	}
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	switch {
+	case errors.Is(err, logical.ErrUnsupportedPath) && b.takesName(req.Path):
+		return b.handleBadName(ctx, req)
+	case errors.Is(err, logical.ErrUnsupportedOperation):
+		return nil, unsupported(req)
+	case err != nil:
+		return resp, b.nameUnknown(req, err)
+	case resp == nil:
+		resp = b.warnOfUnknown(req)
+	}
+	return resp, err
+}
+
+// HandleExistenceCheck guards the check that comes before a write in the same
+// way. Of its errors, Vault shows the text of this type alone.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
+	err = guard(b.Logger(), func() error {
+		if err := b.checkInput(req); err != nil {
+			return errutil.UserError{Err: err.Error()}
+		}
+		checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
+		return err
+	})
+	return checked, exists, err
+}
+
+// handleBadName answers for a path that would be one of the engine's if it had
+// a name in it. Help is about what the path would be.
+func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	first, _, _ := strings.Cut(req.Path, "/")
+	switch {
+	case req.Operation == logical.ListOperation:
+		return nil, logical.ErrUnsupportedPath
+	case req.Operation == logical.HelpOperation:
+		help := *req
+		help.Path = first + "/" + exampleAccountID
+		return b.Backend.HandleRequest(ctx, &help)
+	case first == "accounts":
+		return nil, errBadAccountID
+	case first == "roles":
+		return nil, errBadRoleName
+	default:
+		return nil, errBadName
+	}
+}
+
+// takesName tells whether path would be one of the engine's with a valid
+// account id or name after its first part.
+func (b *backend) takesName(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return b.Route(first+"/"+exampleAccountID) != nil
+}
+
+// unsupported says which operation was meant, where that is plain.
+func unsupported(req *logical.Request) error {
+	meant := ""
+	first, rest, _ := strings.Cut(strings.TrimRight(req.Path, "/"), "/")
+	switch {
+	case req.Operation == logical.RenewOperation:
+	case first == "roles" && rest == "" && req.Operation != logical.ReadOperation:
+		meant = "a role is written or deleted by its name, <mount>/roles/<role>"
+	case (first == "accounts" || first == "roles") && rest == "":
+		meant = first + " are listed: vault list <mount>/" + first
+	case first == "refresh":
+		meant = "refresh is written: vault write -force <mount>/" + req.Path
+	}
+	if meant == "" {
+		return logical.ErrUnsupportedOperation
+	}
+	return logical.CodedError(http.StatusMethodNotAllowed, atMount(req, meant))
+}
+
+// checkInput refuses what the framework would misread: a secret of the wrong
+// type, which its error shows; and what it would take for another value than
+// the one written.
+func (b *backend) checkInput(req *logical.Request) error {
+	path := b.written(req)
+	if path == nil {
+		return nil
+	}
+	for name, field := range path.Fields {
+		value, ok := req.Data[name]
+		if !ok {
+			continue
+		}
+		if err := checkValue(name, field, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkValue(name string, field *framework.FieldSchema, value any) error {
+	switch field.Type {
+	case framework.TypeString:
+		_, isString := value.(string)
+		if !isString && field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive {
+			return badRequest("%s must be a string", name)
+		}
+	case framework.TypeBool, framework.TypeInt, framework.TypeDurationSecond:
+		switch {
+		case value == nil || value == "":
+			return badRequest("%s is empty: give it a value, or leave it out", name)
+		case field.Type == framework.TypeInt && !isWhole(value):
+			return badRequest("%s must be a whole number", name)
+		case field.Type == framework.TypeDurationSecond && !isWholeSeconds(value):
+			return badRequest("%s must be in whole seconds, such as 90 or 5m", name)
+		}
+	}
+	return nil
+}
+
+// isWhole tells whether a JSON number is whole; anything else is left to the
+// framework.
+func isWhole(value any) bool {
+	switch number := value.(type) {
+	case float64:
+		return number == math.Trunc(number)
+	case json.Number:
+		return !strings.ContainsAny(number.String(), ".eE")
+	default:
+		return true
+	}
+}
+
+// isWholeSeconds is [isWhole] for durations, which text can give in parts of a second.
+func isWholeSeconds(value any) bool {
+	d, err := parseutil.ParseDurationSecond(value)
+	return isWhole(value) && (err != nil || d%time.Second == 0)
+}
+
+// written is the path that req writes to; nil where it writes nothing.
+func (b *backend) written(req *logical.Request) *framework.Path {
+	if req.Operation != logical.CreateOperation && req.Operation != logical.UpdateOperation {
+		return nil
+	}
+	return b.Route(req.Path)
+}
+
+// unknownFields are the names of fields that req writes and that there are not.
+func (b *backend) unknownFields(req *logical.Request) []string {
+	path := b.written(req)
+	if path == nil {
+		return nil
+	}
+	var unknown []string
+	for name := range req.Data {
+		if path.Fields[name] == nil {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// warnOfUnknown answers a successful write that names fields there are not:
+// the framework warns of them beside a response alone, and a misspelt setting
+// must not pass for one that was set.
+func (b *backend) warnOfUnknown(req *logical.Request) *logical.Response {
+	unknown := b.unknownFields(req)
+	if len(unknown) == 0 {
+		return nil
+	}
+	resp := &logical.Response{}
+	resp.AddWarning(fmt.Sprintf("Endpoint ignored these unrecognized parameters: %v", unknown))
+	return resp
+}
+
+// nameUnknown adds such fields to why a write was refused: what it lacks may
+// be there under a misspelt name.
+func (b *backend) nameUnknown(req *logical.Request, err error) error {
+	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
+	if !ok || coded.Code() != http.StatusBadRequest {
+		return err
+	}
+	unknown := b.unknownFields(req)
+	if len(unknown) == 0 {
+		return err
+	}
+	return badRequest("%s (there are no fields named %v)", err, unknown)
+}
