@@ -6,6 +6,10 @@ MAKEFLAGS += --no-print-directory
 
 PLUGIN  := vault-plugin-secrets-pipedream
 VERSION ?= v0.1.0
+# Vault registers no other: canonical semantic versions that start with v.
+ifneq ($(shell [[ "$(VERSION)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+([-+].+)?$$ ]] && echo valid),valid)
+$(error VERSION must look like v1.2.3, and is "$(VERSION)")
+endif
 MODULE  := $(shell go list -m)
 # The version lands in the root package, whatever the module is called.
 LDFLAGS := -s -w -X $(MODULE).version=$(VERSION)

@@ -130,23 +130,20 @@ func (b *backend) checkInput(req *logical.Request) error {
 }
 
 func checkValue(name string, field *framework.FieldSchema, value any) error {
-	switch field.Type {
-	case framework.TypeString:
-		_, isString := value.(string)
-		if !isString && field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive {
-			return badRequest("%s must be a string", name)
-		}
-	case framework.TypeBool, framework.TypeInt, framework.TypeDurationSecond:
-		switch {
-		case value == nil || value == "":
-			return badRequest("%s is empty: give it a value, or leave it out", name)
-		case field.Type == framework.TypeInt && !isWhole(value):
-			return badRequest("%s must be a whole number", name)
-		case field.Type == framework.TypeDurationSecond && !isWholeSeconds(value):
-			return badRequest("%s must be in whole seconds, such as 90 or 5m", name)
-		}
+	_, isString := value.(string)
+	scalar := field.Type == framework.TypeBool || field.Type == framework.TypeInt || field.Type == framework.TypeDurationSecond
+	switch {
+	case field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive && !isString:
+		return badRequest("%s must be a string", name)
+	case scalar && (value == nil || value == ""):
+		return badRequest("%s is empty: give it a value, or leave it out", name)
+	case field.Type == framework.TypeInt && !isWhole(value):
+		return badRequest("%s must be a whole number", name)
+	case field.Type == framework.TypeDurationSecond && !isWholeSeconds(value):
+		return badRequest("%s must be in whole seconds, such as 90 or 5m", name)
+	default:
+		return nil
 	}
-	return nil
 }
 
 // isWhole tells whether a JSON number is whole; anything else is left to the

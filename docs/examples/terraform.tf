@@ -27,7 +27,7 @@ provider "github" {
   token = ephemeral.vault_generic_secret.github.data["oauth_access_token"]
 }
 
-# The older way leaves the token in the state, in clear, for whoever may read that:
+# The older way leaves the token in the state, in plain text, for whoever may read that:
 #
 #   data "vault_generic_secret" "github" {
 #     path                  = "pipedream/static-creds/apn_XehyZPr"
