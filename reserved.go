@@ -34,13 +34,10 @@ var reservedFields = map[string]string{
 	"_raw":                "the Vault Secrets Operator writes the whole secret into the key _raw, and refuses one that has it",
 }
 
-// ownPrefix begins the names of what this engine itself adds to a credential.
-const ownPrefix = "pipedream_"
-
 // reservedPrefixes are reserved whatever follows them.
 var reservedPrefixes = map[string]string{
-	"http_":   "Vault's HTTP layer takes http_status_code and its like for a raw response, and drops the lease",
-	ownPrefix: "this engine's own: the account's id, name and app",
+	"http_":      "Vault's HTTP layer takes http_status_code and its like for a raw response, and drops the lease",
+	"pipedream_": "this engine's own: the account's id, name and app",
 }
 
 func isReserved(name string) bool {

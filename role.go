@@ -80,7 +80,7 @@ func (r *role) validate() error {
 // checkReturned refuses the name of a field that no read returns as a credential field.
 func checkReturned(field string) error {
 	switch {
-	case field == "expires_at" || strings.HasPrefix(field, ownPrefix):
+	case field == "expires_at" || strings.HasPrefix(field, "pipedream_"):
 		return badRequest("%s is no credential field: it is always returned, and need not be in fields", field)
 	case isReserved(field):
 		return badRequest("a credential field named %s is returned as %s: name that in fields", field, reservedPrefix+field)

@@ -134,7 +134,7 @@ func TestConnectConfigIsRefused(t *testing.T) {
 		"a client without its secret":       {map[string]any{"client_id": "another"}, []string{"client_secret"}},
 		"a new URL without the secret":      {map[string]any{"base_url": elsewhereURL}, []string{"base_url", "client_secret"}},
 		"both a key and a client":           {map[string]any{"api_key": c.apiKey, "client_id": clientID, "client_secret": wrong}, []string{"api_key", "client_id"}},
-		"a key, which opens no project":     {map[string]any{"api_key": c.apiKey}, []string{"api_key", projectID, "nothing was changed"}},
+		"a key, which opens no project":     {map[string]any{"api_key": c.apiKey}, []string{"API key", "project_id"}},
 		"a scope that reads no account":     {map[string]any{"scope": "connect:tokens:create"}, []string{projectID, "nothing was changed"}},
 		"an environment that there is not":  {map[string]any{"environment": "staging"}, []string{"environment"}},
 		"a project id that cannot be":       {map[string]any{"project_id": "../accounts"}, []string{"project_id"}},
