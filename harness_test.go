@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -297,3 +298,64 @@ func (b *syncBuffer) String() string {
 }
 
 func accountName(i int) string { return fmt.Sprintf("apn_%05d", i) }
+
+// delayedStorage delays single calls: delay says for how long.
+type delayedStorage struct {
+	logical.Storage
+
+	delay func(operation, key string) time.Duration
+}
+
+func (s *delayedStorage) wait(ctx context.Context, operation, key string) error {
+	d := s.delay(operation, key)
+	if d == 0 {
+		return nil
+	}
+	return sleep(ctx, d)
+}
+
+func (s *delayedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	// What it finds is what is there when it begins to answer.
+	entry, err := s.Storage.Get(ctx, key)
+	if waitErr := s.wait(ctx, "get", key); waitErr != nil {
+		return nil, waitErr
+	}
+	return entry, err
+}
+
+func (s *delayedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.wait(ctx, "put", entry.Key); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *delayedStorage) Delete(ctx context.Context, key string) error {
+	if err := s.wait(ctx, "delete", key); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+// slow puts slow storage for the keys of the cache under the mount, as raft is
+// under load or without a quorum. It gives up when its caller does.
+func (m *mount) slow(get, put, del time.Duration) {
+	waits := map[string]time.Duration{"get": get, "put": put, "delete": del}
+	m.storage.Storage = &delayedStorage{Storage: m.storage.Storage, delay: func(operation, key string) time.Duration {
+		if !strings.HasPrefix(key, cachePrefix) {
+			return 0
+		}
+		return waits[operation]
+	}}
+}
+
+// slowOnce delays the first such operation on key.
+func (m *mount) slowOnce(operation, key string, d time.Duration) {
+	var done atomic.Bool
+	m.storage.Storage = &delayedStorage{Storage: m.storage.Storage, delay: func(o, k string) time.Duration {
+		if o != operation || k != key || done.Swap(true) {
+			return 0
+		}
+		return d
+	}}
+}

@@ -72,6 +72,7 @@ func (h *settingsHolder) install(s *settings, epoch int) *settings {
 		return first
 	}
 	h.current.Store(s)
+	s.client.budget.setLimit(s.config.RateLimit)
 	return s
 }
 
@@ -92,7 +93,6 @@ func (b *backend) newSettings(c *config) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.budget.setLimit(c.RateLimit)
 	return &settings{config: c, client: client, bulk: newBulk(b.ctx, client)}, nil
 }
 
