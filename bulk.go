@@ -36,7 +36,7 @@ const (
 	abandonedFor = time.Minute
 	// busyRetry is when to come again who was not served in time.
 	busyRetry = 5 * time.Second
-	// maxDeliveries is how many accounts of a page are stored at a time.
+	// maxDeliveries is how many accounts of a page are handed over at a time.
 	maxDeliveries = 16
 )
 
@@ -317,6 +317,11 @@ func (b *bulk) single(w *want) {
 	b.finish(w)
 	if slow.Stop() {
 		b.singles--
+	}
+	// One that was asked for late, because it queued for long, ends with its
+	// readers: that says nothing of Pipedream.
+	if isUnavailable(err) && w.ctx.Err() != nil && time.Since(w.asked) < b.client.config.RequestTimeout/2 {
+		err = &apiError{kind: failBusy, account: w.id, retryAfter: busyRetry}
 	}
 	b.note(err)
 	b.pump()

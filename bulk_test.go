@@ -275,3 +275,32 @@ func TestSteadyState(t *testing.T) {
 		})
 	}
 }
+
+// A queue that Pipedream is slow to serve is no sign that it is down: whoever
+// comes late is served all the same.
+func TestALongQueueIsNoOutage(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const early, late = 88, 5
+		m.fleet(early + late)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 1990 * time.Millisecond})
+		var readers sync.WaitGroup
+		for i := range early + late {
+			readers.Go(func() {
+				if i >= early {
+					time.Sleep(10 * time.Second)
+				}
+				_, err := m.read("creds/" + accountName(i))
+				switch {
+				case err == nil:
+				case i >= early:
+					t.Errorf("reader %d was refused: %v", i, err)
+				default:
+					toldToWait(t, err)
+				}
+			})
+		}
+		readers.Wait()
+		require.LessOrEqual(t, len(m.sim.Requests()), 100)
+	})
+}
