@@ -46,9 +46,7 @@ type cache struct {
 	loads   singleflight.Group // reads of storage, by account
 	fetches singleflight.Group // requests to Pipedream, by cache id and account
 	sweeper sweeper
-	// deletes counts the deletes from storage: who wrote to it while one was
-	// made cannot know which came last, and writes again.
-	deletes atomic.Int64
+	deletes deletes
 	// passedAt is when the periodic pass last looked for what is due, in Unix
 	// nanoseconds.
 	passedAt atomic.Int64
@@ -204,6 +202,9 @@ func (c *cache) get(ctx context.Context, d demand, id string) (*entry, error) {
 	e := c.lookup(ctx, d, id)
 	now := time.Now()
 	if e == nil {
+		if err := ctx.Err(); err != nil { // before storage had answered
+			return nil, err
+		}
 		return c.await(ctx, c.start(c.ctx, d, id, nil), nil)
 	}
 	due, wait := e.due(d, now)
@@ -296,10 +297,15 @@ func (c *cache) lookup(ctx context.Context, d demand, id string) *entry {
 // goes on when its readers give up: ctx is the mount's, never a reader's. seen
 // is what the caller found in the cache.
 func (c *cache) start(ctx context.Context, d demand, id string, seen *entry) <-chan singleflight.Result {
+	return c.share(d, id, func() (*entry, error) { return c.fetch(ctx, d, id, seen) })
+}
+
+// share has one of all who work at an account at the same time do the work.
+func (c *cache) share(d demand, id string, work func() (*entry, error)) <-chan singleflight.Result {
 	return c.fetches.DoChan(d.config.CacheID+"/"+id, func() (any, error) {
 		var e *entry
 		err := guard(c.logger(), func() (err error) {
-			e, err = c.fetch(ctx, d, id, seen)
+			e, err = work()
 			return err
 		})
 		return e, err
@@ -317,8 +323,14 @@ func (c *cache) fetch(ctx context.Context, d demand, id string, seen *entry) (*e
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.RequestTimeout)
 	defer cancel()
-	fetched, err := c.fetchLive(ctx, d, id)
-	return c.settle(ctx, d, id, seen, fetched, err)
+	for {
+		fetched, err := c.fetchLive(ctx, d, id)
+		e, err := c.settle(ctx, d, id, seen, fetched, err)
+		if err != nil || e.credential.servable(time.Now()) {
+			return e, err
+		}
+		seen = e // it ended while it was stored
+	}
 }
 
 // settle draws the consequences of a fetch.
@@ -382,27 +394,36 @@ func (c *cache) failed(ctx context.Context, d demand, id string, err error) {
 // storage: one write in a token's life. A credential that never expires is
 // written each time, else a restart would forget when it was last confirmed.
 func (c *cache) keep(ctx context.Context, d demand, fetched *credential, seen *entry) *entry {
-	now, deletes := fetched.FetchedAt, c.deletes.Load()
+	now, id := fetched.FetchedAt, fetched.AccountID
+	deletes := c.deletes.of(id).Load()
 	// A page of the list may have brought the account at the same time.
-	if latest, ok := c.memory.Peek(fetched.AccountID); ok && latest.cacheID == d.config.CacheID {
+	if latest, ok := c.memory.Peek(id); ok && latest.cacheID == d.config.CacheID {
 		seen = latest
 	}
 	same := seen != nil && fetched.sameToken(seen.credential)
 	if same {
 		fetched.FetchedAt = seen.credential.FetchedAt
+		if fetched.ExternalUser == "" { // not every answer says whose it is
+			fetched.ExternalUser = seen.credential.ExternalUser
+		}
 	}
 	e := newEntry(fetched, d.config.CacheID, now)
 	if !c.inForce(ctx, d.config.CacheID) {
 		return e // for those who asked over the old connection, and nobody else
 	}
 	// Storage first: whatever a reader was given, a restart must find.
-	if !same || !fetched.expires() {
+	if !same || !fetched.expires() || fetched.ExternalUser != seen.credential.ExternalUser {
 		c.store(ctx, e)
+		if !c.inForce(ctx, d.config.CacheID) { // any more, and e may have replaced what is
+			c.deletes.of(id).Add(1)
+			c.storeAgain(ctx, id, nil)
+			return e
+		}
 	}
 	c.replacing.Lock()
-	c.memory.Add(fetched.AccountID, e)
+	c.memory.Add(id, e)
 	c.replacing.Unlock()
-	if c.deletes.Load() != deletes {
+	if c.deletes.of(id).Load() != deletes {
 		c.store(ctx, e)
 	}
 	return e

@@ -71,7 +71,8 @@ func (c *cache) arrived(d demand, e *entry, a *account, err error) {
 	if err == nil && !fetched.servable(fetched.FetchedAt) {
 		return // a reader's own fetch waits for the next
 	}
-	_, _ = c.settle(c.ctx, d, id, e, fetched, err) // logged, and fetched for its reader
+	// As a fetch, for readers to join. One that is under way got the same.
+	c.share(d, id, func() (*entry, error) { return c.settle(c.ctx, d, id, e, fetched, err) })
 }
 
 // aboutToBeDue are the entries to fetch ahead at now.
@@ -107,6 +108,9 @@ func anyUrgent(d demand, due []*entry, now time.Time) bool {
 func (c *cache) sweep(ctx context.Context, s *settings) {
 	now := time.Now()
 	for _, e := range c.memory.Values() {
+		if ctx.Err() != nil {
+			return
+		}
 		id := e.credential.AccountID
 		switch {
 		case e.isTombstone():

@@ -3,7 +3,9 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -11,6 +13,16 @@ import (
 
 // storageTimeout bounds how long a reader can be kept by Vault's storage.
 const storageTimeout = 5 * time.Second
+
+// deletes counts the deletes of keys from storage, a few keys to a counter. Who
+// wrote a key while it was deleted cannot know which came last, and writes again.
+type deletes struct{ counters [256]atomic.Int64 }
+
+func (d *deletes) of(key string) *atomic.Int64 {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(key)) // never fails
+	return &d.counters[hash.Sum32()%uint32(len(d.counters))]
+}
 
 // storedEntry is an entry as storage keeps it.
 type storedEntry struct {
@@ -39,6 +51,9 @@ func (c *cache) load(d demand, id string) *entry {
 		return nil
 	}
 	e := newEntry(stored.Credential, stored.CacheID, stored.CheckedAt)
+	if !c.inForce(ctx, e.cacheID) {
+		return e // for those who ask over the old connection, and nobody else
+	}
 	c.replacing.Lock()
 	defer c.replacing.Unlock()
 	// A fetch may have been faster, or an eviction; what it left is newer.
@@ -84,12 +99,28 @@ func (c *cache) store(ctx context.Context, e *entry) {
 	}
 }
 
-// evict drops an account from memory and storage. Whoever looked for it has
-// loaded what storage has of it, so where memory has nothing, nothing is there.
+// evict drops an account from memory and storage. Storage may have what memory
+// does not, where it failed before or is still being read; the tombstone comes
+// first, so that what is being read is not served.
 func (c *cache) evict(ctx context.Context, id string) {
-	if e, ok := c.memory.Peek(id); ok {
-		c.evictEntry(ctx, id, e)
+	tombstone := newTombstone(id, time.Now())
+	c.replacing.Lock()
+	known := c.memory.Contains(id)
+	c.memory.Add(id, tombstone)
+	c.replacing.Unlock()
+	if !known && !c.mayBeStored(ctx, id) {
+		c.replace(id, tombstone, nil)
+		return
 	}
+	c.deleteStored(ctx, id, tombstone)
+}
+
+// mayBeStored tells whether storage has an entry of the account, or cannot say.
+func (c *cache) mayBeStored(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTimeout)
+	defer cancel()
+	raw, err := c.storage.Get(ctx, cachePrefix+id)
+	return raw != nil || err != nil
 }
 
 // evictEntry drops an account's entry e, unless another has taken its place. A
@@ -120,7 +151,7 @@ func (c *cache) deleteStored(ctx context.Context, id string, tombstone *entry) b
 		c.logger().Warn("an entry of the cache could not be deleted from storage", "key", id, "error", err)
 		return false
 	}
-	c.deletes.Add(1)
+	c.deletes.of(id).Add(1)
 	if key, ok := strings.CutPrefix(id, usersFolder); ok {
 		c.users.storeAgain(ctx, key)
 	} else {

@@ -502,3 +502,36 @@ func TestAWeekOfComingAndGoing(t *testing.T) {
 		require.LessOrEqual(t, most, 6*each, "accounts kept at a time")
 	})
 }
+
+// Storage can take longer than what is left of a credential.
+func TestNothingIsServedThatEndedWhileItWasStored(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		a := oauthAccount("apn_late", time.Hour)
+		a.NoRefresh, a.OmitNextRefresh = true, true
+		m.sim.SetAccount(a)
+		time.Sleep(time.Hour - 4*time.Second)
+		m.slow(0, time.Hour, 0) // gives up after 5 s
+		resp, err := m.read("creds/apn_late")
+		if err == nil {
+			end, perr := time.Parse(time.RFC3339, resp.Data["expires_at"].(string))
+			require.NoError(t, perr)
+			require.True(t, time.Now().Before(end), "served %s after its end, leased for %s", time.Since(end), resp.Secret.TTL)
+		}
+	})
+}
+
+// Storage had not answered yet: that is no reason to ask Pipedream.
+func TestAReaderWhoGivesUpCostsNoFetch(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.start()
+		m.sim.ResetRequests()
+		m.slow(2*time.Second, 0, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + github, Storage: m.storage})
+		require.Error(t, err)
+		time.Sleep(10 * time.Second)
+		require.Empty(t, m.sim.Requests(), "requests for a live token")
+	})
+}

@@ -80,6 +80,9 @@ func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
 			return e, err
 		}
 	}
+	if err := ctx.Err(); err != nil { // before storage had answered
+		return nil, err
+	}
 	// request_timeout is for all of it.
 	ctx, cancel := context.WithDeadline(ctx, began.Add(d.config.RequestTimeout))
 	defer cancel()
@@ -121,13 +124,16 @@ func (u *users) remembered(ctx context.Context, d demand, key string) string {
 	if f, ok := u.memory.Get(key); ok && f.CacheID == d.config.CacheID {
 		return f.AccountID
 	}
-	deletes := u.cache.deletes.Load()
+	deletes := u.cache.deletes.of(usersFolder + key).Load()
 	f := u.load(ctx, key)
 	if f.CacheID != d.config.CacheID || f.User != key {
 		return ""
 	}
+	if !u.cache.inForce(ctx, f.CacheID) {
+		return f.AccountID
+	}
 	u.memory.Add(key, f)
-	if u.cache.deletes.Load() != deletes {
+	if u.cache.deletes.of(usersFolder+key).Load() != deletes {
 		u.store(ctx, f)
 	}
 	return f.AccountID
@@ -224,10 +230,15 @@ func (u *users) holdOff(d demand, held string, err error) {
 
 // remember stores f first, as [cache.keep] does.
 func (u *users) remember(ctx context.Context, f found) {
-	deletes := u.cache.deletes.Load()
+	deletes := u.cache.deletes.of(usersFolder + f.User).Load()
 	u.store(ctx, f)
+	if !u.cache.inForce(ctx, f.CacheID) { // any more, and f may have replaced what is
+		u.cache.deletes.of(usersFolder + f.User).Add(1)
+		u.storeAgain(ctx, f.User)
+		return
+	}
 	u.memory.Add(f.User, f)
-	if u.cache.deletes.Load() != deletes {
+	if u.cache.deletes.of(usersFolder+f.User).Load() != deletes {
 		u.store(ctx, f)
 	}
 }
@@ -247,13 +258,20 @@ func (u *users) sweepStored(ctx context.Context, s *settings, key string) {
 	switch {
 	case err != nil:
 		u.cache.logger().Warn("the account of an external user could not be looked at for its sweep", "error", err)
-	case !useful && ctx.Err() == nil:
+	case !useful && ctx.Err() == nil && !u.justServed(ctx, key):
 		u.memory.Remove(key)
 		u.cache.deleteStored(ctx, usersFolder+key, nil)
 		if u.cache.memory.Contains(f.AccountID) { // fetched since
 			u.remember(ctx, f)
 		}
 	}
+}
+
+// justServed tells whether memory has the user's account and its credential,
+// whatever storage had when it was asked and whatever was configured then.
+func (u *users) justServed(ctx context.Context, key string) bool {
+	f, ok := u.memory.Peek(key)
+	return ok && u.cache.memory.Contains(f.AccountID) && u.cache.inForce(ctx, f.CacheID)
 }
 
 // stillOfUse tells whether the account that a user was found to have is cached.
@@ -298,8 +316,9 @@ func (u *users) forget(ctx context.Context, who user, err error) {
 		return
 	}
 	key := who.key()
-	u.memory.Remove(key)
-	u.cache.deleteStored(ctx, usersFolder+key, nil)
+	if u.memory.Remove(key) { // which has what storage has, once it was looked for
+		u.cache.deleteStored(ctx, usersFolder+key, nil)
+	}
 }
 
 // getOf is get for an account that was found to be who's.
@@ -326,7 +345,8 @@ func (d demand) owned(e *entry, who user) error {
 // is a live one already: a fetch may know better.
 func (c *cache) offer(ctx context.Context, d demand, a *account) {
 	now := time.Now()
-	if e, ok := c.memory.Peek(a.ID); ok && e.cacheID == d.config.CacheID && e.credential.servable(now) {
+	if e, ok := c.memory.Peek(a.ID); ok && e.cacheID == d.config.CacheID && e.credential.servable(now) &&
+		(a.ExternalID == "" || e.credential.ExternalUser == a.ExternalID) {
 		return
 	}
 	fetched, err := newCredential(a, a.ID, now, d.config.ExposeRefreshToken)

@@ -1,0 +1,216 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// rotateClient gives the OAuth client another secret, in Pipedream and in Vault.
+func (m *mount) rotateClient() {
+	m.sim.SetOAuthClient(testClientID, "pd_client_secret_2", time.Hour)
+	m.configureClient(map[string]any{"client_secret": "pd_client_secret_2", "project_id": testProject})
+}
+
+// stayRemembered reads roles whose users were found and whose tokens live. That
+// costs no request, after a restart either.
+func (m *mount) stayRemembered(roles ...string) {
+	m.Helper()
+	m.sim.ResetRequests()
+	for range 2 {
+		for _, role := range roles {
+			m.creds(role)
+		}
+		m.start()
+	}
+	require.Empty(m, m.sim.Requests(), "requests for live tokens")
+}
+
+// An account can become another user's with its token unchanged.
+func TestAnAccountThatChangesHands(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.sim.DeleteAccount("apn_bob")
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID = "bob" })
+		time.Sleep(time.Minute)
+		_, err = m.as("bob")
+		require.NoError(t, err, "bob and his account")
+		_, err = m.as("alice")
+		require.Error(t, err, "alice and bob's account")
+		m.start()
+		_, err = m.as("bob")
+		require.NoError(t, err, "bob and his account after a restart")
+	})
+}
+
+// What a fetch told of the owner outlives the plugin's process.
+func TestARestartKnowsWhoseAnAccountIs(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.sim.DeleteAccount("apn_bob")
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID = "bob" })
+		time.Sleep(time.Minute)
+		_, err = m.write("refresh/apn_alice", nil) // the engine learns of it
+		require.NoError(t, err)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusInternalServerError})
+		_, err = m.as("alice")
+		require.Error(t, err)
+		m.start()
+		_, err = m.as("alice")
+		require.Error(t, err, "alice and bob's account")
+	})
+}
+
+// A user whose account is not cached any more is forgotten in the end, but not
+// one who reads at that very moment.
+func TestASweepForgetsNoUserWhoReads(t *testing.T) {
+	for moment := time.Duration(0); moment < 4*time.Second; moment += 100 * time.Millisecond {
+		t.Run(moment.String(), func(t *testing.T) {
+			connectBubble(t, func(_ *testing.T, m *mount) {
+				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.creds("alices")
+				time.Sleep(2 * time.Hour)
+				m.start()
+				m.slow(500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond)
+				var sweep sync.WaitGroup
+				sweep.Go(m.periodic)
+				time.Sleep(moment)
+				m.creds("alices")
+				sweep.Wait()
+				m.stayRemembered("alices")
+			})
+		})
+	}
+}
+
+// Emptying the cache after a change of client takes its time, in which users are
+// found as the new one. That is not forgotten.
+func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
+		m.creds("alices")
+		m.creds("bobs")
+		m.slow(0, 0, time.Second)
+		var write sync.WaitGroup
+		write.Go(m.rotateClient)
+		time.Sleep(500 * time.Millisecond)
+		m.creds("alices")
+		m.creds("bobs")
+		write.Wait()
+		m.stayRemembered("alices", "bobs")
+	})
+}
+
+// A sweep that has seen the old account forgets nothing of the new one.
+func TestASweepForgetsNoUserWhoConnectedAnew(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("alices")
+		time.Sleep(2 * time.Hour)
+		m.start()
+		m.sim.DeleteAccount("apn_alice")
+		m.sim.SetAccount(connectAccount("apn_alice2", "alice")) // she connected it anew
+		m.slowOnce("get", "cache/users/"+user{app: "github", externalID: "alice"}.key(), 2*time.Second)
+		var sweep sync.WaitGroup
+		sweep.Go(m.periodic)
+		time.Sleep(time.Second)
+		m.creds("alices")
+		sweep.Wait()
+		m.stayRemembered("alices")
+	})
+}
+
+// Nor does one that goes by the configuration of before.
+func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
+		m.creds("alices")
+		m.creds("bobs")
+		time.Sleep(2 * time.Hour)
+		m.start()
+		m.slow(500*time.Millisecond, 0, 0)
+		var sweep sync.WaitGroup
+		sweep.Go(m.periodic)
+		time.Sleep(100 * time.Millisecond)
+		m.rotateClient()
+		m.creds("alices")
+		m.creds("bobs")
+		sweep.Wait()
+		m.stayRemembered("alices", "bobs")
+	})
+}
+
+// What was found as the old client, and is stored or read late, takes the place
+// of nothing that was found as the new one.
+func TestTheOldClientDisplacesNothingOfTheNew(t *testing.T) {
+	stored := "cache/users/" + user{app: "github", externalID: "alice"}.key()
+	tests := map[string]func(*mount){
+		"a write is late": func(m *mount) {
+			m.slowOnce("put", stored, 2*time.Second)
+		},
+		"a read is late": func(m *mount) {
+			m.creds("alices")
+			m.start()
+			m.creds("apn_bob") // for which config is read from storage
+			m.slowOnce("get", stored, 2*time.Second)
+		},
+	}
+	for name, prepare := range tests {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(_ *testing.T, m *mount) {
+				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				prepare(m)
+				var old sync.WaitGroup
+				old.Go(func() { _, _ = m.read("creds/alices") })
+				time.Sleep(100 * time.Millisecond)
+				m.rotateClient()
+				m.creds("alices")
+				old.Wait()
+				m.stayRemembered("alices")
+			})
+		})
+	}
+}
+
+// Storage had not answered yet: that is no reason to ask Pipedream.
+func TestAReaderOfARoleWhoGivesUpCostsNoSearch(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("alices")
+		m.start()
+		m.sim.ResetRequests()
+		m.slow(2*time.Second, 0, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/alices", Storage: m.storage})
+		require.Error(t, err)
+		time.Sleep(10 * time.Second)
+		require.Empty(t, m.sim.Requests(), "requests for a live token")
+	})
+}
+
+// Of a user who was never found nothing is stored, so nothing is to be deleted.
+func TestAUserWithoutAnAccountCostsNoWrite(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("carols", map[string]any{"app": "github", "external_user_id": "carol"})
+		for range 10 {
+			_, err := m.read("creds/carols")
+			m.refused(err, http.StatusBadRequest)
+			time.Sleep(time.Minute)
+		}
+		require.Empty(t, m.storage.dels)
+	})
+}
