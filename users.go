@@ -80,9 +80,6 @@ func (u *users) get(ctx context.Context, d demand, who user) (*entry, error) {
 			return e, err
 		}
 	}
-	if err := ctx.Err(); err != nil { // before storage had answered
-		return nil, err
-	}
 	// request_timeout is for all of it.
 	ctx, cancel := context.WithDeadline(ctx, began.Add(d.config.RequestTimeout))
 	defer cancel()
@@ -157,6 +154,9 @@ func (u *users) load(ctx context.Context, key string) (f found) {
 // out to be at fault. All who search for u share one search, and one that
 // brings nothing better holds the next off.
 func (u *users) search(ctx context.Context, d demand, who user, failed string) (string, error) {
+	if err := ctx.Err(); err != nil { // before storage had said whether u is remembered
+		return "", err
+	}
 	key := who.key()
 	searched := u.searches.DoChan(d.config.CacheID+"/"+key, func() (any, error) {
 		id := ""
