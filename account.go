@@ -31,6 +31,9 @@ type account struct {
 	Credentials map[string]json.RawMessage
 }
 
+// complete tells whether a list brought a as a request for it alone would.
+func (a *account) complete() bool { return len(a.Credentials) > 0 || a.Dead }
+
 type app struct {
 	ID       string
 	Slug     string

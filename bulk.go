@@ -51,9 +51,13 @@ const (
 // missing than there are pages left. Of a page only accounts that somebody
 // wants are kept. What the list lacks, an account or its credentials, is asked
 // for one by one after all.
+//
+// What is fetched ahead of readers, and was on a known page when it was last
+// fetched, is fetched by that page where it is the cheaper way; see pageIndex.
 type bulk struct {
 	ctx    context.Context // ends with the mount
 	client *client
+	index  pageIndex
 
 	mu sync.Mutex // guards the fields below; never held across I/O
 	// wanted are the accounts that somebody waits for, by id. Each is in one of
@@ -88,7 +92,7 @@ type want struct {
 }
 
 func newBulk(ctx context.Context, c *client) *bulk {
-	return &bulk{ctx: ctx, client: c, wanted: map[string]*want{}}
+	return &bulk{ctx: ctx, client: c, index: newPageIndex(), wanted: map[string]*want{}}
 }
 
 // account fetches one account with its credentials. What comes too late for
@@ -374,6 +378,7 @@ func (b *bulk) list() {
 		if fetched == 1 {
 			b.begin()
 		}
+		b.index.note(p, after)
 		n := b.hand(p)
 		handed += n
 		after, complete = p.next, p.next == ""
@@ -455,7 +460,7 @@ func (b *bulk) take(a *account) *want {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	w := b.wanted[a.ID]
-	if w == nil || !w.asked.IsZero() || len(a.Credentials) == 0 && !a.Dead {
+	if w == nil || !w.asked.IsZero() || !a.complete() {
 		return nil
 	}
 	b.finish(w)

@@ -1,6 +1,7 @@
 package pipedream
 
 import (
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"strconv"
@@ -230,17 +231,24 @@ func TestSteadyState(t *testing.T) {
 	tests := map[string]struct {
 		spread        time.Duration // over which the accounts were connected
 		refreshBefore time.Duration
-		perLife       int // requests at most
+		shuffled      bool // in the list, otherwise in the order in which they were connected
+		perLife       int  // requests at most
 	}{
-		"all connected at once":              {0, 5 * time.Minute, accounts / 50},
-		"refreshed early, ends spread":       {40 * time.Minute, 45 * time.Minute, accounts / 50},
-		"refreshed late, ends spread widely": {55 * time.Minute, 5 * time.Minute, accounts * 12 / 10},
+		"all connected at once":                      {0, 5 * time.Minute, false, accounts / 50},
+		"refreshed early, ends spread":               {40 * time.Minute, 45 * time.Minute, false, accounts / 50},
+		"refreshed early, ends spread, shuffled":     {40 * time.Minute, 45 * time.Minute, true, accounts / 50},
+		"refreshed late, ends spread wide":           {55 * time.Minute, 5 * time.Minute, false, accounts / 40},
+		"refreshed late, ends spread wide, shuffled": {55 * time.Minute, 5 * time.Minute, true, accounts / 5},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMount(t)
-				for i := range accounts {
+				connected := rand.New(rand.NewPCG(1, 1)).Perm(accounts) //nolint:gosec // an order, the same each time
+				if test.shuffled {
+					m.fleet(accounts) // which the list keeps the order of
+				}
+				for _, i := range connected {
 					a := oauthAccount(accountName(i), time.Hour)
 					a.RefreshBefore = test.refreshBefore
 					m.sim.SetAccount(a)

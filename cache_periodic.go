@@ -33,23 +33,54 @@ const (
 // fetch and that are about to be due, so that their readers need not wait. It
 // does not wait itself.
 //
-// The list brings accounts of any age, so where many are due it costs least to
-// fetch as many of them together as can wait for each other: until one of them
-// can wait no longer.
+// A page of the list brings accounts of any age, so where many are due it costs
+// least to fetch as many of a page together as can wait for each other: until
+// one of them can wait no longer. Those whose page is not known wait for each
+// other, for the whole of the list.
 func (c *cache) refreshAhead(s *settings) {
 	d, now := newDemand(s), time.Now()
 	due := c.aboutToBeDue(d, now)
 	c.passedAt.Store(now.UnixNano())
-	if len(due) > gatherFrom && !anyUrgent(d, due, now) {
-		return
-	}
-	deliver := make(map[string]func(*account, error), len(due))
-	for _, e := range due {
-		if id := e.credential.AccountID; !s.client.holdoffs.held(id) {
-			deliver[id] = func(a *account, err error) { c.arrived(d, e, a, err) }
+	gather := len(due) > gatherFrom
+	apart, pages := map[string]func(*account, error){}, map[string]map[string]func(*account, error){}
+	for at, due := range c.byPage(s, due) {
+		if gather && !anyUrgent(d, due, now) {
+			continue
+		}
+		deliver := apart
+		if at.known && len(due) > 1 {
+			deliver = map[string]func(*account, error){}
+			pages[at.after] = deliver
+		}
+		for _, e := range due {
+			deliver[e.credential.AccountID] = func(a *account, err error) { c.arrived(d, e, a, err) }
 		}
 	}
-	s.bulk.wantAll(withReserve(c.ctx, reserved(s.config, refreshReserve)), deliver)
+	ctx := withReserve(c.ctx, reserved(s.config, refreshReserve))
+	s.bulk.wantPages(ctx, pages)
+	s.bulk.wantAll(ctx, apart)
+}
+
+// pageAt is a page of the list by the cursor that it comes after, if that is known.
+type pageAt struct {
+	after string
+	known bool
+}
+
+// byPage sorts entries that are due by where the list has their accounts, and
+// leaves those out that are held off.
+func (c *cache) byPage(s *settings, due []*entry) map[pageAt][]*entry {
+	pages := map[pageAt][]*entry{}
+	for _, e := range due {
+		id := e.credential.AccountID
+		if s.client.holdoffs.held(id) {
+			continue
+		}
+		var at pageAt
+		at.after, at.known = s.bulk.index.of(id)
+		pages[at] = append(pages[at], e)
+	}
+	return pages
 }
 
 // passing tells whether the periodic pass comes round, so that readers can

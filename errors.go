@@ -150,6 +150,12 @@ func isUnavailable(err error) bool {
 	return errors.As(err, &api) && api.kind == failUnavailable
 }
 
+// isOfMount tells whether every other account would meet err now.
+func isOfMount(err error) bool {
+	var api *apiError
+	return errors.As(err, &api) && api.ofMount()
+}
+
 // withAccount returns err as one about account.
 func withAccount(err error, account string) error {
 	var api *apiError

@@ -1,0 +1,138 @@
+package pipedream
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// pagesOfAges gives Pipedream a list of some pages, on one of which there are
+// tokens that live for half an hour, and otherwise such as live for long. It
+// reads them all. Requests are counted from then on.
+func (m *mount) pagesOfAges() (due []string) {
+	m.Helper()
+	const fleet = 500
+	for i := range fleet {
+		life := 24 * time.Hour
+		if i >= 205 && i < 295 {
+			life = 30 * time.Minute
+			due = append(due, accountName(i))
+		}
+		m.sim.SetAccount(oauthAccount(accountName(i), life))
+	}
+	m.readAll(fleet)
+	m.sim.ResetRequests()
+	return due
+}
+
+// passOn lets passes come round for some time, between which each of the
+// accounts is read. It returns the longest that a reader waited.
+func (m *mount) passOn(d time.Duration, ids []string) (longest time.Duration) {
+	m.Helper()
+	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(time.Minute) {
+		for _, id := range ids {
+			before := time.Now()
+			m.creds(id)
+			longest = max(longest, time.Since(before))
+		}
+		m.periodic()
+	}
+	return longest
+}
+
+// Accounts on a page that is known are fetched ahead with that page alone.
+func TestAKnownPageIsFetchedAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		due := m.pagesOfAges()
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 200 * time.Millisecond})
+		require.Zero(t, m.passOn(29*time.Minute, due), "a reader waited")
+		require.Len(t, m.sim.Requests(), 1)
+		require.Zero(t, m.passOn(61*time.Minute, due), "a reader waited")
+		require.Len(t, m.sim.Requests(), 3, "a request in a token's life")
+	})
+}
+
+// Where a page does not bring what it did, that is had without it. Readers who
+// have a live credential wait no longer than ever.
+func TestAKnownPageThatFails(t *testing.T) {
+	faults := map[string]pipedreamtest.Fault{
+		"refused":         {Status: http.StatusForbidden},
+		"unknown cursor":  {Status: http.StatusBadRequest},
+		"500":             {Status: http.StatusInternalServerError},
+		"throttled":       {Status: http.StatusTooManyRequests, Times: 4},
+		"hangs":           {Hang: true},
+		"not JSON":        {Garbage: true},
+		"cut":             {Cut: true},
+		"for a while":     {Status: http.StatusServiceUnavailable, Times: 5},
+		"throttled often": {Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}, Times: 20},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				due := m.pagesOfAges()
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				require.LessOrEqual(t, m.passOn(90*time.Minute, due), patience)
+				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+			})
+		})
+	}
+}
+
+// An account that is not where it was is asked for by itself, and then known to
+// be where it is.
+func TestAccountsThatLeaveTheirPage(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		due := m.pagesOfAges()
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 200 * time.Millisecond})
+		for _, id := range due[:5] { // to the end of the list
+			m.sim.DeleteAccount(id)
+			m.sim.SetAccount(oauthAccount(id, 30*time.Minute))
+		}
+		require.Zero(t, m.passOn(29*time.Minute, due), "a reader waited")
+		require.Equal(t, 5, m.sim.Count(pipedreamtest.KindAccount))
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList))
+	})
+}
+
+// Whoever needs an account whose page is being fetched waits for that.
+func TestAReaderJoinsThePageOfAnAccount(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		due := m.pagesOfAges()
+		time.Sleep(28 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Delay: time.Second})
+		m.periodic()
+		time.Sleep(100 * time.Millisecond)
+		resp, err := m.handle("read", "creds/"+due[0], map[string]any{"min_ttl": "10m"})
+		require.NoError(t, err)
+		require.Greater(t, resp.Secret.TTL, 10*time.Minute)
+		require.Len(t, m.sim.Requests(), 1)
+	})
+}
+
+// Pages wait for a budget that is too small for all of them at once, and are
+// fetched in time for their readers all the same.
+func TestPagesThatWaitForTheBudget(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet, limit = 1000, 8
+		m.fleet(fleet)
+		m.readAll(fleet)
+		_, err := m.write("config", map[string]any{"rate_limit": limit})
+		require.NoError(t, err)
+		time.Sleep(2 * time.Minute)
+		var ids []string
+		for i := range fleet {
+			ids = append(ids, accountName(i))
+		}
+		for range 2 { // in the second life the pages are known
+			m.sim.ResetRequests()
+			require.Zero(t, m.passOn(time.Hour, ids), "a reader waited")
+			require.LessOrEqual(t, m.mostPerMinute(), limit)
+			require.LessOrEqual(t, len(m.sim.Requests()), 2*fleet/pageLimit)
+		}
+	})
+}
