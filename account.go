@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // account is one connected account as Pipedream describes it. The API is in
@@ -33,6 +34,9 @@ type account struct {
 
 // complete tells whether a list brought a as a request for it alone would.
 func (a *account) complete() bool { return len(a.Credentials) > 0 || a.Dead }
+
+// maxText bounds how much of a text of Pipedream's is shown, in characters.
+const maxText = 300
 
 type app struct {
 	ID       string
@@ -118,7 +122,7 @@ func decodePage(body []byte) (*page, error) {
 func newAccount(raw map[string]json.RawMessage) (*account, error) {
 	a := &account{
 		ID:            text(raw["id"]),
-		Name:          text(raw["name"]),
+		Name:          printable(text(raw["name"])), // whoever connects an account chooses it
 		ExternalID:    text(raw["external_id"]),
 		App:           newApp(raw["app"]),
 		Healthy:       isNull(raw["healthy"]) || flag(raw["healthy"]), // nothing said is nothing wrong
@@ -151,7 +155,7 @@ func newApp(raw json.RawMessage) app {
 	return app{
 		ID:       text(fields["id"]),
 		Slug:     text(fields["name_slug"]),
-		Name:     text(fields["name"]),
+		Name:     printable(text(fields["name"])),
 		AuthType: text(fields["auth_type"]),
 	}
 }
@@ -182,4 +186,18 @@ func moment(raw json.RawMessage) time.Time {
 		return time.Time{}
 	}
 	return t.UTC()
+}
+
+// printable cuts text to maxText characters and drops what a terminal might obey.
+func printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, text)
+	if runes := []rune(text); len(runes) > maxText {
+		return string(runes[:maxText]) + "…"
+	}
+	return text
 }

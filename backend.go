@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -135,6 +136,17 @@ func (b *backend) configChanged(ctx context.Context, connection bool) {
 	if connection {
 		b.cache.empty(ctx)
 	}
+}
+
+// writeTimeout bounds how long a write of config or a role waits for storage.
+const writeTimeout = 2 * time.Minute
+
+// toTheEnd writes to storage whether or not the client waits for it: Vault
+// stores what a client who went away had asked for, and memory must know.
+func toTheEnd(ctx context.Context, write func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	return write(ctx)
 }
 
 // periodic is called about once a minute on the active node.

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -120,4 +122,91 @@ func TestSecretsAreRedacted(t *testing.T) {
 		slog.New(slog.NewTextHandler(&log, nil)).Info("a line", "value", value)
 		require.NotContains(t, log.String(), hidden, "%T", value)
 	}
+}
+
+// appliedStorage does what it is asked to, and is cancelled before it can say
+// so: Vault's storage when a client goes away.
+type appliedStorage struct {
+	logical.Storage
+
+	lost error
+}
+
+func (s *appliedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.Storage.Put(ctx, entry); err != nil {
+		return err
+	}
+	return s.lost
+}
+
+func (s *appliedStorage) Delete(ctx context.Context, key string) error {
+	if err := s.Storage.Delete(ctx, key); err != nil {
+		return err
+	}
+	return s.lost
+}
+
+// What a write has changed in storage is in force, also where nobody heard of it.
+func TestAWriteWhoseClientWentAwayIsInForce(t *testing.T) {
+	tests := map[string]struct {
+		write   func(*mount) error
+		inForce func(*mount)
+	}{
+		"role deleted": {
+			func(m *mount) error { return ignoreAnswer(m.handle(logical.DeleteOperation, "roles/ci", nil)) },
+			func(m *mount) {
+				_, err := m.read("creds/ci")
+				m.refused(err, http.StatusBadRequest, `no role "ci"`)
+			},
+		},
+		"role narrowed": {
+			func(m *mount) error { return ignoreAnswer(m.write("roles/ci", map[string]any{"fields": "oauth_uid"})) },
+			func(m *mount) { require.NotContains(m, m.creds("ci").Data, "oauth_access_token") },
+		},
+		"config deleted": {
+			func(m *mount) error { return ignoreAnswer(m.handle(logical.DeleteOperation, "config", nil)) },
+			func(m *mount) {
+				_, err := m.read("creds/" + github)
+				m.refused(err, http.StatusBadRequest, "not configured")
+			},
+		},
+		"account ids forbidden": {
+			func(m *mount) error {
+				return ignoreAnswer(m.write("config", map[string]any{"allow_account_ids": false}))
+			},
+			func(m *mount) {
+				_, err := m.read("creds/" + github)
+				m.refused(err, http.StatusBadRequest, "allow_account_ids is false")
+			},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.role("ci", map[string]any{"account_id": github})
+				m.creds("ci")
+				m.creds(github)
+				storage := &appliedStorage{Storage: m.storage.Storage, lost: context.Canceled}
+				m.storage.Storage = storage
+				require.Error(t, test.write(m))
+				storage.lost = nil
+				test.inForce(m)
+			})
+		})
+	}
+}
+
+// Storage hears of a write to its end, whether its client waits for it or not.
+func TestAWriteGoesOnWithoutItsClient(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.role("ci", map[string]any{"account_id": github})
+		m.creds("ci")
+		m.slowOnce("delete", "role/ci", 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := m.b.HandleRequest(ctx, &logical.Request{Operation: logical.DeleteOperation, Path: "roles/ci", Storage: m.storage})
+		require.NoError(t, err)
+		_, err = m.read("creds/ci")
+		m.refused(err, http.StatusBadRequest, `no role "ci"`)
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-uuid"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -210,6 +211,8 @@ func parseBaseURL(raw string) (*url.URL, error) {
 		return nil, badRequest("base_url must not hold a query or fragment")
 	case u.Hostname() == "" || u.Opaque != "":
 		return nil, badRequest("base_url must name a host, such as %s", defaultBaseURL)
+	case !utf8.ValidString(u.Host) || strings.ContainsFunc(u.Host, func(r rune) bool { return !unicode.IsGraphic(r) }):
+		return nil, badRequest("base_url must name a host in characters that can be printed") // errors name it
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, badRequest("base_url must begin with https://")
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):

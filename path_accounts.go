@@ -3,9 +3,7 @@ package pipedream
 import (
 	"context"
 	"net/http"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -42,8 +40,6 @@ Pipedream.
 	// listReserve is the part of the budget, as a divisor, that listings and
 	// metadata leave to credentials.
 	listReserve = 4
-	// maxReason bounds how much of Pipedream's own words on an account is shown.
-	maxReason = 300
 )
 
 func (b *backend) pathAccounts() []*framework.Path {
@@ -221,7 +217,7 @@ func accountData(a *account) map[string]any {
 		"app_id":           a.App.ID,
 		"app_name":         a.App.Name,
 		"auth_type":        a.App.AuthType,
-		"error":            printable(a.Error, maxReason),
+		"error":            printable(a.Error),
 	} {
 		if value != "" {
 			data[name] = value
@@ -239,18 +235,4 @@ func setTime(data map[string]any, name string, t time.Time) {
 	if !t.IsZero() {
 		data[name] = t.Format(time.RFC3339)
 	}
-}
-
-// printable cuts text to limit characters and drops what a terminal might obey.
-func printable(text string, limit int) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, text)
-	if runes := []rune(text); len(runes) > limit {
-		return string(runes[:limit]) + "…"
-	}
-	return text
 }

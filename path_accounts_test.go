@@ -112,3 +112,18 @@ func TestAccountReadFails(t *testing.T) {
 		require.Equal(t, true, resp.Data["dead"])
 	})
 }
+
+// Whoever connects an account chooses its name, and whoever lists accounts has a
+// terminal.
+func TestANameThatATerminalWouldObey(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Name = "octo\x1b]0;owned\x07cat" })
+		resp, err := m.handle(logical.ListOperation, "accounts/", nil)
+		require.NoError(t, err)
+		require.Equal(t, "octo]0;ownedcat", resp.Data["key_info"].(map[string]any)[github].(map[string]any)["name"])
+		resp, err = m.read("accounts/" + github)
+		require.NoError(t, err)
+		require.Equal(t, "octo]0;ownedcat", resp.Data["name"])
+		require.Equal(t, "octo]0;ownedcat", m.creds(github).Data["pipedream_account_name"])
+	})
+}

@@ -236,7 +236,8 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 			return nil, verifyError(req, updated, err)
 		}
 	}
-	if err := writeConfig(ctx, req.Storage, updated); err != nil {
+	if err := toTheEnd(ctx, func(ctx context.Context) error { return writeConfig(ctx, req.Storage, updated) }); err != nil {
+		b.settings.reset() // it may be stored all the same
 		return nil, err
 	}
 	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID)
@@ -247,7 +248,8 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	b.configWrites.Lock()
 	defer b.configWrites.Unlock()
 
-	if err := req.Storage.Delete(ctx, configPath); err != nil {
+	if err := toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, configPath) }); err != nil {
+		b.settings.reset() // it may be gone all the same
 		return nil, err
 	}
 	b.configChanged(ctx, true)

@@ -202,11 +202,8 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return nil, err
 	}
-	if err := req.Storage.Put(ctx, entry); err != nil {
-		return nil, err
-	}
-	b.roles.forget(name)
-	return nil, nil
+	defer b.roles.forget(name) // whatever storage says: it may be stored all the same
+	return nil, toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Put(ctx, entry) })
 }
 
 // mergeRole changes the fields that data names. Naming the other kind of
@@ -237,9 +234,6 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	b.roles.writes.Lock()
 	defer b.roles.writes.Unlock()
 	name := data.Get("name").(string)
-	if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
-		return nil, err
-	}
-	b.roles.forget(name)
-	return nil, nil
+	defer b.roles.forget(name) // whatever storage says: it may be gone all the same
+	return nil, toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, rolePrefix+name) })
 }

@@ -109,11 +109,14 @@ func unsupported(req *logical.Request) error {
 	return logical.CodedError(http.StatusMethodNotAllowed, atMount(req, meant))
 }
 
-// checkInput refuses what the framework would misread: a secret of the wrong
-// type, which its error shows; and what it would take for another value than
-// the one written.
+// checkInput refuses what the framework would misread: what is of the wrong
+// type, whose value its error shows, in the audit log too; and what it would
+// take for another value than the one written.
 func (b *backend) checkInput(req *logical.Request) error {
-	path := b.written(req)
+	if len(req.Data) == 0 || !takesInput(req.Operation) {
+		return nil
+	}
+	path := b.Route(req.Path)
 	if path == nil {
 		return nil
 	}
@@ -129,20 +132,68 @@ func (b *backend) checkInput(req *logical.Request) error {
 	return nil
 }
 
+func takesInput(operation logical.Operation) bool {
+	switch operation {
+	case logical.CreateOperation, logical.UpdateOperation, logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
+		return true
+	default:
+		return false
+	}
+}
+
+// wanted says what a value of a type must be.
+var wanted = map[framework.FieldType]string{
+	framework.TypeString:           "a string",
+	framework.TypeCommaStringSlice: "a list of strings, or a string with commas between them",
+	framework.TypeBool:             "true or false",
+	framework.TypeInt:              "a whole number",
+	framework.TypeDurationSecond:   "in whole seconds, such as 90 or 5m",
+}
+
 func checkValue(name string, field *framework.FieldSchema, value any) error {
-	_, isString := value.(string)
 	scalar := field.Type == framework.TypeBool || field.Type == framework.TypeInt || field.Type == framework.TypeDurationSecond
 	switch {
-	case field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive && !isString:
-		return badRequest("%s must be a string", name)
 	case scalar && (value == nil || value == ""):
 		return badRequest("%s is empty: give it a value, or leave it out", name)
-	case field.Type == framework.TypeInt && !isWhole(value):
-		return badRequest("%s must be a whole number", name)
-	case field.Type == framework.TypeDurationSecond && !isWholeSeconds(value):
-		return badRequest("%s must be in whole seconds, such as 90 or 5m", name)
+	case !fits(name, field, value):
+		return badRequest("%s must be %s", name, wanted[field.Type])
 	default:
 		return nil
+	}
+}
+
+// fits tells whether the framework would take a value for what it is.
+func fits(name string, field *framework.FieldSchema, value any) bool {
+	data := framework.FieldData{Raw: map[string]any{name: value}, Schema: map[string]*framework.FieldSchema{name: field}}
+	_, isString := value.(string)
+	_, isBool := value.(bool)
+	valid := data.Validate() == nil // its error repeats the value
+	switch field.Type {
+	case framework.TypeString:
+		return isString
+	case framework.TypeCommaStringSlice:
+		return isNames(value)
+	case framework.TypeInt:
+		return valid && !isBool && isWhole(value)
+	case framework.TypeDurationSecond:
+		return valid && !isBool && isWholeSeconds(value)
+	default:
+		return valid
+	}
+}
+
+// isNames tells whether a value is text, or a list of texts.
+func isNames(value any) bool {
+	switch list := value.(type) {
+	case string, []string:
+		return true
+	case []any:
+		return !slices.ContainsFunc(list, func(element any) bool {
+			_, isString := element.(string)
+			return !isString
+		})
+	default:
+		return false
 	}
 }
 

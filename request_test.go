@@ -41,3 +41,72 @@ func TestAPathThatIsNoneSaysWhatItWouldTake(t *testing.T) {
 		})
 	}
 }
+
+// An error shows no value: it would be in plain text in the audit log, and in
+// Vault's own.
+func TestNoErrorShowsAValue(t *testing.T) {
+	const key = "pdkey_in_the_wrong_place"
+	for name, data := range map[string]map[string]any{
+		"a map":      {"client_id": map[string]any{"client_secret": key}},
+		"a list":     {"ca_cert": []any{key, "b"}},
+		"a bool":     {"verify": key},
+		"a number":   {"rate_limit": key},
+		"a duration": {"min_ttl": key},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				req := &logical.Request{Operation: logical.UpdateOperation, Path: "config", Data: data, Storage: m.storage}
+				_, _, err := m.b.HandleExistenceCheck(t.Context(), req)
+				require.Error(t, err)
+				require.NotContains(t, err.Error(), key)
+				_, err = m.write("config", data)
+				m.refused(err, http.StatusBadRequest)
+				require.NotContains(t, err.Error(), key)
+			})
+		})
+	}
+	bubble(t, func(t *testing.T, m *mount) {
+		for _, operation := range []logical.Operation{logical.ReadOperation, logical.DeleteOperation} {
+			_, err := m.handle(operation, "config", map[string]any{"api_key": []any{key, key}}) // ?api_key=…&api_key=…
+			m.refused(err, http.StatusBadRequest)
+			require.NotContains(t, err.Error(), key)
+		}
+	})
+}
+
+// JSON of another type than the field's is refused, and changes nothing.
+func TestNothingIsTakenForSomethingElse(t *testing.T) {
+	for name, test := range map[string]struct {
+		path string
+		data map[string]any
+	}{
+		"no limit":              {"config", map[string]any{"rate_limit": false}},
+		"a limit of one":        {"config", map[string]any{"rate_limit": true}},
+		"a limit of nothing":    {"config", map[string]any{"rate_limit": []any{}}},
+		"no retries":            {"config", map[string]any{"max_retries": false}},
+		"every scope":           {"config", map[string]any{"scope": nil}},
+		"the system's roots":    {"config", map[string]any{"ca_cert": nil}},
+		"every account":         {"config", map[string]any{"allow_account_ids": []any{}}},
+		"a second":              {"config", map[string]any{"static_ttl": true}},
+		"for ever":              {"config", map[string]any{"static_ttl": 1e300}},
+		"every field":           {"roles/ci", map[string]any{"fields": nil}},
+		"every field, by {}":    {"roles/ci", map[string]any{"fields": map[string]any{}}},
+		"a field of nothing":    {"roles/ci", map[string]any{"fields": []any{nil}}},
+		"another user, rounded": {"roles/new", map[string]any{"app": "github", "external_user_id": float64(9007199254740993)}},
+		"user 1":                {"roles/new", map[string]any{"app": "github", "external_user_id": true}},
+		"a list of users":       {"roles/new", map[string]any{"app": "github", "external_user_id": []any{"alice"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.role("ci", map[string]any{"account_id": github, "fields": "oauth_uid"})
+				before, err := m.read(test.path)
+				require.NoError(t, err)
+				_, err = m.write(test.path, test.data)
+				m.refused(err, http.StatusBadRequest)
+				after, err := m.read(test.path)
+				require.NoError(t, err)
+				require.Equal(t, before, after)
+			})
+		})
+	}
+}

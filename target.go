@@ -135,7 +135,7 @@ func (s *served) checkFields() error {
 		}
 	}
 	return badRequest("the credentials of account %s have none of the role's fields (%s)",
-		s.entry.credential.AccountID, printable(strings.Join(s.role.Fields, ", "), maxReason))
+		s.entry.credential.AccountID, printable(strings.Join(s.role.Fields, ", ")))
 }
 
 // data is the flat map that a read returns.

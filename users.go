@@ -210,7 +210,7 @@ func (u *users) list(ctx context.Context, d demand, who user) (*account, error) 
 	filter := listFilter{app: who.app, externalUser: who.externalID, withCredentials: true}
 	err := d.client.listAccounts(ctx, filter, func(page []*account) {
 		for _, a := range page {
-			if who.owns(a) && a.Healthy && !a.Dead && (best == nil || a.UpdatedAt.After(best.UpdatedAt)) {
+			if validAccountID(a.ID) && who.owns(a) && a.Healthy && !a.Dead && (best == nil || a.UpdatedAt.After(best.UpdatedAt)) {
 				best = a
 			}
 		}
@@ -333,9 +333,11 @@ func (c *cache) getOf(ctx context.Context, d demand, id string, who user) (*entr
 	return e, nil
 }
 
-// owned fails where an account's answer says that it is another user's.
+// owned fails where an account is another user's, or nobody has said whose: not
+// every answer for one account does, and with a new token it can be another's.
+// The list says it.
 func (d demand) owned(e *entry, who user) error {
-	if owner := e.credential.ExternalUser; owner != "" && owner != who.externalID {
+	if e.credential.ExternalUser != who.externalID {
 		return d.client.fail(&apiError{kind: failNoAccount, user: who})
 	}
 	return nil

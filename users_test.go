@@ -2,7 +2,9 @@ package pipedream
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -213,4 +215,91 @@ func TestAUserWithoutAnAccountCostsNoWrite(t *testing.T) {
 		}
 		require.Empty(t, m.storage.dels)
 	})
+}
+
+// Whose an account is can be left out of the answer for it alone. It is the one
+// who the list says then, and a new token is nobody's until the list was asked.
+func TestAnOwnerIsNotForgotten(t *testing.T) {
+	tests := map[string]func(*mount){
+		"bob reads":   func(m *mount) { _, _ = m.as("bob") },
+		"alice reads": func(*mount) {},
+		"a restart": func(m *mount) {
+			_, _ = m.as("bob")
+			m.start()
+		},
+		"after its end": func(m *mount) {
+			time.Sleep(2 * time.Hour)
+			m.periodic()
+			_, _ = m.as("bob")
+		},
+	}
+	for name, after := range tests {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.sim.DeleteAccount("apn_bob")
+				m.role("github", eachUsersGithub)
+				_, err := m.as("alice")
+				require.NoError(t, err)
+				m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID, a.OmitOwner = "bob", true })
+				time.Sleep(time.Minute)
+				_, err = m.as("bob")
+				require.NoError(t, err, "the list says that it is bob's")
+				time.Sleep(59 * time.Minute) // another token
+				after(m)
+				_, err = m.as("alice")
+				require.Error(t, err, "alice and bob's account")
+				_, err = m.as("bob")
+				require.NoError(t, err, "bob and his account")
+			})
+		})
+	}
+}
+
+// Where no answer for one account says whose it is, users are served all the same.
+func TestUsersOfAccountsThatDoNotSayWhose(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		for _, who := range []string{"alice", "bob"} {
+			m.sim.Update("apn_"+who, func(a *pipedreamtest.Account) { a.OmitOwner = true })
+		}
+		const lives = 10
+		for minute := range lives * 60 {
+			for _, who := range []string{"alice", "bob"} {
+				resp, err := m.as(who)
+				require.NoError(t, err)
+				require.Equal(t, "apn_"+who, resp.Data["pipedream_account_id"])
+			}
+			if minute%7 == 0 {
+				m.periodic()
+			}
+			if minute%50 == 49 {
+				m.start()
+			}
+			time.Sleep(time.Minute)
+		}
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindList), 2*(lives+1))
+	})
+}
+
+// An id that is none goes into no error, log line, path or key of storage.
+func TestAUserWhoseAccountHasNoID(t *testing.T) {
+	const words = "pdtok_of_somebody"
+	for name, id := range map[string]string{
+		"words": words, "control": words + "\\u001b[31m", "a folder": "users/abc", "up": "../role/x", "too long": strings.Repeat("a", 300_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, credentials := range []string{"null", `{"a":"b"}`} {
+				connectBubble(t, func(t *testing.T, m *mount) {
+					m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+					m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusOK, Body: fmt.Sprintf(
+						`{"page_info":{},"data":[{"id":"%s","external_id":"alice","healthy":true,"app":{"name_slug":"github"},"credentials":%s}]}`, id, credentials)})
+					_, err := m.read("creds/alices")
+					m.refused(err, http.StatusBadRequest, `external user "alice" has no healthy account`)
+					require.NotContains(t, err.Error()+m.logs.String(), words)
+					require.Less(t, len(m.logs.String()), 100_000)
+					require.Zero(t, m.storage.writes("cache/"))
+				})
+			}
+		})
+	}
 }

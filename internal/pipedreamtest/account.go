@@ -46,6 +46,7 @@ type Account struct {
 
 	NoCredentials   bool // as with Pipedream's own OAuth client: no credentials, whoever asks
 	OmitNextRefresh bool // leave next_refresh_at out
+	OmitOwner       bool // leave external_id out, save in lists
 
 	CreatedAt time.Time // when it was set, where zero
 	UpdatedAt time.Time // CreatedAt, where zero

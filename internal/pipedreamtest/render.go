@@ -23,6 +23,9 @@ func (s *Server) answerAccount(x *exchange, environment string) *answer {
 		return s.notFound()
 	}
 	body := s.render(a, x.withCredentials())
+	if a.OmitOwner {
+		delete(body, "external_id")
+	}
 	if x.project == "" || s.oldConnectForms {
 		body = map[string]any{"data": body}
 	}

@@ -62,8 +62,9 @@ func TestStaticAccount(t *testing.T) {
 func TestAbsentFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
-		s.SetAccount(Account{ID: "apn_x", TokenLife: time.Hour, OmitNextRefresh: true, NoCredentials: true})
+		s.SetAccount(Account{ID: "apn_x", TokenLife: time.Hour, OmitNextRefresh: true, OmitOwner: true, NoCredentials: true})
 		got := c.get("/accounts/apn_x?include_credentials=1").data(t)
+		require.NotContains(t, got, "external_id")
 		require.NotContains(t, got, "app")
 		require.NotContains(t, got, "next_refresh_at")
 		require.NotContains(t, got, "credentials")
