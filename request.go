@@ -122,7 +122,7 @@ func (b *backend) checkInput(req *logical.Request) error {
 	}
 	for name, field := range path.Fields {
 		value, ok := req.Data[name]
-		if !ok {
+		if !ok || strings.Contains(path.Pattern, "(?P<"+name+">") { // which the path says, whatever else does
 			continue
 		}
 		if err := checkValue(name, field, value); err != nil {

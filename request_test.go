@@ -110,3 +110,14 @@ func TestNothingIsTakenForSomethingElse(t *testing.T) {
 		})
 	}
 }
+
+// What a path says is not for a parameter to say.
+func TestAParameterNamesNoOtherPath(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for _, name := range []any{stripe, []any{stripe}, map[string]any{"a": stripe}, 1.5, nil} {
+			resp, err := m.handle(logical.UpdateOperation, "creds/"+github, map[string]any{"name": name})
+			require.NoError(t, err)
+			require.Equal(t, github, resp.Data["pipedream_account_id"])
+		}
+	})
+}
