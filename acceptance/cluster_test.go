@@ -47,6 +47,12 @@ func newCluster(t *testing.T) *cluster {
 				assert.NoError(t, s.process.stop())
 			}
 		}
+		// A server that was just becoming the leader when it was told to stop leaves its plugin behind.
+		for _, s := range c.servers {
+			for _, pid := range startedWith("HOME="+s.home(), pluginBin) {
+				assert.NoError(t, killPlugin(pid))
+			}
+		}
 	})
 	first := c.servers[0]
 	c.launch(t, 0)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,23 @@ func childrenOf(pid int, program string) ([]int, error) {
 		}
 	}
 	return children, nil
+}
+
+// startedWith returns the pids of processes that run the program with a setting such as HOME=/x in their environment,
+// whoever their parent is by now.
+func startedWith(setting, program string) (pids []int) {
+	environments, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range environments {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil || !runs(pid, program) {
+			continue
+		}
+		content, err := os.ReadFile(path) //nolint:gosec // below /proc
+		if err == nil && slices.Contains(strings.Split(string(content), "\x00"), setting) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // readStat returns the pid and the parent of the process, and false when it is gone.

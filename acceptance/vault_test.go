@@ -137,10 +137,13 @@ log_level        = "trace"
 `, filepath.Join(s.dir, "raft"), port, clusterPort, s.addr, filepath.Dir(pluginBin))
 }
 
+// home is the server's alone, and its plugins have it too.
+func (s *vaultServer) home() string { return filepath.Join(s.dir, "home") }
+
 // environment is all that the server sees of the tests' environment, so that nobody's own VAULT_* changes a result.
 func (s *vaultServer) environment() []string {
 	return []string{
-		"HOME=" + filepath.Join(s.dir, "home"),
+		"HOME=" + s.home(),
 		"PATH=" + os.Getenv("PATH"),
 		"TMPDIR=" + os.TempDir(),
 	}
