@@ -1,0 +1,385 @@
+// Package pace decides when a request may go to Pipedream: it keeps the
+// requests of a mount within its limit, shares that limit fairly, and holds
+// back what failed a moment ago.
+package pace
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Window is the span in which Pipedream counts account requests.
+const Window = time.Minute
+
+const (
+	// answerTime is what a caller that gets its slot late must have left for its
+	// request. With less, waiting would only turn a 429 into a time-out.
+	answerTime = time.Second
+	// checkSlots are kept for checks of a new configuration, where the limit is
+	// large enough to spare them. An OAuth client's check takes two requests.
+	checkSlots     = 2
+	minLimitToKeep = 20
+	// maxUnproven is how many unproven requests are under way at a time. It bounds
+	// them where there is no limit.
+	maxUnproven = 8
+)
+
+// NoBudgetError says that the limit is used up.
+type NoBudgetError struct {
+	// Wait is how long until a request may go out.
+	Wait time.Duration
+}
+
+func (e *NoBudgetError) Error() string {
+	return fmt.Sprintf("the budget of requests is used up for another %s", e.Wait.Round(time.Second))
+}
+
+// Budget keeps the requests of one mount within a limit for every 60 seconds,
+// wherever they begin. A token bucket would not: it adds its burst on top.
+//
+// A request takes a slot when it goes out, and the slot comes free a minute
+// after its answer. Pipedream counted the request somewhere in between, so
+// however long it was under way, no window of Pipedream's clock sees more than
+// the limit.
+//
+// The slots go to [Known] requests first, in the order in which they came.
+// [Unproven] ones have at most half of the slots, and callers take turns.
+type Budget struct {
+	mu       sync.Mutex // guards the fields below and all claims; never held across I/O or a wait
+	limit    int        // 0: no limit
+	inFlight slots      // taken, and not yet answered
+	answered []answer   // still in the window; ascending by freeAt
+	past     int        // how many of answered were unproven
+	known    []*waiter  // first come, first served
+	unproven turns
+	wakeUp   *time.Timer // dispatches when the next slot comes free; nil before the first wait
+}
+
+// slots counts slots, and those of them that unproven requests took.
+type slots struct{ all, unproven int }
+
+// answer is a slot of a request that was answered.
+type answer struct {
+	freeAt   time.Time
+	unproven bool
+}
+
+// NewBudget returns a budget of limit requests a minute; 0 is no limit.
+func NewBudget(limit int) *Budget { return &Budget{limit: limit} }
+
+// SetLimit changes the limit and keeps the record of what went out, so that
+// writing config does not refill the budget.
+func (b *Budget) SetLimit(limit int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = limit
+	b.dispatch()
+}
+
+// Limit is the number of requests allowed in a minute; 0 for no limit.
+func (b *Budget) Limit() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.limit
+}
+
+// Acquire takes a slot for a request of the claim in ctx, or of a [Known] one
+// where ctx has none. It waits its turn, and returns a [*NoBudgetError] as soon
+// as that turn would come too late for ctx's deadline. The caller must call
+// release once the request has been answered.
+func (b *Budget) Acquire(ctx context.Context) (release func(), err error) {
+	claim := claimOf(ctx)
+	if claim == nil {
+		claim = b.NewClaim(Known, "")
+	}
+	unproven, err := b.take(ctx, claim)
+	if err != nil {
+		return nil, err
+	}
+	return b.releaser(unproven), nil
+}
+
+// TryAcquire takes a slot that is free now.
+func (b *Budget) TryAcquire() (release func(), ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.prune(time.Now())
+	if b.limit > 0 && b.used().all >= b.limit {
+		return nil, false
+	}
+	b.inFlight.all++
+	return b.releaser(false), true
+}
+
+func (b *Budget) releaser(unproven bool) func() {
+	return sync.OnceFunc(func() { b.release(unproven) })
+}
+
+// take waits for a slot and takes it. It tells whether the slot is one of those
+// that unproven requests may have.
+func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err error) {
+	b.mu.Lock()
+	if claim.prepaid != nil {
+		unproven = *claim.prepaid
+		claim.prepaid = nil
+		b.mu.Unlock()
+		return unproven, nil
+	}
+	w, err := b.enter(ctx, claim)
+	b.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
+		defer cancel()
+	}
+	select {
+	case <-w.granted:
+		return w.unproven, nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-w.granted: // at the same time
+		return w.unproven, nil
+	default:
+	}
+	b.leave(claim, w)
+	if ctx.Err() == context.DeadlineExceeded { //nolint:errorlint // a context's own error is never wrapped
+		return false, &NoBudgetError{Wait: max(b.waitFor(time.Now(), claim.class, len(b.known)), answerTime)}
+	}
+	return false, ctx.Err()
+}
+
+// enter grants the claim a slot or has it wait for one. It fails where waiting
+// is of no use. The caller holds mu.
+func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
+	now := time.Now()
+	b.prune(now)
+	w := &waiter{granted: make(chan struct{})}
+	first := claim.class != Known || len(b.known) == 0
+	if first && b.waitFor(now, claim.class, 0) == 0 && (claim.class != Unproven || b.unproven.empty()) {
+		b.grant(w, claim.class == Unproven)
+		return w, nil
+	}
+	wait := b.waitFor(now, claim.class, len(b.known))
+	deadline, ok := ctx.Deadline()
+	if !claim.class.waits() || !ok || deadline.Before(now.Add(answerTime)) ||
+		claim.class != Unproven && deadline.Before(now.Add(wait+answerTime)) {
+		return nil, &NoBudgetError{Wait: wait}
+	}
+	claim.waiter = w
+	if claim.class == Unproven {
+		for _, caller := range claim.callers {
+			if !b.unproven.add(caller, w, b.share(Unproven)) {
+				claim.waiter = nil
+				return nil, &NoBudgetError{Wait: max(wait, answerTime)}
+			}
+		}
+	} else {
+		b.known = append(b.known, w)
+	}
+	b.schedule()
+	return w, nil
+}
+
+// leave takes a waiter out of the queue. The caller holds mu.
+func (b *Budget) leave(claim *Claim, w *waiter) {
+	w.gone = true
+	claim.waiter = nil
+	b.known = slices.DeleteFunc(b.known, func(other *waiter) bool { return other == w })
+	b.unproven.drop(claim.callers, w)
+}
+
+// grant gives w a slot. The caller holds mu.
+func (b *Budget) grant(w *waiter, unproven bool) {
+	w.gone, w.unproven = true, unproven
+	b.inFlight.all++
+	if unproven {
+		b.inFlight.unproven++
+	}
+	close(w.granted)
+}
+
+// dispatch hands out the slots that are free. The caller holds mu.
+func (b *Budget) dispatch() {
+	now := time.Now()
+	b.prune(now)
+	for len(b.known) > 0 && b.waitFor(now, Known, 0) == 0 {
+		b.grant(b.known[0], false)
+		b.known = b.known[1:]
+	}
+	for len(b.known) == 0 && b.waitFor(now, Unproven, 0) == 0 {
+		w := b.unproven.next()
+		if w == nil {
+			break
+		}
+		b.grant(w, true)
+	}
+	b.schedule()
+}
+
+// schedule has dispatch called when the next slot comes free, while somebody
+// waits. The caller holds mu.
+func (b *Budget) schedule() {
+	if len(b.answered) == 0 || len(b.known) == 0 && b.unproven.empty() {
+		return // or else the next release does it
+	}
+	wait := time.Until(b.answered[0].freeAt)
+	if b.wakeUp != nil {
+		b.wakeUp.Reset(wait)
+		return
+	}
+	b.wakeUp = time.AfterFunc(wait, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.dispatch()
+	})
+}
+
+// share is how many slots requests of a class may take, all classes counted
+// together but for [Unproven], which counts by itself. The caller holds mu.
+func (b *Budget) share(class Class) int {
+	kept := 0
+	if b.limit >= minLimitToKeep {
+		kept = checkSlots
+	}
+	switch class {
+	case Check:
+		return b.limit
+	case Ahead:
+		return max(1, b.limit-max(1, b.limit/5))
+	case Listing:
+		return max(1, b.limit-max(1, b.limit/4))
+	case Unproven:
+		return max(1, b.limit/2)
+	default:
+		return b.limit - kept
+	}
+}
+
+// waitFor says how long until a slot is free for a request of a class that has
+// ahead others before it; 0 is now. The caller holds mu and has called prune.
+func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
+	used := b.used()
+	if class == Unproven {
+		if b.inFlight.unproven >= maxUnproven {
+			return answerTime // until one of them is answered
+		}
+		if b.limit > 0 && used.unproven >= b.share(Unproven) {
+			return b.freeIn(now, func(a answer) bool { return a.unproven })
+		}
+		class = Ahead // of the rest it leaves as much alone
+	}
+	if b.limit == 0 {
+		return 0
+	}
+	over := used.all + ahead - b.share(class)
+	switch {
+	case over < 0:
+		return 0
+	case over < len(b.answered):
+		return b.answered[over].freeAt.Sub(now)
+	default: // taken by requests that are still under way
+		return Window
+	}
+}
+
+// freeIn is how long until the first answered slot comes free for which which
+// holds. The caller holds mu.
+func (b *Budget) freeIn(now time.Time, which func(answer) bool) time.Duration {
+	if i := slices.IndexFunc(b.answered, which); i >= 0 {
+		return b.answered[i].freeAt.Sub(now)
+	}
+	return Window
+}
+
+// used counts the slots that are taken. The caller holds mu.
+func (b *Budget) used() slots {
+	return slots{all: b.inFlight.all + len(b.answered), unproven: b.inFlight.unproven + b.past}
+}
+
+func (b *Budget) release(unproven bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.inFlight.all--
+	if unproven {
+		b.inFlight.unproven--
+		b.past++
+	}
+	b.answered = append(b.answered, answer{freeAt: time.Now().Add(Window), unproven: unproven})
+	b.dispatch()
+}
+
+// refund takes a slot back that no request used. The caller holds mu.
+func (b *Budget) refund(unproven bool) {
+	b.inFlight.all--
+	if unproven {
+		b.inFlight.unproven--
+	}
+	b.dispatch()
+}
+
+func (b *Budget) prune(now time.Time) {
+	n, _ := slices.BinarySearchFunc(b.answered, now, func(a answer, now time.Time) int {
+		if a.freeAt.After(now) {
+			return 1
+		}
+		return -1
+	})
+	for _, a := range b.answered[:n] {
+		if a.unproven {
+			b.past--
+		}
+	}
+	b.answered = slices.Delete(b.answered, 0, n)
+}
+
+// NextFree is how long until a [Known] request may go out that asks now.
+func (b *Budget) NextFree() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.prune(now)
+	return b.waitFor(now, Known, len(b.known))
+}
+
+// Left is how many requests may go out now; -1 where there is no limit.
+func (b *Budget) Left() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.limit == 0 {
+		return -1
+	}
+	b.prune(time.Now())
+	return max(0, b.limit-b.used().all-len(b.known))
+}
+
+// Pages is how many requests of a class the budget allows in span, from when
+// nothing has been spent; -1 where there is no limit.
+func (b *Budget) Pages(class Class, span time.Duration) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.limit == 0 {
+		return -1
+	}
+	return b.share(class) * int((span+Window-1)/Window)
+}
+
+// Sleep waits for d, or for the end of ctx and returns its error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
