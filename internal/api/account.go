@@ -1,0 +1,343 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode"
+
+	"vault-plugin-secrets-pipedream/internal/redact"
+)
+
+// The bounds of what is taken from an answer. One fat account must not cost
+// the memory of thousands.
+const (
+	// MaxAnswer bounds an answer's size in bytes: 100 accounts of 40 kB each.
+	MaxAnswer = 4 << 20
+	// MaxCredential bounds an account's credentials in bytes of JSON.
+	MaxCredential = 256 << 10
+	// MaxFields and MaxField bound the fields of an account's credentials, and
+	// each of them in bytes of JSON.
+	MaxFields = 200
+	MaxField  = 64 << 10
+	// MaxPage bounds the accounts on a page.
+	MaxPage = 200
+	// MaxCursor bounds a cursor in bytes.
+	MaxCursor = 1 << 10
+	// MaxText bounds a text of Pipedream's that is shown, in characters.
+	MaxText = 300
+	// MaxAccountID bounds an account's id, which becomes a storage key.
+	MaxAccountID = 128
+)
+
+var accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
+
+// ValidAccountID tells whether id looks like apn_XehyZPr.
+func ValidAccountID(id string) bool {
+	return len(id) <= MaxAccountID && accountIDPattern.MatchString(id)
+}
+
+// Account is one connected account as Pipedream describes it. The API is in
+// beta and its fields come and go, so only what a lease depends on (the id, the
+// credentials, expires_at) is insisted upon. Texts are as [Printable] leaves
+// them, but for ID, ExternalID and what is in Credentials.
+type Account struct {
+	redact.Opaque
+
+	ID         string
+	Name       string
+	ExternalID string // exactly as Pipedream has it
+	App        App
+	Healthy    bool
+	Dead       bool
+	Error      string // why it is unhealthy or dead, in Pipedream's words
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	// LastRefreshAt is when Pipedream last refreshed the credentials.
+	LastRefreshAt time.Time
+	// NextRefreshAt is when Pipedream next refreshes the credentials; zero if unknown.
+	NextRefreshAt time.Time
+	// ExpiresAt is when the credentials end; zero for never.
+	ExpiresAt   time.Time
+	Credentials map[string]json.RawMessage
+}
+
+// Complete tells whether a list brought a as a request for it alone would.
+func (a *Account) Complete() bool { return len(a.Credentials) > 0 || a.Dead }
+
+// Size is about how many bytes a takes in memory.
+func (a *Account) Size() int {
+	size := 512
+	for name, value := range a.Credentials {
+		size += len(name) + len(value) + 64
+	}
+	return size
+}
+
+// App is what an account belongs to.
+type App struct {
+	// ID is the app's, or the id of a custom OAuth client; empty for some apps.
+	ID       string
+	Slug     string
+	Name     string
+	AuthType string
+}
+
+// Label is the app's slug, else its name.
+func (a App) Label() string {
+	if a.Slug != "" {
+		return a.Slug
+	}
+	return a.Name
+}
+
+// The details of errors about answers that make no sense.
+var (
+	errNotJSON        = errors.New("it is not the JSON that was expected")
+	errBadExpiry      = errors.New("its expires_at is not a time")
+	errBadCredentials = errors.New("its credentials are not an object")
+	errNotFound       = errors.New("record not found")
+	errInstead        = errors.New("an error stands in place of the account")
+)
+
+// tooLarge is the detail of an error about a bound.
+type tooLarge string
+
+func (t tooLarge) Error() string { return string(t) }
+
+// decodeAccount reads the answer for one account: {"data": {account}}, or the
+// bare {account} of newer Connect answers.
+func decodeAccount(body []byte) (*Account, error) {
+	var top map[string]json.RawMessage
+	if json.Unmarshal(body, &top) != nil {
+		return nil, errNotJSON
+	}
+	if data, ok := top["data"]; ok && top["id"] == nil && !isNull(data) {
+		top = nil
+		if json.Unmarshal(data, &top) != nil {
+			return nil, errNotJSON
+		}
+	}
+	if top["id"] == nil {
+		switch said := text(top["error"]); {
+		case strings.Contains(strings.ToLower(said), errNotFound.Error()):
+			return nil, errNotFound
+		case said != "":
+			return nil, errInstead
+		default:
+			return nil, errNotJSON
+		}
+	}
+	return newAccount(top)
+}
+
+// Page is one page of a list of accounts.
+type Page struct {
+	Accounts []*Account
+	// Count is how many accounts are on the page, those too that made no sense.
+	Count int
+	Next  string // cursor of the next page; empty where there is none
+	Total int    // accounts on all pages; 0 if unknown
+}
+
+// decodePage reads one page of the list, in either of its forms.
+func decodePage(body []byte) (*Page, error) {
+	var answer struct {
+		PageInfo struct {
+			EndCursor  json.RawMessage `json:"end_cursor"`
+			TotalCount json.RawMessage `json:"total_count"`
+		} `json:"page_info"`
+		Data json.RawMessage `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return nil, errNotJSON
+	}
+	var raw []json.RawMessage
+	if json.Unmarshal(answer.Data, &raw) != nil {
+		var older struct {
+			Accounts []json.RawMessage `json:"accounts"`
+		}
+		if json.Unmarshal(answer.Data, &older) != nil || older.Accounts == nil {
+			return nil, errNotJSON
+		}
+		raw = older.Accounts
+	}
+	p := &Page{Next: text(answer.PageInfo.EndCursor), Count: len(raw)}
+	switch {
+	case len(raw) > MaxPage:
+		return nil, tooLarge(fmt.Sprintf("it has more than %d accounts on a page", MaxPage))
+	case len(p.Next) > MaxCursor:
+		return nil, tooLarge(fmt.Sprintf("its cursor has more than %d bytes", MaxCursor))
+	}
+	if json.Unmarshal(answer.PageInfo.TotalCount, &p.Total) != nil || p.Total < 0 {
+		p.Total = 0
+	}
+	for _, element := range raw {
+		if a := onPage(element); a != nil {
+			p.Accounts = append(p.Accounts, a)
+		}
+	}
+	return p, nil
+}
+
+// onPage is an element of a list; nil where it makes no sense, which must not
+// hide the others. One whose credentials are too large comes without them.
+func onPage(element json.RawMessage) *Account {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(element, &fields) != nil {
+		return nil
+	}
+	a, err := newAccount(fields)
+	if large := tooLarge(""); errors.As(err, &large) {
+		delete(fields, "credentials")
+		a, err = newAccount(fields)
+	}
+	if err != nil {
+		return nil
+	}
+	return a
+}
+
+func newAccount(raw map[string]json.RawMessage) (*Account, error) {
+	a := &Account{
+		ID:            text(raw["id"]),
+		Name:          Printable(text(raw["name"])),
+		ExternalID:    text(raw["external_id"]),
+		App:           newApp(raw["app"]),
+		Healthy:       isNull(raw["healthy"]) || flag(raw["healthy"]), // nothing said is nothing wrong
+		Dead:          flag(raw["dead"]),
+		Error:         Printable(text(raw["error"])),
+		CreatedAt:     moment(raw["created_at"]),
+		UpdatedAt:     moment(raw["updated_at"]),
+		LastRefreshAt: moment(raw["last_refreshed_at"]),
+		NextRefreshAt: moment(raw["next_refresh_at"]),
+		ExpiresAt:     moment(raw["expires_at"]),
+	}
+	if a.ID == "" {
+		return nil, errNotJSON
+	}
+	// Taking an end that cannot be read for "never" would serve a dead token.
+	if a.ExpiresAt.IsZero() && !isNull(raw["expires_at"]) {
+		return nil, errBadExpiry
+	}
+	var err error
+	a.Credentials, err = credentials(raw["credentials"])
+	return a, err
+}
+
+// credentials reads the credentials of an account within their bounds.
+func credentials(raw json.RawMessage) (map[string]json.RawMessage, error) {
+	if len(raw) > MaxCredential {
+		return nil, tooLarge(fmt.Sprintf("its credentials have more than %d KiB", MaxCredential>>10))
+	}
+	var fields map[string]json.RawMessage
+	if !isNull(raw) && json.Unmarshal(raw, &fields) != nil {
+		return nil, errBadCredentials
+	}
+	if len(fields) > MaxFields {
+		return nil, tooLarge(fmt.Sprintf("its credentials have more than %d fields", MaxFields))
+	}
+	for _, value := range fields {
+		if len(value) > MaxField {
+			return nil, tooLarge(fmt.Sprintf("a field of its credentials has more than %d KiB", MaxField>>10))
+		}
+	}
+	return fields, nil
+}
+
+func newApp(raw json.RawMessage) App {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return App{}
+	}
+	return App{
+		ID:       Printable(text(fields["id"])),
+		Slug:     Printable(text(fields["name_slug"])),
+		Name:     Printable(text(fields["name"])),
+		AuthType: Printable(text(fields["auth_type"])),
+	}
+}
+
+func isNull(raw json.RawMessage) bool {
+	raw = bytes.TrimSpace(raw)
+	return len(raw) == 0 || bytes.Equal(raw, []byte("null"))
+}
+
+// text is a JSON string's value; empty for anything else.
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// flag is a JSON bool, or what some APIs write for one: a number that is not 0,
+// or "true" or "1".
+func flag(raw json.RawMessage) bool {
+	switch strings.ToLower(strings.Trim(string(bytes.TrimSpace(raw)), `"`)) {
+	case "", "null", "false", "0", "no":
+		return false
+	case "true", "1", "yes":
+		return true
+	}
+	var n float64
+	return json.Unmarshal(raw, &n) == nil && n != 0
+}
+
+// Unix times below this many are seconds, and others milliseconds: the year
+// 5138, and September 1973.
+const firstMilliseconds = 1e11
+
+// moment is a time as Pipedream writes it, ISO 8601 or Unix; zero for anything
+// else, and for a year that JSON cannot hold.
+func moment(raw json.RawMessage) time.Time {
+	t := parseTime(raw)
+	if t.Year() < 1970 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+func parseTime(raw json.RawMessage) time.Time {
+	var unix json.Number
+	if json.Unmarshal(raw, &unix) == nil && len(raw) > 0 && raw[0] != '"' {
+		seconds, err := unix.Float64()
+		switch {
+		case err != nil || seconds < 1e9 || seconds > 1e15: // before 2001: a number, but no such time
+			return time.Time{}
+		case seconds < firstMilliseconds:
+			return time.UnixMilli(int64(seconds * 1000))
+		default:
+			return time.UnixMilli(int64(seconds))
+		}
+	}
+	written := strings.ToUpper(text(raw))
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700"} {
+		if t, err := time.Parse(layout, written); err == nil {
+			return t
+		}
+	}
+	return time.Time{}
+}
+
+// Printable cuts text to [MaxText] characters and drops what a terminal might obey.
+func Printable(text string) string {
+	if len(text) > 4*MaxText { // before it is looked at character by character
+		text = strings.ToValidUTF8(text[:4*MaxText], "")
+	}
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, text)
+	if runes := []rune(text); len(runes) > MaxText {
+		return string(runes[:MaxText]) + "…"
+	}
+	return text
+}

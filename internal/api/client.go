@@ -1,0 +1,349 @@
+// Package api speaks Pipedream's REST API for connected accounts. It knows
+// nothing of Vault.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-retryablehttp"
+
+	"vault-plugin-secrets-pipedream/internal/guard"
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/redact"
+)
+
+// PageLimit is the most accounts that Pipedream lists in one answer.
+const PageLimit = 100
+
+// workedLately is how long a bearer that worked is thought good when one answer
+// refuses it.
+const workedLately = time.Minute
+
+// What a request is for, as observers are told.
+const (
+	ForAccount  = "account"
+	ForPage     = "page"
+	ForSearch   = "search"
+	ForMetadata = "metadata"
+	ForList     = "list"
+	ForToken    = "token"
+	ForCheck    = "verify"
+)
+
+// Config says where and how to reach Pipedream.
+type Config struct {
+	redact.Opaque
+
+	BaseURL *url.URL
+	// APIKey, or else ClientID and ClientSecret.
+	APIKey       redact.Secret
+	ClientID     string
+	ClientSecret redact.Secret
+	Scope        string // of an OAuth client's access token; empty for all that it may have
+	// ProjectID is a Connect project, and Environment which of its two; empty for
+	// the accounts of the workspace.
+	ProjectID, Environment string
+	// OrgID is the workspace that a user's API key is used for; empty for the
+	// user's own choice.
+	OrgID      string
+	Timeout    time.Duration // of one piece of work, retries included
+	MaxRetries int
+	UserAgent  string
+}
+
+// Observer is told of the requests of a client.
+type Observer interface {
+	// Sent is called for every attempt that goes out.
+	Sent()
+	// Answered is called once for every request, after its retries.
+	Answered(what string, took time.Duration, err error)
+}
+
+// Client speaks Pipedream's API with one configuration. All its errors are of
+// type *Error, or context.Canceled.
+type Client struct {
+	redact.Opaque
+
+	config   Config
+	auth     authorizer
+	http     *retryablehttp.Client
+	budget   *pace.Budget
+	holdOffs *pace.HoldOffs
+	observer Observer
+	logger   func() hclog.Logger
+
+	mu     sync.Mutex // guards the fields below; never held across I/O
+	worked redact.Secret
+	at     time.Time // when worked last did
+}
+
+// New returns a client that sends over transport. It keeps within budget, and a
+// 401 or 429 holds everything off in holdOffs. What it does on nobody's behalf
+// ends with ctx.
+func New(ctx context.Context, config Config, transport http.RoundTripper, budget *pace.Budget, holdOffs *pace.HoldOffs,
+	observer Observer, logger func() hclog.Logger,
+) *Client {
+	c := &Client{config: config, budget: budget, holdOffs: holdOffs, observer: observer, logger: logger, auth: apiKey(config.APIKey)}
+	if config.ClientID != "" {
+		c.auth = newOAuthClient(ctx, config.Timeout, c.guardedToken)
+	}
+	c.http = &retryablehttp.Client{
+		HTTPClient: &http.Client{
+			Transport: &meter{next: transport, client: c},
+			// Redirects are never followed: the API has none, and the key must
+			// not go where one points.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		RetryMax:     config.MaxRetries,
+		RetryWaitMin: firstRetryWait,
+		RetryWaitMax: longestRetryWait,
+		CheckRetry:   c.checkRetry,
+		Backoff:      c.backoff,
+		ErrorHandler: retryablehttp.PassthroughErrorHandler,
+	}
+	return c
+}
+
+// Close ends the connections that are idle; those in use end with their request.
+func (c *Client) Close() { c.http.HTTPClient.CloseIdleConnections() }
+
+// Timeout is the time that one piece of work may take, retries included.
+func (c *Client) Timeout() time.Duration { return c.config.Timeout }
+
+// accountsPath is where accounts are: in the Connect project, or in the workspace.
+func (c *Client) accountsPath(more ...string) []string {
+	path := []string{"accounts"}
+	if c.config.ProjectID != "" {
+		path = []string{"connect", url.PathEscape(c.config.ProjectID), "accounts"}
+	}
+	return append(path, more...)
+}
+
+// Account fetches one account with its credentials.
+func (c *Client) Account(ctx context.Context, id string) (*Account, error) {
+	return c.account(ctx, ForAccount, id, url.Values{"include_credentials": {"true"}})
+}
+
+// Metadata fetches one account without its credentials.
+func (c *Client) Metadata(ctx context.Context, id string) (*Account, error) {
+	return c.account(ctx, ForMetadata, id, url.Values{})
+}
+
+func (c *Client) account(ctx context.Context, what, id string, query url.Values) (*Account, error) {
+	var a *Account
+	err := c.get(ctx, request{what: what, path: c.accountsPath(url.PathEscape(id)), query: query, account: id, decode: func(body []byte) (err error) {
+		a, err = decodeAccount(body)
+		return err
+	}})
+	if err == nil && a.ID != id {
+		return nil, c.facts(&Error{Kind: WrongAccount, Account: id})
+	}
+	return a, err
+}
+
+// Filter narrows a list of accounts; its zero value does not.
+type Filter struct {
+	App          string // slug or id
+	OAuthApp     string // id of a custom OAuth client
+	ExternalUser string // in a Connect project
+}
+
+// Page fetches a page of the accounts with their credentials: the one that
+// begins after a cursor.
+func (c *Client) Page(ctx context.Context, after string) (*Page, error) {
+	return c.page(ctx, ForPage, Filter{}, true, after)
+}
+
+// Search fetches all accounts that a filter lets through, with their
+// credentials.
+func (c *Client) Search(ctx context.Context, filter Filter) (found []*Account, err error) {
+	err = c.each(ctx, ForSearch, filter, true, func(p *Page) error {
+		found = append(found, p.Accounts...)
+		return nil
+	})
+	return found, err
+}
+
+// List fetches the accounts that a filter lets through, without their
+// credentials, and hands them to each page by page. An error of each ends it.
+func (c *Client) List(ctx context.Context, filter Filter, each func(*Page) error) error {
+	return c.each(ctx, ForList, filter, false, each)
+}
+
+func (c *Client) each(ctx context.Context, what string, filter Filter, withCredentials bool, each func(*Page) error) error {
+	for walk := (Walk{}); !walk.Done(); {
+		p, err := c.page(ctx, what, filter, withCredentials, walk.After())
+		if err != nil {
+			return err
+		}
+		if err := each(p); err != nil {
+			return err
+		}
+		walk.Note(p)
+	}
+	return nil
+}
+
+func (c *Client) page(ctx context.Context, what string, filter Filter, withCredentials bool, after string) (*Page, error) {
+	query := url.Values{"limit": {strconv.Itoa(PageLimit)}}
+	for name, value := range map[string]string{
+		"app": filter.App, "oauth_app_id": filter.OAuthApp, "external_user_id": filter.ExternalUser, "after": after,
+	} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	if withCredentials {
+		query.Set("include_credentials", "true")
+	}
+	c.addOrg(query)
+	var p *Page
+	err := c.get(ctx, request{what: what, path: c.accountsPath(), query: query, decode: func(body []byte) (err error) {
+		p, err = decodePage(body)
+		return err
+	}})
+	return p, err
+}
+
+// addOrg names the workspace, where there is one to name: lists of a user's API
+// key are of one workspace alone.
+func (c *Client) addOrg(query url.Values) {
+	if c.config.OrgID != "" {
+		query.Set("org_id", c.config.OrgID)
+	}
+}
+
+// Verify checks that Pipedream accepts what it is asked with. Only the path of
+// the accounts tells whether they may be read.
+func (c *Client) Verify(ctx context.Context) error {
+	if c.config.ClientID == "" {
+		if err := c.get(ctx, request{what: ForCheck, path: []string{"users", "me"}}); err != nil || c.config.OrgID == "" {
+			return err
+		}
+	}
+	return c.get(ctx, request{what: ForCheck, path: c.accountsPath(), query: c.oneAccount()})
+}
+
+func (c *Client) oneAccount() url.Values {
+	query := url.Values{"limit": {"1"}}
+	c.addOrg(query)
+	return query
+}
+
+func (c *Client) guardedToken(ctx context.Context) (token *accessToken, err error) {
+	err = guard.Run(c.logger(), func() (err error) {
+		token, err = c.requestToken(ctx)
+		return err
+	})
+	return token, err
+}
+
+// requestToken fetches an access token for the OAuth client.
+func (c *Client) requestToken(ctx context.Context) (*accessToken, error) {
+	fields := map[string]string{
+		"grant_type":    "client_credentials",
+		"client_id":     c.config.ClientID,
+		"client_secret": string(c.config.ClientSecret),
+	}
+	if c.config.Scope != "" {
+		fields["scope"] = c.config.Scope
+	}
+	body, err := json.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	asked := time.Now()
+	var token *accessToken
+	err = c.send(ctx, request{what: ForToken, method: http.MethodPost, path: []string{"oauth", "token"}, body: body, decode: func(body []byte) (err error) {
+		token, err = decodeToken(body, asked)
+		return err
+	}})
+	c.note(ForToken, asked, err)
+	return token, err
+}
+
+// get sends an authorized request. Where what it was authorized with is refused
+// and can be had anew, it is sent once more.
+func (c *Client) get(ctx context.Context, r request) error {
+	began := time.Now()
+	r.method = http.MethodGet
+	for retried := false; ; retried = true {
+		bearer, err := c.auth.bearer(ctx)
+		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) { // while others fetch the token
+				err = c.connectionError(ctx, err)
+			}
+			return withAccount(err, r.account)
+		}
+		r.bearer = bearer
+		err = c.send(ctx, r)
+		if KindOf(err) == KeyRefused {
+			if r.account != "" && c.confirmed(ctx, bearer) {
+				// The bearer is good, so this is about the account.
+				err = c.facts(&Error{Kind: Forbidden, Account: r.account, Status: http.StatusUnauthorized})
+			} else if !retried && c.auth.refused(bearer) {
+				continue
+			}
+		}
+		if err == nil {
+			c.setWorked(bearer)
+		}
+		c.note(r.what, began, err)
+		return err
+	}
+}
+
+func (c *Client) setWorked(bearer redact.Secret) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.worked, c.at = bearer, time.Now()
+}
+
+// confirmed tells whether a bearer that was refused works all the same. That is
+// asked only where it worked a moment ago: one account's 401 must not hold off
+// all the others.
+func (c *Client) confirmed(ctx context.Context, bearer redact.Secret) bool {
+	c.mu.Lock()
+	lately := c.worked == bearer && time.Since(c.at) < workedLately
+	c.mu.Unlock()
+	if !lately {
+		return false
+	}
+	r := request{what: ForCheck, method: http.MethodGet, path: []string{"users", "me"}, bearer: bearer}
+	if c.config.ClientID != "" {
+		r.path, r.query = c.accountsPath(), c.oneAccount()
+	}
+	return c.send(ctx, r) == nil
+}
+
+// note tells the observer and the hold-offs how a request ended.
+func (c *Client) note(what string, began time.Time, err error) {
+	c.observer.Answered(what, time.Since(began), err)
+	var e *Error
+	switch {
+	case err == nil:
+		c.holdOffs.SucceededAll()
+	case errors.As(err, &e) && e.Kind == KeyRefused:
+		c.holdOffs.FailedAll(pace.Failure{Err: e})
+	}
+}
+
+// facts completes an error with how and where was asked.
+func (c *Client) facts(e *Error) *Error {
+	e.OAuth = c.config.ClientID != ""
+	e.Project, e.Environment, e.Scope = c.config.ProjectID, c.config.Environment, c.config.Scope
+	return e
+}
+
+// NoAccount is the error for an external user without an account of an app.
+func (c *Client) NoAccount(user, app string) error {
+	return c.facts(&Error{Kind: NoAccount, User: user, App: app})
+}

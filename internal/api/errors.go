@@ -1,0 +1,157 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Kind says what went wrong between here and a credential.
+type Kind int
+
+// The kinds of failure.
+const (
+	// Unavailable: the network, a time-out or a 5xx.
+	Unavailable Kind = iota + 1
+	// BadAnswer: an answer that makes no sense.
+	BadAnswer
+	// TooLarge: an answer beyond one of the bounds of this package.
+	TooLarge
+	// Throttled: Pipedream's own 429.
+	Throttled
+	// NoBudget: the mount's own limit is used up, so no request went out.
+	NoBudget
+	// Busy: so many accounts are being fetched that this one's turn did not come.
+	Busy
+	// KeyRefused: 401, or a refused OAuth client.
+	KeyRefused
+	// Forbidden: 403, or a 401 about one account alone.
+	Forbidden
+	// NotFound: 404 or 410, or an answer that says so.
+	NotFound
+	// Rejected: 400 or 422, or an error in place of the account.
+	Rejected
+	// PaymentRequired: 402.
+	PaymentRequired
+	// Dead: Pipedream can no longer refresh the account.
+	Dead
+	// NoCredentials: the account comes without credentials.
+	NoCredentials
+	// WrongAccount: the answer is about another account.
+	WrongAccount
+	// NoAccount: the external user has no account with the app.
+	NoAccount
+	// Expired: what Pipedream hands out has already ended.
+	Expired
+	// ListTooLong: the list has more pages than the budget has requests.
+	ListTooLong
+)
+
+// Error is a failure as a kind and facts. It never carries a body, a header or
+// a key: Vault writes the texts of errors to its audit log in clear.
+type Error struct {
+	Kind Kind
+	// Account is the id that was asked for; empty for none.
+	Account string
+	// Status is the HTTP status of the answer; 0 where there was none.
+	Status int
+	// Detail says more, in words of our own.
+	Detail string
+	// OAuth, Project, Environment and Scope say how and where was asked.
+	OAuth                       bool
+	Project, Environment, Scope string
+	// User and App are whose account was looked for, for NoAccount.
+	User, App string
+	// Count is how many accounts a list has, for ListTooLong.
+	Count int
+	// Wait is how long to wait before asking again can help; 0 if unknown.
+	Wait time.Duration
+}
+
+// names are how log lines call the kinds.
+var names = map[Kind]string{
+	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer makes no sense", TooLarge: "Pipedream's answer is too large",
+	Throttled: "Pipedream's rate limit is used up", NoBudget: "the mount's budget of requests is used up",
+	Busy: "many accounts are being fetched", KeyRefused: "Pipedream refused the API key or OAuth client", Forbidden: "Pipedream refused access",
+	NotFound: "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream asks for payment",
+	Dead: "the account is dead", NoCredentials: "the account comes without credentials", WrongAccount: "the answer is about another account",
+	NoAccount: "the external user has no account with the app", Expired: "the credentials have already expired",
+	ListTooLong: "the list has more pages than the budget has requests",
+}
+
+// Error is for log lines. It never names a user.
+func (e *Error) Error() string {
+	text := names[e.Kind]
+	if e.Status != 0 {
+		text += fmt.Sprintf(" (its answer was %d)", e.Status)
+	}
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return text
+}
+
+// WithWait returns e with the time that is left to wait.
+func (e *Error) WithWait(wait time.Duration) error {
+	held := *e
+	held.Wait = wait
+	return &held
+}
+
+// WithAccount returns e as an error about an account.
+func (e *Error) WithAccount(id string) *Error {
+	about := *e
+	about.Account = id
+	return &about
+}
+
+// OfAccount tells whether what was asked for is itself at fault. Its cached
+// credential is dropped then. After any other failure the credential stays.
+func (e *Error) OfAccount() bool {
+	switch e.Kind {
+	case Forbidden, NotFound, Dead, NoCredentials, WrongAccount, NoAccount:
+		return true
+	default:
+		return false
+	}
+}
+
+// OfAll tells whether every other account would meet the same failure now.
+func (e *Error) OfAll() bool {
+	switch e.Kind {
+	case Throttled, NoBudget, Busy, KeyRefused:
+		return true
+	default:
+		return false
+	}
+}
+
+// KindOf is the kind of an error of this package; 0 for any other.
+func KindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}
+
+// OfAccount is [Error.OfAccount]; false for errors of other packages.
+func OfAccount(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.OfAccount()
+}
+
+// OfAll is [Error.OfAll]; false for errors of other packages.
+func OfAll(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.OfAll()
+}
+
+// withAccount returns err as one about account id.
+func withAccount(err error, id string) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	return e.WithAccount(id)
+}

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzDecodeAccount feeds the decoder answers for one account. What it takes
+// for an account has an id, and an end that is not just missing from sight.
+func FuzzDecodeAccount(f *testing.F) {
+	for _, seed := range []string{
+		`{"data":{"id":"apn_a","name":"n","app":{"id":"app_1","name_slug":"s","name":"N"},"healthy":true,"dead":false,"credentials":{"oauth_access_token":"t"},"expires_at":"2030-02-11T05:18:46.000Z","next_refresh_at":null}}`,
+		`{"id":"apn_a","credentials":null,"expires_at":null}`,
+		`{"id":"apn_a","credentials":{},"expires_at":"soon"}`,
+		`{"id":"apn_a","data":{"id":"apn_b"},"expires_at":17}`,
+		`{"error":"record not found"}`,
+		`{"data":null,"error":"Record Not Found"}`,
+		`{"data":[1]}`,
+		`[]`, `null`, `"x"`, ``, "\xff", `{"id":"apn_a","id":"apn_b","credentials":{"a":1,"a":2}}`,
+		`{"id":"apn_a","expires_at":"9999-12-31T23:59:59-23:59"}`, `{"id":"apn_a","expires_at":"0001-01-01T00:00:00Z"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		a, err := decodeAccount(body)
+		if err != nil {
+			require.Nil(t, a)
+			ownWords(t, err)
+			return
+		}
+		require.NotEmpty(t, a.ID)
+		again, err := decodeAccount(body)
+		require.NoError(t, err)
+		require.Equal(t, a, again)
+		if a.ExpiresAt.IsZero() {
+			var top map[string]json.RawMessage
+			require.NoError(t, json.Unmarshal(body, &top))
+			if data := top["data"]; top["id"] == nil {
+				top = nil // else it would be added to
+				require.NoError(t, json.Unmarshal(data, &top))
+			}
+			require.True(t, isNull(top["expires_at"]), "an end was overlooked: %s", body)
+		}
+	})
+}
+
+// ownWords holds for every error about an answer: it is one of ours, which
+// repeats nothing of what was read.
+func ownWords(t *testing.T, err error) {
+	t.Helper()
+	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errNotFound, errInstead} {
+		if errors.Is(err, known) {
+			return
+		}
+	}
+	var large tooLarge
+	if errors.As(err, &large) {
+		return
+	}
+	t.Errorf("an error that may hold what was read: %q", err)
+}
+
+func FuzzDecodePage(f *testing.F) {
+	for _, seed := range []string{
+		`{"page_info":{"total_count":1,"count":1,"start_cursor":"a","end_cursor":"b"},"data":[{"id":"apn_a"},{"id":"apn_b","expires_at":"x"}]}`,
+		`{"page_info":{"end_cursor":""},"data":{"accounts":[{"id":"apn_a"}]}}`,
+		`{"page_info":{"end_cursor":17},"data":[]}`, `{"page_info":null,"data":[null,{}]}`, `{"data":{"accounts":null}}`, `{"data":null}`, `{}`, `[]`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := decodePage(body)
+		if err != nil {
+			require.Nil(t, p)
+			ownWords(t, err)
+			return
+		}
+		for _, a := range p.Accounts {
+			require.NotNil(t, a)
+			require.NotEmpty(t, a.ID)
+		}
+	})
+}
+
+func FuzzDecodeToken(f *testing.F) {
+	for _, seed := range []string{
+		`{"access_token":"t","token_type":"Bearer","expires_in":3600,"created_at":1700000000}`,
+		`{"access_token":"t","expires_in":"3600"}`, `{"access_token":"t","expires_in":1e400}`, `{"access_token":"t","expires_in":-1}`,
+		`{"access_token":"t","expires_in":0.0000001}`, `{"access_token":"a\r\nb","expires_in":1}`, `{"access_token":["t"]}`, `null`, ``,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		asked := time.Now()
+		token, err := decodeToken(body, asked)
+		if err != nil {
+			require.Nil(t, token)
+			if len(body) > 0 && len(err.Error()) > 100 {
+				t.Errorf("an error that may hold what was read: %q", err)
+			}
+			return
+		}
+		require.NotEmpty(t, string(token.token))
+		require.False(t, strings.ContainsFunc(string(token.token), func(r rune) bool { return r <= ' ' || r > '~' }), "no header takes %q", string(token.token))
+		require.False(t, token.until.Before(asked))
+		require.False(t, token.until.After(asked.Add(24*time.Hour)))
+	})
+}

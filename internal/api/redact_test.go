@@ -1,0 +1,20 @@
+package api
+
+import (
+	"encoding/json"
+	"testing"
+
+	"vault-plugin-secrets-pipedream/internal/redact"
+	"vault-plugin-secrets-pipedream/internal/redact/redacttest"
+)
+
+func TestSecretsAreRedacted(t *testing.T) {
+	const hidden = "pd_hidden"
+	config := Config{APIKey: hidden, ClientSecret: hidden}
+	redacttest.Check(t, hidden,
+		redact.Secret(hidden), config, &config, &Client{config: config, worked: hidden, auth: apiKey(hidden)},
+		&Account{Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + hidden + `"`)}},
+		&accessToken{token: hidden}, &oauthClient{current: &accessToken{token: hidden}},
+		request{bearer: hidden, body: []byte(hidden)},
+	)
+}

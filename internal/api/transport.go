@@ -1,0 +1,357 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/redact"
+)
+
+const (
+	// maxRetryAfter bounds what an answer may ask to wait, so that a slip of
+	// Pipedream's cannot put a mount out of service for a day.
+	maxRetryAfter = 10 * time.Minute
+
+	firstRetryWait   = 500 * time.Millisecond
+	longestRetryWait = 5 * time.Second
+)
+
+// NewTransport returns the HTTP transport for a configuration; caCert is PEM,
+// and empty for the system's roots. It fails where caCert has no certificate.
+func NewTransport(caCert string) (*http.Transport, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 16
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	// A connection that died silently is noticed by a ping, not by a reader's timeout.
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
+	if caCert != "" {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(caCert)) {
+			return nil, errors.New("no certificate in it")
+		}
+		transport.TLSClientConfig.RootCAs = roots
+	}
+	return transport, nil
+}
+
+// checkRetry retries network errors, 429 and 5xx, unless the wait before it
+// would outlast the caller's deadline.
+func (c *Client) checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
+	var own *Error
+	if errors.As(err, &own) {
+		return false, err
+	}
+	retry, err := retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+	if deadline, ok := ctx.Deadline(); ok && retry {
+		retry = time.Until(deadline) > c.backoff(firstRetryWait, longestRetryWait, 0, resp)
+	}
+	return retry, err
+}
+
+// backoff waits for as long as the answer asks, and for the hold-off of
+// everything to end: a retry is a request like any other.
+func (c *Client) backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
+	wait := min(most, least<<min(attempt, 10))
+	if resp != nil {
+		wait = max(wait, retryAfter(resp))
+	}
+	return max(wait, time.Until(c.holdOffs.AllUntil()))
+}
+
+// retryAfter is how long an answer asks to wait; 0 where it does not. It is what
+// Retry-After says (seconds or a date), and of a 429 the later of that and
+// X-RateLimit-Reset (Unix seconds).
+func retryAfter(resp *http.Response) time.Duration {
+	wait := time.Duration(0)
+	value := resp.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		wait = time.Until(at)
+	}
+	reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64)
+	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
+		wait = max(wait, time.Until(time.Unix(reset, 0)))
+	}
+	return min(max(0, wait), maxRetryAfter)
+}
+
+// request is one request to Pipedream.
+type request struct {
+	redact.Opaque
+
+	what    string
+	method  string
+	path    []string
+	query   url.Values
+	body    []byte // JSON
+	account string // that it is about; empty for none
+	bearer  redact.Secret
+	decode  func([]byte) error // reads the body of a 2xx answer; nil for none
+}
+
+func (c *Client) newRequest(ctx context.Context, r request) (*retryablehttp.Request, error) {
+	target := c.config.BaseURL.JoinPath(r.path...)
+	target.RawQuery = r.query.Encode()
+	req, err := retryablehttp.NewRequestWithContext(ctx, r.method, target.String(), r.body)
+	if err != nil {
+		return nil, &Error{Kind: Unavailable, Account: r.account, Detail: "no request can be made for base_url"}
+	}
+	if r.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+string(r.bearer))
+	}
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.config.ProjectID != "" {
+		req.Header.Set("x-pd-environment", c.config.Environment)
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", c.config.UserAgent)
+	return req, nil
+}
+
+// send sends a request, with retries.
+func (c *Client) send(ctx context.Context, r request) error {
+	req, err := c.newRequest(ctx, r)
+	if err != nil {
+		return err
+	}
+	var body []byte
+	req.SetResponseHandler(func(resp *http.Response) error {
+		body, err = readBody(resp)
+		return err
+	})
+	resp, err := c.http.Do(req)
+	if resp != nil {
+		defer func() { _ = resp.Body.Close() }()
+	}
+	if err != nil {
+		return withAccount(c.connectionError(ctx, err), r.account)
+	}
+	if e := statusError(resp, body, r); e != nil {
+		return c.facts(e)
+	}
+	if r.decode == nil {
+		return nil
+	}
+	return c.decodeError(r, r.decode(body))
+}
+
+// decodeError is the error for a body that could not be decoded.
+func (c *Client) decodeError(r request, err error) error {
+	var large tooLarge
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNotFound):
+		return c.facts(&Error{Kind: NotFound, Account: r.account})
+	case errors.Is(err, errInstead):
+		return c.facts(&Error{Kind: Rejected, Account: r.account})
+	case errors.As(err, &large):
+		return &Error{Kind: TooLarge, Account: r.account, Detail: err.Error()}
+	default:
+		return &Error{Kind: BadAnswer, Account: r.account, Detail: err.Error()}
+	}
+}
+
+func readBody(resp *http.Response) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswer+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > MaxAnswer {
+		return nil, &Error{Kind: TooLarge, Detail: fmt.Sprintf("it has more than %d MiB", MaxAnswer>>20)}
+	}
+	return body, nil
+}
+
+// statusError is the error that an answer's status means; nil for a 2xx.
+func statusError(resp *http.Response, body []byte, r request) *Error {
+	e := &Error{Account: r.account, Status: resp.StatusCode}
+	ofToken := r.bearer == ""
+	switch status := resp.StatusCode; {
+	case status >= 200 && status < 300:
+		return nil
+	case ofToken && (status == http.StatusBadRequest || status == http.StatusForbidden), status == http.StatusUnauthorized:
+		// RFC 6749, section 5.2: how a token endpoint refuses a client or its scope.
+		e.Kind = KeyRefused
+	case status == http.StatusTooManyRequests:
+		e.Kind, e.Wait = Throttled, retryAfter(resp)
+	case status >= 300 && status < 400:
+		e.Kind, e.Detail = Unavailable, "it answered with a redirect, which is never followed; check base_url"
+	case ofToken, status == http.StatusForbidden && !isObject(body), status == http.StatusNotFound && !isObject(body):
+		// A gateway says so, not Pipedream, and it says nothing of the account.
+		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d, and not as Pipedream does", status)
+	case status == http.StatusForbidden:
+		e.Kind = Forbidden
+	case status == http.StatusNotFound, status == http.StatusGone:
+		e.Kind = NotFound
+	case status == http.StatusPaymentRequired:
+		e.Kind = PaymentRequired
+	case status == http.StatusBadRequest, status == http.StatusUnprocessableEntity:
+		e.Kind = Rejected
+	default:
+		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d", status)
+	}
+	return e
+}
+
+func isObject(body []byte) bool {
+	body = bytes.TrimSpace(body)
+	return len(body) > 0 && body[0] == '{' && json.Valid(body)
+}
+
+// connectionError says in our own words why there is no answer: the texts of
+// net/http can hold pieces of what the other side sent.
+func (c *Client) connectionError(ctx context.Context, err error) error {
+	var (
+		own     *Error
+		dns     *net.DNSError
+		tlsAny  *tls.CertificateVerificationError
+		tlsHead tls.RecordHeaderError
+		timeout net.Error
+		detail  string
+	)
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.Is(ctx.Err(), context.Canceled):
+		return context.Canceled
+	case errors.Is(err, context.DeadlineExceeded):
+		detail = "it did not answer in time"
+	case errors.As(err, &dns):
+		detail = "its host name cannot be resolved"
+	case errors.As(err, &tlsAny):
+		detail = "its TLS certificate is not trusted; check base_url and ca_cert"
+	case errors.As(err, &tlsHead), errors.Is(err, http.ErrSchemeMismatch):
+		detail = "it does not speak TLS; check base_url"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		detail = "the connection was refused"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		detail = "the connection timed out"
+	default:
+		detail = "the connection failed"
+	}
+	return &Error{Kind: Unavailable, Detail: detail + " (" + c.config.BaseURL.Host + ")"}
+}
+
+// NoAnswer is the error for an account about which Pipedream did not answer in time.
+func (c *Client) NoAnswer(id string) error {
+	return withAccount(c.connectionError(context.Background(), context.DeadlineExceeded), id)
+}
+
+// meter is the innermost round tripper: every attempt, retries included, takes
+// a slot of the budget, and every 429 holds everything off at once.
+type meter struct {
+	next   http.RoundTripper
+	client *Client
+}
+
+// CloseIdleConnections lets http.Client reach the transport's method.
+func (m *meter) CloseIdleConnections() {
+	if closer, ok := m.next.(interface{ CloseIdleConnections() }); ok {
+		closer.CloseIdleConnections()
+	}
+}
+
+func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
+	release, err := m.client.budget.Acquire(req.Context())
+	if err != nil {
+		return nil, budgetError(err)
+	}
+	defer release()
+	m.client.observer.Sent()
+	ctx, cancel := context.WithCancelCause(req.Context())
+	attempts := &attempts{client: m.client, fail: cancel}
+	defer attempts.release()
+	resp, err := m.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: attempts.gotConn})))
+	var refused *pace.NoBudgetError
+	if err != nil && errors.As(context.Cause(ctx), &refused) {
+		err = budgetError(refused)
+	}
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusTooManyRequests {
+		wait := retryAfter(resp)
+		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
+	}
+	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
+	return resp, nil
+}
+
+// budgetError is what the client returns where the budget refused a request.
+func budgetError(err error) error {
+	var refused *pace.NoBudgetError
+	if errors.As(err, &refused) {
+		return &Error{Kind: NoBudget, Wait: refused.Wait}
+	}
+	return err
+}
+
+// attempts counts what can have reached the server for one round trip. When a
+// connection that was used before turns out to be dead, net/http sends a GET
+// again by itself, on another one. That is a request like any other.
+type attempts struct {
+	client *Client
+	fail   context.CancelCauseFunc
+
+	mu       sync.Mutex // guards the fields below
+	count    int
+	releases []func()
+}
+
+func (a *attempts) gotConn(httptrace.GotConnInfo) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.count++; a.count == 1 {
+		return // the meter has paid for it
+	}
+	release, ok := a.client.budget.TryAcquire()
+	if !ok {
+		a.fail(&pace.NoBudgetError{Wait: a.client.budget.NextFree()})
+		return
+	}
+	a.client.observer.Sent()
+	a.releases = append(a.releases, release)
+}
+
+func (a *attempts) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, release := range a.releases {
+		release()
+	}
+}
+
+// body ends the context of its request once it was read.
+type body struct {
+	io.ReadCloser
+
+	done func()
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.done()
+	return err
+}
