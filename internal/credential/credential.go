@@ -1,0 +1,171 @@
+// Package credential is what Pipedream handed out for one account: its shape,
+// as a read returns it, and its times, as pure functions.
+package credential
+
+import (
+	"maps"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/redact"
+)
+
+// The fields that a read adds to those of the app.
+const (
+	FieldExpiresAt   = "expires_at"
+	FieldAccountID   = "pipedream_account_id"
+	FieldAccountName = "pipedream_account_name"
+	FieldApp         = "pipedream_app"
+)
+
+// Credential is what Pipedream handed out for one account. It is never changed
+// once made. Its JSON form is what Vault's storage keeps.
+type Credential struct {
+	redact.Opaque
+
+	AccountID   string `json:"account_id"`
+	AccountName string `json:"account_name,omitempty"`
+	App         string `json:"app,omitempty"`
+	// ExternalUser is whose account it is, in a Connect project.
+	ExternalUser string `json:"external_user,omitempty"`
+	// Fields are the credential fields under the names that a read returns.
+	Fields map[string]string `json:"fields"`
+	// RefreshTokenOmitted is set where a refresh token was left out of Fields,
+	// and RefreshTokenKept where one is in it.
+	RefreshTokenOmitted bool `json:"refresh_token_omitted,omitempty"`
+	RefreshTokenKept    bool `json:"refresh_token_kept,omitempty"`
+	// Unhealthy is set where Pipedream said that the account's last use failed.
+	Unhealthy bool `json:"unhealthy,omitempty"`
+	// ExpiresAt is zero where the credential never expires.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// NextRefreshAt is when Pipedream itself refreshes the token; zero if unknown.
+	NextRefreshAt time.Time `json:"next_refresh_at,omitzero"`
+	// FetchedAt is when this token was first seen.
+	FetchedAt time.Time `json:"fetched_at"`
+	// CheckedAt is when Pipedream last handed it out.
+	CheckedAt time.Time `json:"checked_at"`
+}
+
+// New makes a credential of what Pipedream answered at now. It fails with an
+// [*api.Error] where the account is dead or comes without credentials.
+func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, error) {
+	if a.Dead {
+		return nil, &api.Error{Kind: api.Dead, Account: a.ID, Detail: knownReason(a.Error)}
+	}
+	fields, hadRefreshToken := flatten(a.Credentials), false
+	if keepRefreshToken {
+		hadRefreshToken = hasRefreshToken(fields)
+	} else {
+		fields, hadRefreshToken = withoutRefreshTokens(fields)
+	}
+	if len(fields) == 0 {
+		detail := ""
+		if hadRefreshToken {
+			detail = onlyRefreshToken
+		}
+		return nil, &api.Error{Kind: api.NoCredentials, Account: a.ID, Detail: detail}
+	}
+	return &Credential{
+		AccountID:           a.ID,
+		AccountName:         a.Name,
+		App:                 a.App.Label(),
+		ExternalUser:        a.ExternalID,
+		Fields:              renameReserved(fields),
+		RefreshTokenOmitted: hadRefreshToken && !keepRefreshToken,
+		RefreshTokenKept:    hadRefreshToken && keepRefreshToken,
+		Unhealthy:           !a.Healthy,
+		ExpiresAt:           a.ExpiresAt,
+		NextRefreshAt:       a.NextRefreshAt,
+		FetchedAt:           now,
+		CheckedAt:           now,
+	}, nil
+}
+
+// onlyRefreshToken is the detail of an error for an account that has a refresh
+// token and nothing else.
+const onlyRefreshToken = "but a refresh token, which reads return only with expose_refresh_token=true"
+
+// Following is c where previous was known of the account before; nil for
+// nothing. store tells whether that has to be stored: one write in a token's
+// life is enough. A credential that never expires is stored each time, else a
+// restart would forget when it was last confirmed.
+func (c *Credential) Following(previous *Credential) (merged *Credential, store bool) {
+	if previous == nil || !c.sameToken(previous) {
+		return c, true
+	}
+	following := *c
+	following.FetchedAt = previous.FetchedAt
+	if following.ExternalUser == "" { // not every answer says whose it is
+		following.ExternalUser = previous.ExternalUser
+	}
+	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser
+}
+
+// sameToken tells whether c and other carry the same secret until the same time.
+func (c *Credential) sameToken(other *Credential) bool {
+	return c.ExpiresAt.Equal(other.ExpiresAt) && maps.Equal(c.Fields, other.Fields)
+}
+
+// Size is about how many bytes c takes in memory.
+func (c *Credential) Size() int {
+	size := 512 + len(c.AccountName) + len(c.App) + len(c.ExternalUser)
+	for name, value := range c.Fields {
+		size += len(name) + len(value) + 64
+	}
+	return size
+}
+
+// Data is the flat map that a read returns: strings only, and the same bytes on
+// every read of the same token. only, where not nil, picks credential fields.
+func (c *Credential) Data(exposeRefreshToken bool, only func(name string) bool) map[string]any {
+	data := make(map[string]any, len(c.Fields)+4)
+	for name, value := range c.shown(exposeRefreshToken) {
+		if only == nil || only(name) {
+			data[name] = value
+		}
+	}
+	data[FieldAccountID] = c.AccountID
+	if c.App != "" {
+		data[FieldApp] = c.App
+	}
+	if c.AccountName != "" {
+		data[FieldAccountName] = c.AccountName
+	}
+	if c.Expires() {
+		data[FieldExpiresAt] = c.ExpiresAt.UTC().Format(time.RFC3339)
+	}
+	return data
+}
+
+// Has tells whether a read returns the credential field name.
+func (c *Credential) Has(name string, exposeRefreshToken bool) bool {
+	_, ok := c.shown(exposeRefreshToken)[name]
+	return ok
+}
+
+// shown are the fields that a read returns.
+func (c *Credential) shown(exposeRefreshToken bool) map[string]string {
+	if !c.RefreshTokenKept || exposeRefreshToken {
+		return c.Fields
+	}
+	fields, _ := withoutRefreshTokens(c.Fields)
+	return fields
+}
+
+// oauthErrors are the error codes of RFC 6749, sections 4.1.2.1 and 5.2.
+var oauthErrors = []string{
+	"invalid_grant", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request", "access_denied",
+}
+
+// knownReason is the OAuth error code that Pipedream gives for an account's
+// death; empty for anything else. Errors land in the audit log in clear, so
+// nothing of Pipedream's own words gets into them.
+func knownReason(text string) string {
+	for _, code := range oauthErrors {
+		if strings.Contains(text, code) {
+			return code
+		}
+	}
+	return ""
+}

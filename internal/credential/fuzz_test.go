@@ -1,0 +1,109 @@
+package credential
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+)
+
+// FuzzCredentialFields takes credentials of any names and values through all
+// that is done to them on the way to a reader.
+func FuzzCredentialFields(f *testing.F) {
+	for _, seed := range []string{
+		`{"oauth_access_token":"t","oauth_refresh_token":"r","ttl":1,"credential_ttl":2,"credential_credential_ttl":"3"}`,
+		`{"http_x":[1, 2.50],"pipedream_app":{"a":  null},"_raw":true,"error":"e","":"","data":1152921504606846976,"null":null}`,
+		`{"a":"\ud800","b":"\u0000","c":1e5,"d":-0,"e":"<>&","expires_at":"2030-01-01T00:00:00Z"}`,
+		`{}`, `null`, `{"credential_":"","credential_credential_":1}`, "{\"0\":{\"\x80\":null}}",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var raw map[string]json.RawMessage
+		if json.Unmarshal(body, &raw) != nil {
+			return
+		}
+		fields := flatten(raw)
+		for name, value := range raw {
+			if _, ok := flat(value); !ok {
+				continue
+			}
+			if printable(name) {
+				sameValue(t, value, fields[name])
+			}
+		}
+		for name := range fields {
+			require.True(t, printable(name), "%q", name)
+		}
+		renamed := renameReserved(maps.Clone(fields))
+		require.ElementsMatch(t, slices.Collect(maps.Values(fields)), slices.Collect(maps.Values(renamed)), "a value was lost or made up")
+		for name, value := range fields {
+			if !IsReserved(name) {
+				require.Equal(t, value, renamed[name], "a name that is free was taken from its field")
+			}
+		}
+		for name := range renamed {
+			require.False(t, IsReserved(name), name)
+		}
+		for range 5 {
+			require.Equal(t, renamed, renameReserved(flatten(raw)), "it depends on the order of a map")
+		}
+		madeReadAndStored(t, raw)
+	})
+}
+
+// sameValue asserts that a field's text is the JSON value: a string's own
+// characters, or else the very same JSON but for its white space.
+func sameValue(t *testing.T, value json.RawMessage, text string) {
+	t.Helper()
+	var s string
+	if json.Unmarshal(value, &s) == nil {
+		require.Equal(t, s, text)
+		return
+	}
+	var compact bytes.Buffer
+	require.NoError(t, json.Compact(&compact, value))
+	require.Equal(t, strings.ToValidUTF8(compact.String(), "\uFFFD"), text)
+}
+
+// printable tells whether a terminal shows a name and obeys nothing in it.
+func printable(name string) bool {
+	return !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// madeReadAndStored makes a credential of raw fields, and takes it through
+// storage: what a reader gets is the same before and after.
+func madeReadAndStored(t *testing.T, raw map[string]json.RawMessage) {
+	t.Helper()
+	const id = "apn_github"
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	for _, expose := range []bool{false, true} {
+		c, err := New(&api.Account{ID: id, Credentials: raw, ExpiresAt: now.Add(time.Hour)}, now, expose)
+		if err != nil {
+			require.Equal(t, api.NoCredentials, api.KindOf(err))
+			continue
+		}
+		data := c.Data(expose, nil)
+		for name, value := range data {
+			require.IsType(t, "", value)
+			require.False(t, !expose && isRefreshToken(name), name)
+		}
+		require.Equal(t, id, data[FieldAccountID])
+		require.Equal(t, c.ExpiresAt.Format(time.RFC3339), data[FieldExpiresAt])
+
+		raw, err := json.Marshal(c)
+		require.NoError(t, err)
+		var stored Credential
+		require.NoError(t, json.Unmarshal(raw, &stored))
+		require.Equal(t, data, stored.Data(expose, nil))
+		require.True(t, c.sameToken(&stored))
+	}
+}
