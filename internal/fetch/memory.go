@@ -1,0 +1,108 @@
+package fetch
+
+import (
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+)
+
+const (
+	// maxRemembered and maxRememberedBytes bound what pages brought and nobody
+	// has read yet.
+	maxRemembered      = 32_768
+	maxRememberedBytes = 32 << 20
+	// tidyEvery is how often that is looked through for what is too old.
+	tidyEvery = 10 * time.Second
+)
+
+// brought is an account that a page brought.
+type brought struct {
+	account *api.Account
+	at      time.Time // when its page was asked for
+	until   time.Time // not to be used from then on
+}
+
+// pageMemory remembers whole pages for about a minute, in memory alone. It is
+// where pages meet those who read their accounts a moment later.
+type pageMemory struct {
+	mu     sync.Mutex // guards the fields below; never held across I/O
+	byID   *lru.Cache[string, brought]
+	bytes  int
+	timer  *time.Timer // tidies; nil while there is nothing to tidy
+	closed bool
+}
+
+func newPageMemory() *pageMemory {
+	m := &pageMemory{}
+	var err error
+	m.byID, err = lru.NewWithEvict(maxRemembered, func(_ string, b brought) { m.bytes -= b.account.Size() })
+	if err != nil { // only for a size below 1
+		panic(err)
+	}
+	return m
+}
+
+// put remembers an account until it is taken, or is too old. One that is dead or
+// has no credentials is left to a request of its own.
+func (m *pageMemory) put(a *api.Account, at, until time.Time) {
+	if a.Dead || len(a.Credentials) == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if before, ok := m.byID.Peek(a.ID); m.closed || ok && before.at.After(at) {
+		return
+	}
+	m.byID.Remove(a.ID)
+	m.bytes += a.Size()
+	m.byID.Add(a.ID, brought{account: a, at: at, until: until})
+	for m.bytes > maxRememberedBytes {
+		m.byID.RemoveOldest()
+	}
+	if m.timer == nil {
+		m.timer = time.AfterFunc(tidyEvery, m.tidy)
+	}
+}
+
+// take returns an account, once, if it is of a page that was asked for after
+// newerThan.
+func (m *pageMemory) take(id string, newerThan time.Time) (brought, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.byID.Peek(id)
+	if !ok {
+		return b, false
+	}
+	m.byID.Remove(id)
+	return b, b.at.After(newerThan) && time.Now().Before(b.until)
+}
+
+func (m *pageMemory) tidy() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for _, id := range m.byID.Keys() {
+		if b, ok := m.byID.Peek(id); ok && !now.Before(b.until) {
+			m.byID.Remove(id)
+		}
+	}
+	if m.byID.Len() == 0 {
+		m.timer = nil
+		return
+	}
+	m.timer.Reset(tidyEvery)
+}
+
+// close forgets everything, for good.
+func (m *pageMemory) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.byID.Purge()
+	if m.timer != nil {
+		m.timer.Stop()
+	}
+}
