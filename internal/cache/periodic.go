@@ -1,0 +1,161 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/fetch"
+	"vault-plugin-secrets-pipedream/internal/guard"
+)
+
+const (
+	// gatherFrom is from how many due accounts on it is worth to gather more.
+	gatherFrom = 2 * fetch.MaxSingles
+	// maxPagesAtOnce is how many pages are fetched ahead of readers at a time, and
+	// maxAtOnce how many of a page's accounts are cached at a time.
+	maxPagesAtOnce = 4
+	maxAtOnce      = 16
+)
+
+// passing tells whether the periodic pass comes round, so that readers can leave
+// to it what need not be fetched at once.
+func (v *View) passing(now time.Time) bool {
+	return now.Sub(time.Unix(0, v.passedAt.Load())) < 2*time.Minute
+}
+
+// RefreshAhead has the credentials fetched that somebody read since their last
+// fetch and that are about to be due, so that their readers need not wait. It
+// does not wait itself.
+//
+// A page of the list brings accounts of any age, so where many are due it costs
+// least to fetch as many of a page together as can wait for each other: until
+// one of them can wait no longer. Those whose page is not known wait for each
+// other, for the whole of the list.
+func (v *View) RefreshAhead() {
+	now := time.Now()
+	due := v.dueSoon(now)
+	v.passedAt.Store(now.UnixNano())
+	gather := len(due) > gatherFrom
+	var apart []*entry
+	pages := map[string][]*entry{}
+	for at, due := range v.byPage(due) {
+		switch {
+		case gather && v.allCanWait(due, now):
+		case at.known && len(due) > 1:
+			pages[at.after] = due
+		default:
+			apart = append(apart, due...)
+		}
+	}
+	guard.Go(v.logger(), func() { v.fetchPages(pages) })
+	if len(apart) > 0 {
+		guard.Go(v.logger(), func() {
+			v.fetcher.PrefetchList(v.ctx, ids(apart))
+			v.fetchAll(apart)
+		})
+	}
+}
+
+func ids(entries []*entry) []string {
+	out := make([]string, len(entries))
+	for i, e := range entries {
+		out[i] = e.AccountID
+	}
+	return out
+}
+
+// fetchPages fetches pages, and then what is due on them as a reader would. An
+// account that its page lacks is looked for elsewhere.
+func (v *View) fetchPages(pages map[string][]*entry) {
+	var group errgroup.Group
+	group.SetLimit(maxPagesAtOnce)
+	for after, due := range pages {
+		group.Go(func() error {
+			return guard.Run(v.logger(), func() error {
+				if err := v.fetcher.Prefetch(v.ctx, after); !api.OfAll(err) {
+					v.fetchAll(due)
+				}
+				return nil
+			})
+		})
+	}
+	_ = group.Wait() // a page that failed is had without it, or with the next pass
+}
+
+// fetchAll fetches what nobody waits for yet.
+func (v *View) fetchAll(due []*entry) {
+	var group errgroup.Group
+	group.SetLimit(maxAtOnce)
+	for _, e := range due {
+		group.Go(func() error {
+			if latest, ok := v.credentials.Peek(e.AccountID); ok && latest == e { // else a reader was faster
+				<-v.start("", e.AccountID, e, true).landed
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // failures are noted where they happen
+}
+
+// pageAt is a page of the list by the cursor that it comes after, if that is known.
+type pageAt struct {
+	after string
+	known bool
+}
+
+// byPage sorts entries that are due by where the list has their accounts, and
+// leaves those out that are held off.
+func (v *View) byPage(due []*entry) map[pageAt][]*entry {
+	pages := map[pageAt][]*entry{}
+	for _, e := range due {
+		if v.holdOffs.Check(e.AccountID) != nil {
+			continue
+		}
+		var at pageAt
+		at.after, at.known = v.fetcher.Page(e.AccountID)
+		pages[at] = append(pages[at], e)
+	}
+	return pages
+}
+
+// dueSoon are the entries to fetch ahead at now.
+func (v *View) dueSoon(now time.Time) (due []*entry) {
+	for _, e := range v.credentials.Values() {
+		if e.read.Load() && e.Servable(now) && e.DueSoon(v.policy, now) {
+			due = append(due, e)
+		}
+	}
+	return due
+}
+
+// allCanWait tells whether all of the entries that are due can wait for others:
+// until the next pass, and for what the fetch of the list takes.
+func (v *View) allCanWait(due []*entry, now time.Time) bool {
+	fetching := v.fetcher.ListTime()
+	for _, e := range due {
+		if !e.CanWait(v.policy, fetching, now) {
+			return false
+		}
+	}
+	return true
+}
+
+// SweepMemory drops what can never be served again, from memory and storage,
+// and deletes from storage what could not be deleted before.
+func (c *Cache) SweepMemory(ctx context.Context, policy credential.Policy) {
+	now := time.Now()
+	c.credentials.DeleteLater(ctx)
+	c.users.DeleteLater(ctx)
+	for _, e := range c.credentials.Values() {
+		if ctx.Err() != nil {
+			return
+		}
+		if e.Ended(now) || e.Abandoned(policy, now) {
+			c.credentials.DeleteIf(ctx, e.AccountID, func(latest *entry) bool { return latest == e })
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/credential"
+)
+
+const (
+	// RefreshQuiet is how long after a fetch an explicit refresh costs no request.
+	RefreshQuiet = 5 * time.Second
+	// longestQuiet is the same after refreshes that brought nothing new.
+	longestQuiet = time.Minute
+	// maxQuiet bounds the memory that such refreshes can take.
+	maxQuiet = 10_000
+)
+
+// quiet is what refreshes of one account brought lately.
+type quiet struct {
+	inVain int // refreshes in a row that brought nothing new
+	until  time.Time
+}
+
+// Refresh fetches the account's credential whatever is cached, for a caller whose
+// token was refused, unless that was done a moment ago. What is cached stays
+// until there is something to replace it. changed tells whether the latest fetch
+// brought another token than the one before it. Refreshes that bring nothing new
+// are answered without a request for ever longer.
+func (v *View) Refresh(ctx context.Context, r Reader, id string) (c *credential.Credential, changed bool, err error) {
+	ctx, cancel := v.deadline(ctx)
+	defer cancel()
+	return v.refresh(ctx, r, id)
+}
+
+func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.Credential, changed bool, err error) {
+	began := time.Now()
+	e, err := v.lookup(ctx, id)
+	if err != nil { // the refresh goes on without its caller
+		v.startAs(v.class(id, nil, false), r.Caller, id, nil, began)
+		return nil, false, err
+	}
+	if e != nil && e.Servable(began) && (began.Sub(e.CheckedAt) < RefreshQuiet || v.isQuiet(id)) {
+		return e.Credential, isNew(e), nil
+	}
+	if !v.isQuiet(id) {
+		v.holdOffs.Retry(id)
+	}
+	for {
+		fresh, err := v.await(ctx, id, v.startAs(v.class(id, e, false), r.Caller, id, e, began), nil)
+		if err != nil {
+			v.noteRefresh(id, false)
+			return nil, false, err
+		}
+		if !fresh.CheckedAt.Before(began) {
+			v.noteRefresh(id, isNew(fresh))
+			return fresh.Credential, isNew(fresh), nil
+		}
+		e = fresh // it joined a fetch that took what an earlier page had brought
+	}
+}
+
+// isNew tells whether the latest fetch of e brought another token.
+func isNew(e *entry) bool { return e.CheckedAt.Sub(e.FetchedAt) < RefreshQuiet }
+
+func (v *View) isQuiet(id string) bool {
+	q, _ := v.quiet.Peek(id)
+	return time.Now().Before(q.until)
+}
+
+func (v *View) noteRefresh(id string, changed bool) {
+	if changed {
+		v.quiet.Remove(id)
+		return
+	}
+	q, _ := v.quiet.Peek(id)
+	wait := min(longestQuiet, RefreshQuiet<<min(q.inVain, 4))
+	v.quiet.Add(id, quiet{inVain: q.inVain + 1, until: time.Now().Add(wait)})
+}

@@ -1,0 +1,311 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/durable"
+	"vault-plugin-secrets-pipedream/internal/pace"
+)
+
+// User is an external user's account with an app, whichever that is.
+type User struct {
+	App        string // slug or id
+	OAuthApp   string // id of a custom OAuth client; empty for any
+	ExternalID string
+}
+
+// Key is a name for u that any storage takes, whatever characters u has.
+func (u User) Key() string {
+	parts := []string{u.App, u.ExternalID}
+	if u.OAuthApp != "" {
+		parts = append(parts, u.OAuthApp)
+	}
+	text, err := json.Marshal(parts)
+	if err != nil { // strings always marshal
+		panic(err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// owns tells whether a is an account of u's. Pipedream was asked for such alone,
+// but nobody's credential may hang on how it reads a filter.
+func (u User) owns(a *api.Account) bool {
+	return u.ExternalID != "" && a.ExternalID == u.ExternalID && u.isOfApp(a.App)
+}
+
+// isOfApp compares what can be compared. An app's id is not the same in all
+// answers: for an account on a custom OAuth client it is that client's, and for
+// some apps there is none.
+func (u User) isOfApp(app api.App) bool {
+	custom := strings.HasPrefix(app.ID, "oa_")
+	switch {
+	case app.Slug == "" && app.ID == "":
+		return false
+	case u.OAuthApp != "" && custom && app.ID != u.OAuthApp:
+		return false
+	case strings.HasPrefix(u.App, "app_"):
+		return custom || app.ID == "" || app.ID == u.App
+	default:
+		return app.Slug == "" || app.Slug == u.App
+	}
+}
+
+// better tells whether Pipedream would take a before b: a healthy one first, and
+// else the one created last. An account's updated_at moves with each refresh.
+func better(a, b *api.Account) bool {
+	switch {
+	case b == nil:
+		return true
+	case a.Healthy != b.Healthy:
+		return a.Healthy
+	case !a.CreatedAt.Equal(b.CreatedAt):
+		return a.CreatedAt.After(b.CreatedAt)
+	default:
+		return a.ID > b.ID
+	}
+}
+
+// found is the account that a user was found to have.
+type found struct {
+	User      string `json:"user"` // key
+	AccountID string `json:"account_id"`
+	// CacheID is set in what version 0.1 stored.
+	CacheID string `json:"cache_id,omitempty"`
+}
+
+func userCodec(generation string, legacyGone func() bool) durable.Codec[found] {
+	decode := func(key string, stored []byte) (f found, err error) {
+		if json.Unmarshal(stored, &f) != nil || f.User != key || !api.ValidAccountID(f.AccountID) {
+			return found{}, errNotOurs
+		}
+		return f, nil
+	}
+	return durable.Codec[found]{
+		Name:   "user's account",
+		Encode: func(f found) ([]byte, error) { return json.Marshal(f) },
+		Decode: decode,
+		Size:   func(f found) int { return 256 + len(f.User) + len(f.AccountID) },
+		Legacy: &durable.Legacy[found]{
+			Key: func(key string) string { return Prefix + usersFolder + key },
+			Decode: func(key string, stored []byte) (found, bool) {
+				f, err := decode(key, stored)
+				return found{User: f.User, AccountID: f.AccountID}, err == nil && f.CacheID == generation
+			},
+			Gone: legacyGone,
+		},
+	}
+}
+
+// heldName is the name of a user among the hold-offs.
+func heldName(key string) string { return usersFolder + key }
+
+// GetOf returns a live credential of u's account. If the remembered account is
+// at fault, u is searched for once more: the account may have been connected
+// anew, under another id.
+func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credential, error) {
+	if e := v.freshOf(r, u); e != nil {
+		return e.Credential, nil
+	}
+	ctx, cancel := v.deadline(ctx) // for all of it
+	defer cancel()
+	key := u.Key()
+	id, err := v.remembered(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if id != "" {
+		c, err := v.getOwned(ctx, r, id, u)
+		if err == nil {
+			v.keepUser(key, id)
+		}
+		if !api.OfAccount(err) {
+			return c, err
+		}
+	}
+	again, err := v.search(ctx, r.Caller, u, id)
+	if err != nil {
+		return nil, err
+	}
+	return v.getOwned(ctx, r, again, u)
+}
+
+// freshOf is [View.fresh] for a user whose account is in memory.
+func (v *View) freshOf(r Reader, u User) *entry {
+	f, ok := v.users.Get(u.Key())
+	if !ok {
+		return nil
+	}
+	e, ok := v.credentials.Peek(f.AccountID)
+	if !ok || v.owned(e.Credential, u) != nil {
+		return nil
+	}
+	return v.fresh(r, f.AccountID)
+}
+
+// RefreshOf is [View.Refresh] for u's account, searched for as GetOf does.
+func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.Credential, changed bool, err error) {
+	ctx, cancel := v.deadline(ctx)
+	defer cancel()
+	key := u.Key()
+	id, err := v.remembered(ctx, key)
+	if err != nil {
+		return nil, false, err
+	}
+	if id != "" {
+		c, changed, err = v.refresh(ctx, r, id)
+		if err == nil {
+			err = v.owned(c, u)
+		}
+		if err == nil {
+			v.keepUser(key, id)
+		}
+		if !api.OfAccount(err) {
+			return c, changed, err
+		}
+	}
+	v.holdOffs.Retry(heldName(key))
+	if id, err = v.search(ctx, r.Caller, u, id); err != nil {
+		return nil, false, err
+	}
+	if c, changed, err = v.refresh(ctx, r, id); err == nil {
+		err = v.owned(c, u)
+	}
+	return c, changed, err
+}
+
+// remembered is the account that the user with the key was found to have; empty
+// for none.
+func (v *View) remembered(ctx context.Context, key string) (string, error) {
+	f, _, err := v.users.Load(ctx, key)
+	return f.AccountID, err
+}
+
+// keepUser remembers again a user who was just served. A sweep may have forgotten
+// it, because the account was not cached before that.
+func (v *View) keepUser(key, id string) {
+	if _, ok := v.users.Peek(key); !ok {
+		v.rememberUser(key, id)
+	}
+}
+
+func (v *View) rememberUser(key, id string) {
+	v.users.Update(key, func(latest found, known bool) (found, bool) {
+		f := found{User: key, AccountID: id}
+		return f, !known || latest != f
+	})
+}
+
+// search finds u's account through the list; failed is an account that turned out
+// to be at fault. All who search for u share one search, and one that brings
+// nothing better holds the next off.
+func (v *View) search(ctx context.Context, caller string, u User, failed string) (string, error) {
+	key := u.Key()
+	class := v.fetcher.Class(heldName(key), failed != "")
+	f := v.searches.start(key, v.logger(), func() *pace.Claim { return v.budget.NewClaim(class, caller) },
+		func(claim *pace.Claim) { claim.Join(class, caller) },
+		func(claim *pace.Claim) (string, error) { return v.searchNow(claim, u, failed) })
+	select {
+	case <-f.landed:
+		return f.value, f.err
+	case <-ctx.Done():
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return "", v.client.NoAnswer("")
+	}
+	return "", ctx.Err()
+}
+
+// searchNow is the search that all share.
+func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, error) {
+	key := u.Key()
+	if f, ok := v.users.Peek(key); ok && f.AccountID != failed {
+		return f.AccountID, nil // a search that ended since
+	}
+	if err := v.holdOffs.Check(heldName(key)); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(v.ctx, v.client.Timeout())
+	defer cancel()
+	began := time.Now()
+	a, err := v.list(claim.With(ctx), u)
+	switch {
+	case err != nil:
+		if api.OfAccount(err) {
+			v.users.Delete(key)
+		}
+		v.holdUserOff(key, err)
+		return "", err
+	case a.ID == failed:
+		v.holdUserOff(key, v.client.NoAccount(u.ExternalID, u.App))
+	default:
+		v.holdOffs.Succeeded(heldName(key))
+	}
+	v.offer(a, began) // before others learn of the account, else they would fetch it
+	v.rememberUser(key, a.ID)
+	return a.ID, nil
+}
+
+// list returns u's account: a healthy one if there is any.
+func (v *View) list(ctx context.Context, u User) (*api.Account, error) {
+	accounts, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
+	if err != nil {
+		return nil, err
+	}
+	var best *api.Account
+	for _, a := range accounts {
+		eligible := a.Healthy || len(a.Credentials) > 0
+		if api.ValidAccountID(a.ID) && u.owns(a) && !a.Dead && eligible && better(a, best) {
+			best = a
+		}
+	}
+	if best == nil {
+		return nil, v.client.NoAccount(u.ExternalID, u.App)
+	}
+	return best, nil
+}
+
+func (v *View) holdUserOff(key string, err error) {
+	var e *api.Error
+	if errors.As(err, &e) && !e.OfAll() {
+		v.holdOffs.Failed(heldName(key), pace.Failure{Err: e, Lasting: e.OfAccount()})
+	}
+}
+
+// offer caches the credential of an account that a list brought.
+func (v *View) offer(a *api.Account, at time.Time) {
+	c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
+	if err == nil && c.Servable(time.Now()) {
+		v.keep(c, false)
+	}
+}
+
+// getOwned is [View.Get] for an account that was found to be u's.
+func (v *View) getOwned(ctx context.Context, r Reader, id string, u User) (*credential.Credential, error) {
+	e, err := v.get(ctx, r, id)
+	if err == nil {
+		err = v.owned(e.Credential, u)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e.Credential, nil
+}
+
+// owned fails where an account is another user's, or nobody has said whose: not
+// every answer for one account does, and with a new token it can be another's.
+// The list says it.
+func (v *View) owned(c *credential.Credential, u User) error {
+	if c.ExternalUser != u.ExternalID {
+		return v.client.NoAccount(u.ExternalID, u.App)
+	}
+	return nil
+}
