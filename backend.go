@@ -12,6 +12,10 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 const operationPrefix = "pipedream"
@@ -43,10 +47,11 @@ type backend struct {
 	// takes it, so it may be held while a key is checked with Pipedream.
 	configWrites sync.Mutex
 
-	traffic
-	settings *settingsHolder
-	cache    *cache
-	roles    *roles
+	budget      *pace.Budget // outlives connections: a new configuration does not refill it
+	stats       *stats
+	connections *connections
+	sweeper     *cache.Sweeper
+	roles       *roles
 
 	ctx  context.Context // ends with the mount
 	stop context.CancelFunc
@@ -80,12 +85,13 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	b := &backend{
 		storage:   storage,
 		transport: transport,
-		traffic:   traffic{budget: &budget{limit: defaultRateLimit}, stats: &stats{}},
+		budget:    pace.NewBudget(defaultRateLimit),
+		stats:     &stats{},
 		roles:     newRoles(),
 		ctx:       ctx,
 		stop:      stop,
 	}
-	b.settings = newSettingsHolder(b.newSettings)
+	b.connections = &connections{build: b.connect, budget: b.budget}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -103,17 +109,16 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		),
 		PathsSpecial: &logical.Paths{
 			// Credentials are fetched anew in every cluster, not replicated to it.
-			LocalStorage: []string{cachePrefix, framework.WALPrefix},
+			LocalStorage: []string{cache.Prefix, framework.WALPrefix},
 			// Without a final slash an entry matches one key alone.
-			SealWrapStorage: []string{configPath, cachePrefix},
+			SealWrapStorage: []string{configPath, cache.Prefix},
 		},
 		Secrets:      []*framework.Secret{b.credentialSecret()},
 		Invalidate:   b.invalidate,
 		PeriodicFunc: b.periodic,
 		Clean:        b.clean,
 	}
-	b.logger = b.Logger
-	b.cache = newCache(ctx, storage, b.stats, b.settings, b.Logger)
+	b.sweeper = cache.NewSweeper(storage, b.Logger)
 	return b
 }
 
@@ -121,20 +126,23 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case key == configPath:
-		b.settings.reset()
+		b.connections.reset(false)
 	case strings.HasPrefix(key, rolePrefix):
 		b.roles.forget(strings.TrimPrefix(key, rolePrefix))
-	case strings.HasPrefix(key, cachePrefix):
-		b.cache.forget(strings.TrimPrefix(key, cachePrefix))
+	case strings.HasPrefix(key, cache.Prefix):
+		if c := b.connections.cached(); c != nil {
+			c.Forget(key)
+		}
 	}
 }
 
 // configChanged makes a stored change of config take effect here. Where the
-// connection changed, nothing that was fetched over the old one is kept.
-func (b *backend) configChanged(ctx context.Context, connection bool) {
-	b.settings.reset()
-	if connection {
-		b.cache.empty(ctx)
+// source of the accounts changed, nothing that was fetched before is kept but
+// for the generation that is in force now.
+func (b *backend) configChanged(ctx context.Context, source bool, generation string) {
+	b.connections.reset(source)
+	if source {
+		b.sweeper.Empty(ctx, generation)
 	}
 }
 
@@ -155,22 +163,23 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary) {
 		return nil
 	}
-	s, err := b.settings.get(ctx, req.Storage)
+	c, err := b.connections.get(ctx, req.Storage)
 	if errors.Is(err, errNotConfigured) {
-		s = nil
-	} else if err != nil {
+		b.sweeper.Sweep(ctx, nil, credential.Policy{})
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	b.cache.sweep(ctx, s)
-	if s != nil {
-		b.cache.refreshAhead(s)
-	}
+	c.view.SweepMemory(ctx, c.config.policy())
+	b.sweeper.Sweep(ctx, c.view.Cache, c.config.policy())
+	c.view.RefreshAhead()
 	return nil
 }
 
 func (b *backend) clean(context.Context) {
 	b.stop()
-	b.settings.reset()
+	b.connections.reset(false)
 }
 
 func noContent() map[int][]framework.Response {

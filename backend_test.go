@@ -2,9 +2,6 @@ package pipedream
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,6 +10,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/redact/redacttest"
 )
 
 // Vault calls the factory at registration too, with nothing to work with.
@@ -43,11 +43,11 @@ func TestSpecialPathsMatchWhatIsStored(t *testing.T) {
 		}
 		keys, err := logical.CollectKeys(t.Context(), logical.NewStorageView(m.storage, ""))
 		require.NoError(t, err)
-		require.ElementsMatch(t, []string{"config", "cache/" + github}, keys)
+		require.ElementsMatch(t, []string{"config", m.cacheKey(github)}, keys)
 		for _, key := range keys {
 			require.True(t, matches(special.SealWrapStorage, key), key)
 		}
-		require.True(t, matches(special.LocalStorage, "cache/"+github))
+		require.True(t, matches(special.LocalStorage, m.cacheKey(github)))
 		require.False(t, matches(special.LocalStorage, "config"))
 	})
 }
@@ -100,28 +100,9 @@ func TestAPanicIsAnError(t *testing.T) {
 
 func TestSecretsAreRedacted(t *testing.T) {
 	const hidden = "pd_hidden"
-	values := []any{
-		secret(hidden),
-		&config{APIKey: hidden},
-		&client{config: &config{APIKey: hidden}, auth: apiKey(hidden)},
-		&credential{Fields: map[string]string{"token": hidden}},
-		&account{Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + hidden + `"`)}},
-		&entry{credential: &credential{Fields: map[string]string{"token": hidden}}},
-		&accessToken{token: hidden},
-		&oauthClient{current: &accessToken{token: hidden}},
-		request{bearer: hidden, body: []byte(hidden)},
-		&storedEntry{Credential: &credential{Fields: map[string]string{"token": hidden}}},
-		demand{settings: &settings{config: &config{APIKey: hidden}}},
-		&settings{config: &config{APIKey: hidden}, client: &client{config: &config{APIKey: hidden}, auth: apiKey(hidden)}},
-	}
-	for _, value := range values {
-		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-			require.NotContains(t, fmt.Sprintf(format, value), hidden, "%T %s", value, format)
-		}
-		var log strings.Builder
-		slog.New(slog.NewTextHandler(&log, nil)).Info("a line", "value", value)
-		require.NotContains(t, log.String(), hidden, "%T", value)
-	}
+	c := &connection{config: &config{APIKey: hidden}}
+	got := &served{target: &target{connection: c}, credential: &credential.Credential{Fields: map[string]string{"token": hidden}}}
+	redacttest.Check(t, hidden, &config{APIKey: hidden, ClientSecret: hidden}, c, got, got.target)
 }
 
 // appliedStorage does what it is asked to, and is cancelled before it can say

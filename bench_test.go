@@ -10,6 +10,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
 // benchmarkMount is a mount whose memory or storage holds accounts that never
@@ -39,26 +42,38 @@ func benchmarkMount(b *testing.B, accounts int, inMemory bool) *backend {
 	}
 	now := time.Now()
 	for i := range accounts {
-		e := newEntry(benchmarkCredential(i, now), c.CacheID, now)
-		if inMemory {
-			m.cache.memory.Add(accountName(i), e)
+		entry, err := logical.StorageEntryJSON(cache.Prefix+c.CacheID+"/"+accountName(i), benchmarkCredential(i, now))
+		if err != nil {
+			b.Fatal(err)
 		}
-		if !inMemory {
-			m.cache.store(b.Context(), e)
+		if err := storage.Put(b.Context(), entry); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range accounts {
+		if inMemory {
+			benchmarkReadOne(b, m, "creds/"+accountName(i))
 		}
 	}
 	return m
 }
 
-func benchmarkCredential(i int, now time.Time) *credential {
-	return &credential{
+func benchmarkReadOne(b *testing.B, m *backend, path string) {
+	b.Helper()
+	if _, err := m.HandleRequest(b.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: m.storage}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func benchmarkCredential(i int, now time.Time) *credential.Credential {
+	return &credential.Credential{
 		AccountID: accountName(i), AccountName: "Octo Cat", App: "github",
 		Fields: map[string]string{
 			"oauth_access_token": fmt.Sprintf("gho_%036d", i),
 			"oauth_client_id":    fmt.Sprintf("client_%d", i),
 			"oauth_uid":          fmt.Sprintf("uid_%d", i),
 		},
-		ExpiresAt: now.Add(12 * time.Hour), FetchedAt: now,
+		ExpiresAt: now.Add(12 * time.Hour), FetchedAt: now, CheckedAt: now,
 	}
 }
 
@@ -67,10 +82,7 @@ func benchmarkRead(b *testing.B, m *backend, path func(i int) string) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		req := &logical.Request{Operation: logical.ReadOperation, Path: path(i), Storage: m.storage}
-		if _, err := m.HandleRequest(b.Context(), req); err != nil {
-			b.Fatal(err)
-		}
+		benchmarkReadOne(b, m, path(i))
 	}
 }
 
@@ -97,11 +109,8 @@ func BenchmarkFirstReadAfterStart(b *testing.B) {
 		if err := m.Setup(b.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView()}); err != nil {
 			b.Fatal(err)
 		}
-		req := &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + accountName(7), Storage: m.storage}
-		if _, err := m.HandleRequest(b.Context(), req); err != nil {
-			b.Fatal(err)
-		}
-		if n := m.cache.memory.Len(); n != 1 {
+		benchmarkReadOne(b, m, "creds/"+accountName(7))
+		if n := m.connections.current.Load().view.Len(); n != 1 {
 			b.Fatalf("%d credentials were loaded", n)
 		}
 		m.Cleanup(b.Context())
@@ -112,11 +121,8 @@ func BenchmarkFirstReadAfterStart(b *testing.B) {
 // credentials in storage of which it looks into a batch.
 func BenchmarkPeriodicPass(b *testing.B) {
 	m := benchmarkMount(b, 100_000, false)
-	now := time.Now()
-	for i := range maxCached {
-		e := newEntry(benchmarkCredential(i, now), "benchmark", now)
-		e.read.Store(true)
-		m.cache.memory.Add(accountName(i), e)
+	for i := range 32_768 {
+		benchmarkReadOne(b, m, "creds/"+accountName(i))
 	}
 	b.ResetTimer()
 	for range b.N {
@@ -134,7 +140,7 @@ func BenchmarkMemory(b *testing.B) {
 			for range b.N {
 				before := heap()
 				m := benchmarkMount(b, accounts, true)
-				held := min(accounts, maxCached)
+				held := min(accounts, 32_768)
 				b.ReportMetric(float64(heap()-before)/float64(held), "B/account")
 				b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
 				runtime.KeepAlive(m)

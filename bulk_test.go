@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -59,8 +60,8 @@ func (m *mount) mostPerMinute() int { return pipedreamtest.MostPerMinute(m.sim.R
 func TestAFewAccountsAreAskedForOneByOne(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(200)
-		m.readAll(maxSingles)
-		require.Equal(t, maxSingles, m.sim.Count(pipedreamtest.KindAccount))
+		m.readAll(fetch.MaxSingles)
+		require.Equal(t, fetch.MaxSingles, m.sim.Count(pipedreamtest.KindAccount))
 		require.Zero(t, m.sim.Count(pipedreamtest.KindList))
 	})
 }
@@ -71,7 +72,7 @@ func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
 		m.readAll(5000)
 		t.Logf("5000 cold accounts: %d requests", len(m.sim.Requests()))
-		require.LessOrEqual(t, len(m.sim.Requests()), 51+maxSingles)
+		require.LessOrEqual(t, len(m.sim.Requests()), 51+fetch.MaxSingles)
 		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 	})
 }
@@ -82,10 +83,10 @@ func TestOnlyWhatSomebodyWantsIsKept(t *testing.T) {
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
 		m.readAll(300)
 		require.Positive(t, m.sim.Count(pipedreamtest.KindList))
-		keys, err := m.storage.List(t.Context(), "cache/")
+		keys, err := m.cachedKeys()
 		require.NoError(t, err)
 		require.Len(t, keys, 300)
-		require.Equal(t, 300, m.b.cache.memory.Len())
+		require.Equal(t, 300, m.cachedInMemory())
 	})
 }
 
@@ -206,7 +207,7 @@ func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		before := time.Now()
 		m.creds("apn_0late")
-		require.LessOrEqual(t, time.Since(before), lateAfter+time.Second)
+		require.LessOrEqual(t, time.Since(before), 3*time.Second+time.Second)
 		readers.Wait()
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -40,14 +41,14 @@ func TestAPassAndAReaderWriteOnce(t *testing.T) {
 		time.Sleep(56 * time.Minute)
 		m.sim.AddFault(pipedreamtest.Fault{Delay: time.Second, Kind: pipedreamtest.KindAccount})
 		m.slow(0, 100*time.Millisecond, 0)
-		before := m.storage.writes("cache/apn_x")
+		before := m.storage.writes(m.cacheKey("apn_x"))
 		var reader sync.WaitGroup
 		reader.Go(func() { m.creds("apn_x") })
 		time.Sleep(500 * time.Millisecond)
 		m.periodic()
 		reader.Wait()
 		time.Sleep(time.Minute)
-		require.Equal(t, 1, m.storage.writes("cache/apn_x")-before)
+		require.Equal(t, 1, m.storage.writes(m.cacheKey("apn_x"))-before)
 	})
 }
 
@@ -75,7 +76,7 @@ func TestStorageHoldsUpNoPage(t *testing.T) {
 				time.Sleep(100 * time.Millisecond)
 				before := time.Now()
 				m.creds(id)
-				require.LessOrEqual(t, time.Since(before), 2*storageTimeout+2*time.Second)
+				require.LessOrEqual(t, time.Since(before), 2*durable.Timeout+2*time.Second)
 			})
 		})
 	}
@@ -95,6 +96,6 @@ func TestASweepEndsWithItsContext(t *testing.T) {
 		defer cancel()
 		before := time.Now()
 		_, _ = m.b.HandleRequest(ctx, &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage})
-		require.LessOrEqual(t, time.Since(before), 90*time.Second+storageTimeout)
+		require.LessOrEqual(t, time.Since(before), 90*time.Second+durable.Timeout)
 	})
 }

@@ -60,13 +60,13 @@ func TestTheOldKeyDisplacesNothingOfTheNew(t *testing.T) {
 			m.slow(0, 500*time.Millisecond, 0)
 		},
 		"a write is late": func(m *mount) {
-			m.slowOnce("put", "cache/"+github, 2*time.Second)
+			m.slowOnce("put", m.cacheKey(github), 2*time.Second)
 		},
 		"a read is late": func(m *mount) {
 			m.creds(github)
 			m.start()
 			m.creds(stripe) // for which config is read from storage
-			m.slowOnce("get", "cache/"+github, 2*time.Second)
+			m.slowOnce("get", m.cacheKey(github), 2*time.Second)
 		},
 	}
 	for name, prepare := range tests {
@@ -108,7 +108,7 @@ func TestADeleteCostsOthersNoWrite(t *testing.T) {
 		m.creds(github)
 		m.creds(stripe)
 		sweep.Wait()
-		require.Equal(t, 1, m.storage.writes("cache/"+github))
-		require.Equal(t, 1, m.storage.writes("cache/"+stripe))
+		require.Equal(t, 1, m.storage.writes(m.cacheKey(github)))
+		require.Equal(t, 1, m.storage.writes(m.cacheKey(stripe)))
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -185,7 +187,7 @@ func TestPipedreamDown(t *testing.T) {
 				for time.Until(expires) > 10*time.Second {
 					before := time.Now()
 					require.Equal(t, token, m.token(github))
-					require.LessOrEqual(t, time.Since(before), patience)
+					require.LessOrEqual(t, time.Since(before), cache.Patience)
 					time.Sleep(5 * time.Second)
 				}
 
@@ -199,7 +201,7 @@ func TestPipedreamDown(t *testing.T) {
 
 				// Service returns by itself within the longest hold-off.
 				remove()
-				time.Sleep(maxBackoff)
+				time.Sleep(pace.LongestHoldOff)
 				require.NotEqual(t, token, m.token(github))
 				m.noSecretIn(m.logs.String())
 			})
@@ -234,7 +236,7 @@ func TestFailuresOfTheAccountEvict(t *testing.T) {
 				_, err := m.read("creds/" + github)
 				m.refused(err, test.code, github, test.text)
 
-				stored, err := m.storage.Storage.Get(t.Context(), "cache/"+github)
+				stored, err := m.storage.Storage.Get(t.Context(), m.cacheKey(github))
 				require.NoError(t, err)
 				require.Nil(t, stored)
 
@@ -262,15 +264,47 @@ func TestHoldOffGrowsAndEnds(t *testing.T) {
 			require.Error(t, err)
 			time.Sleep(100 * time.Millisecond)
 		}
-		// 1, 2, 4, 8, 16 and then 30 s, less a quarter at most: a client stuck on
-		// an unknown account cannot drain the budget.
-		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 5+600/22)
-		require.GreaterOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 5+550/30)
+		// 1, 2, 4 and so on to 300 s, less a quarter at most: a client stuck on an
+		// unknown account cannot drain the budget.
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 11)
+		require.GreaterOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 8)
 
 		m.sim.SetAccount(oauthAccount("apn_nobody", time.Hour))
-		time.Sleep(maxBackoff)
+		time.Sleep(pace.LongestLasting)
 		m.creds("apn_nobody")
 	})
+}
+
+// An account that is connected after its first failures is noticed within half a
+// minute of them, or at once after a refresh or a write of config.
+func TestAnAccountThatIsConnectedIsNoticed(t *testing.T) {
+	ends := map[string]struct {
+		end  func(*mount)
+		wait time.Duration
+	}{
+		"by itself":  {func(*mount) {}, 30 * time.Second},
+		"by refresh": {func(m *mount) { _, _ = m.write("refresh/apn_late", nil) }, 0},
+		"by config":  {func(m *mount) { m.configure(nil) }, 0},
+	}
+	for name, test := range ends {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				for range 25 {
+					_, err := m.read("creds/apn_late")
+					m.refused(err, http.StatusBadRequest, "does not know")
+					time.Sleep(time.Second)
+				}
+				m.sim.SetAccount(oauthAccount("apn_late", time.Hour))
+				test.end(m)
+				for began := time.Now(); ; time.Sleep(time.Second) {
+					if _, err := m.read("creds/apn_late"); err == nil {
+						break
+					}
+					require.LessOrEqual(t, time.Since(began), test.wait)
+				}
+			})
+		})
+	}
 }
 
 func TestARefusedKeyHoldsOffTheMount(t *testing.T) {
@@ -327,7 +361,7 @@ func TestPassingFaultsAreRetried(t *testing.T) {
 			m.sim.SetAccount(oauthAccount("apn_flaky", time.Hour))
 			_, err := m.write("refresh/apn_flaky", nil)
 			require.NoError(t, err)
-			time.Sleep(refreshQuiet)
+			time.Sleep(cache.RefreshQuiet)
 		}
 	})
 }
@@ -399,14 +433,14 @@ func TestPeriodicDropsWhatExpired(t *testing.T) {
 		m.sim.SetAccount(oauthAccount("apn_second", time.Hour))
 		m.creds("apn_second") // in memory too
 		m.periodic()
-		keys, err := m.storage.List(t.Context(), "cache/")
+		keys, err := m.cachedKeys()
 		require.NoError(t, err)
 		require.ElementsMatch(t, []string{github, "apn_second"}, keys)
 
 		m.sim.Close()
 		time.Sleep(61 * time.Minute)
 		m.periodic()
-		keys, err = m.storage.List(t.Context(), "cache/")
+		keys, err = m.cachedKeys()
 		require.NoError(t, err)
 		require.Empty(t, keys)
 	})
@@ -420,7 +454,7 @@ func TestPeriodicDropsWhatIsAbandoned(t *testing.T) {
 			time.Sleep(time.Hour)
 			m.periodic()
 		}
-		keys, err := m.storage.List(t.Context(), "cache/")
+		keys, err := m.cachedKeys()
 		require.NoError(t, err)
 		require.Empty(t, keys)
 		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 2)
@@ -434,7 +468,7 @@ func TestPeriodicOnAStandby(t *testing.T) {
 		m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
 		time.Sleep(2 * time.Hour)
 		m.periodic()
-		keys, err := m.storage.List(t.Context(), "cache/")
+		keys, err := m.cachedKeys()
 		require.NoError(t, err)
 		require.Equal(t, []string{github}, keys)
 	})
@@ -445,7 +479,7 @@ func TestPeriodicUnconfigured(t *testing.T) {
 		m := newMount(t)
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "cache/apn_left", Value: []byte("{}")}))
 		m.periodic()
-		keys, err := m.storage.List(t.Context(), "cache/")
+		keys, err := m.cachedKeys()
 		require.NoError(t, err)
 		require.Empty(t, keys)
 	})
@@ -467,8 +501,8 @@ func TestInvalidate(t *testing.T) {
 		m.creds(github)
 		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount), "the cache of the old key is not served")
 
-		require.NoError(t, m.storage.Delete(t.Context(), "cache/"+github))
-		m.b.InvalidateKey(t.Context(), "cache/"+github)
+		require.NoError(t, m.storage.Delete(t.Context(), m.cacheKey(github)))
+		m.b.InvalidateKey(t.Context(), m.cacheKey(github))
 		m.creds(github)
 		require.Equal(t, 3, m.sim.Count(pipedreamtest.KindAccount))
 	})
@@ -495,9 +529,9 @@ func TestAWeekOfComingAndGoing(t *testing.T) {
 			if hour > 1 {
 				m.sim.DeleteAccount(accountName((hour - 2) * each))
 			}
-			keys, err := m.storage.List(t.Context(), "cache/")
+			keys, err := m.cachedKeys()
 			require.NoError(t, err)
-			most = max(most, len(keys), m.b.cache.memory.Len())
+			most = max(most, len(keys), m.cachedInMemory())
 		}
 		require.LessOrEqual(t, most, 6*each, "accounts kept at a time")
 	})

@@ -14,6 +14,10 @@ import (
 
 	"github.com/hashicorp/go-uuid"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
 const (
@@ -24,45 +28,51 @@ const (
 	defaultBaseURL        = "https://api.pipedream.com/v1"
 	defaultRequestTimeout = 20 * time.Second
 	defaultMaxRetries     = 2
-	defaultRateLimit      = 100
 	defaultMinTTL         = 5 * time.Minute
 	defaultStaticTTL      = time.Hour
+
+	// What Pipedream allows in a minute: 100 requests for accounts, and 2,000 in
+	// five minutes for the accounts of a Connect project.
+	// https://pipedream.com/docs/connect/api-reference/rate-limits
+	defaultRateLimit        = 100
+	defaultProjectRateLimit = 400
 
 	// maxRequestTimeout keeps an answer within the 60 s after which Vault's own
 	// Go client gives up.
 	maxRequestTimeout = 59 * time.Second
 	mostRetries       = 10
-	maxSecretLength   = 4096
 )
 
 // config is the connection to Pipedream as it stands in storage.
 type config struct {
-	opaque
+	redact.Opaque
 
 	// Pipedream is asked with APIKey, or else with ClientID and ClientSecret.
-	APIKey       secret `json:"api_key,omitempty"`
-	ClientID     string `json:"client_id,omitempty"`
-	ClientSecret secret `json:"client_secret,omitempty"`
-	Scope        string `json:"scope"`
+	APIKey       redact.Secret `json:"api_key,omitempty"`
+	ClientID     string        `json:"client_id,omitempty"`
+	ClientSecret redact.Secret `json:"client_secret,omitempty"`
+	Scope        string        `json:"scope"`
 
 	// ProjectID is a Connect project, whose accounts in Environment are served;
 	// without it those of the workspace are.
 	ProjectID   string `json:"project_id,omitempty"`
 	Environment string `json:"environment"`
+	// OrgID is the workspace that a user's API key is used for.
+	OrgID string `json:"org_id,omitempty"`
 
 	BaseURL            string        `json:"base_url"`
 	CACert             string        `json:"ca_cert,omitempty"`
 	RequestTimeout     time.Duration `json:"request_timeout"`
 	MaxRetries         int           `json:"max_retries"`
-	RateLimit          int           `json:"rate_limit"`
+	RateLimit          *int          `json:"rate_limit,omitempty"` // nil for what Pipedream allows
 	MinTTL             time.Duration `json:"min_ttl"`
 	StaticTTL          time.Duration `json:"static_ttl"`
 	ExposeRefreshToken bool          `json:"expose_refresh_token,omitempty"`
 	AllowAccountIDs    bool          `json:"allow_account_ids"`
 
-	// CacheID ties stored credentials to the connection that they were fetched
-	// with. A new key or URL gets a new one, and whatever is still stored under
-	// the old one is never served, whoever wrote it and however late.
+	// CacheID is the generation of the cache: it ties stored credentials to the
+	// connection that they were fetched with. A new key or URL gets a new one, and
+	// whatever is stored under the old one is never served, however late.
 	CacheID string `json:"cache_id"`
 }
 
@@ -73,7 +83,6 @@ func defaultConfig() *config {
 		BaseURL:         defaultBaseURL,
 		RequestTimeout:  defaultRequestTimeout,
 		MaxRetries:      defaultMaxRetries,
-		RateLimit:       defaultRateLimit,
 		MinTTL:          defaultMinTTL,
 		StaticTTL:       defaultStaticTTL,
 		AllowAccountIDs: true,
@@ -118,7 +127,23 @@ func (c *config) renewCacheID() error {
 // in the same name, so that what was fetched over one may be served by the other.
 func (c *config) sameSource(other *config) bool {
 	return c.APIKey == other.APIKey && c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret &&
-		c.BaseURL == other.BaseURL && c.ProjectID == other.ProjectID && c.Environment == other.Environment
+		c.BaseURL == other.BaseURL && c.ProjectID == other.ProjectID && c.Environment == other.Environment && c.OrgID == other.OrgID
+}
+
+// rateLimit is the most requests in any 60 seconds; 0 for no limit.
+func (c *config) rateLimit() int {
+	switch {
+	case c.RateLimit != nil:
+		return *c.RateLimit
+	case c.ProjectID != "":
+		return defaultProjectRateLimit
+	default:
+		return defaultRateLimit
+	}
+}
+
+func (c *config) policy() credential.Policy {
+	return credential.Policy{MinTTL: c.MinTTL, StaticTTL: c.StaticTTL, ExposeRefreshToken: c.ExposeRefreshToken}
 }
 
 // validate checks what is in c; its errors name the field and never show a secret.
@@ -129,7 +154,7 @@ func (c *config) validate() error {
 	if _, err := parseBaseURL(c.BaseURL); err != nil {
 		return err
 	}
-	if _, err := newTransport(c.CACert); err != nil {
+	if _, err := api.NewTransport(c.CACert); err != nil {
 		return badRequest("ca_cert is not a PEM certificate: %s", err)
 	}
 	switch {
@@ -137,7 +162,7 @@ func (c *config) validate() error {
 		return badRequest("request_timeout must be from 1s to %s", maxRequestTimeout)
 	case c.MaxRetries < 0 || c.MaxRetries > mostRetries:
 		return badRequest("max_retries must be from 0 to %d", mostRetries)
-	case c.RateLimit < 0:
+	case c.RateLimit != nil && *c.RateLimit < 0:
 		return badRequest("rate_limit must not be negative; 0 lifts the limit")
 	case c.StaticTTL < time.Second:
 		return badRequest("static_ttl must be at least 1s")
@@ -145,7 +170,10 @@ func (c *config) validate() error {
 	return nil
 }
 
-var projectIDPattern = regexp.MustCompile(`^proj_[A-Za-z0-9_-]{1,100}$`)
+var (
+	projectIDPattern = regexp.MustCompile(`^proj_[A-Za-z0-9_-]{1,100}$`)
+	orgIDPattern     = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+)
 
 func (c *config) validateAuthentication() error {
 	switch {
@@ -157,7 +185,7 @@ func (c *config) validateAuthentication() error {
 	case c.ClientID != "" && c.ClientSecret == "":
 		return badRequest("client_secret is missing: it goes with client_id; give it with client_secret=- to have it read from standard input")
 	case c.ClientID != "":
-		if err := validSecret("client_id", secret(c.ClientID)); err != nil {
+		if err := validSecret("client_id", redact.Secret(c.ClientID)); err != nil {
 			return err
 		}
 		if err := validSecret("client_secret", c.ClientSecret); err != nil {
@@ -173,6 +201,10 @@ func (c *config) validateAuthentication() error {
 	switch {
 	case strings.ContainsFunc(c.Scope, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) }):
 		return badRequest("scope must be names of scopes with spaces between them, such as %s", defaultScope)
+	case c.OrgID != "" && c.ClientID != "":
+		return badRequest("org_id is for api_key alone: an OAuth client belongs to one workspace")
+	case c.OrgID != "" && !orgIDPattern.MatchString(c.OrgID):
+		return badRequest("org_id must look like o_1aBcDeF")
 	case c.ProjectID != "" && !projectIDPattern.MatchString(c.ProjectID):
 		return badRequest("project_id must look like proj_1aBcDeF")
 	case c.Environment != "production" && c.Environment != "development":
@@ -181,19 +213,9 @@ func (c *config) validateAuthentication() error {
 	return nil
 }
 
-func validSecret(field string, s secret) error {
-	switch {
-	case s == "":
-		return badRequest("%s is missing", field)
-	case len(s) > maxSecretLength:
-		return badRequest("%s is longer than %d characters", field, maxSecretLength)
-	case strings.ContainsAny(string(s[:1]+s[len(s)-1:]), "\"'`"):
-		return badRequest("%s is in quotes: leave them out", field)
-	}
-	for _, r := range string(s) {
-		if r > unicode.MaxASCII || !unicode.IsGraphic(r) || unicode.IsSpace(r) {
-			return badRequest("%s holds a character that cannot be part of it, such as a space or a line break", field)
-		}
+func validSecret(field string, s redact.Secret) error {
+	if err := api.CheckSecret(s); err != nil {
+		return badRequest("%s %s", field, err)
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -193,6 +195,46 @@ func (m *mount) noSecretIn(text string) {
 	}
 }
 
+// cachedKeys are the keys that storage has below the cache: account ids, and the
+// folder of users, without the name of the generation.
+func (m *mount) cachedKeys() (keys []string, err error) {
+	top, err := m.storage.List(m.Context(), cache.Prefix)
+	for _, key := range top {
+		if !strings.HasSuffix(key, "/") {
+			keys = append(keys, key)
+			continue
+		}
+		inside, err := m.storage.List(m.Context(), cache.Prefix+key)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, inside...)
+	}
+	return keys, err
+}
+
+// cacheKey is the key in storage of what the connection in force has cached.
+func (m *mount) cacheKey(name string) string {
+	m.Helper()
+	entry, err := m.storage.Storage.Get(m.Context(), configPath)
+	require.NoError(m, err)
+	var c config
+	require.NoError(m, entry.DecodeJSON(&c))
+	return cache.Prefix + c.CacheID + "/" + name
+}
+
+func (m *mount) cachedInMemory() int {
+	m.Helper()
+	resp, err := m.read("status")
+	require.NoError(m, err)
+	return resp.Data["cached_accounts"].(int)
+}
+
+// githubOf is the name in storage of a user's GitHub account.
+func githubOf(externalUser string) string {
+	return cache.User{App: "github", ExternalID: externalUser}.Key()
+}
+
 func fieldsOf(path *framework.Path) []string {
 	var names []string
 	for name := range path.Fields {
@@ -311,7 +353,7 @@ func (s *delayedStorage) wait(ctx context.Context, operation, key string) error 
 	if d == 0 {
 		return nil
 	}
-	return sleep(ctx, d)
+	return pace.Sleep(ctx, d)
 }
 
 func (s *delayedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
@@ -342,7 +384,7 @@ func (s *delayedStorage) Delete(ctx context.Context, key string) error {
 func (m *mount) slow(get, put, del time.Duration) {
 	waits := map[string]time.Duration{"get": get, "put": put, "delete": del}
 	m.storage.Storage = &delayedStorage{Storage: m.storage.Storage, delay: func(operation, key string) time.Duration {
-		if !strings.HasPrefix(key, cachePrefix) {
+		if !strings.HasPrefix(key, cache.Prefix) {
 			return 0
 		}
 		return waits[operation]

@@ -99,7 +99,7 @@ func TestAnotherEnvironmentOrProjectHasOtherAccounts(t *testing.T) {
 		for _, change := range []map[string]any{{"environment": "development"}, {"environment": "production", "project_id": "proj_other"}} {
 			_, err := m.write("config", change)
 			require.NoError(t, err)
-			keys, err := m.storage.List(t.Context(), "cache/")
+			keys, err := m.cachedKeys()
 			require.NoError(t, err)
 			require.Empty(t, keys)
 			_, err = m.read("creds/apn_alice")

@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -76,7 +78,7 @@ func TestAKnownPageThatFails(t *testing.T) {
 				due := m.pagesOfAges()
 				fault.Kind = pipedreamtest.KindList
 				m.sim.AddFault(fault)
-				require.LessOrEqual(t, m.passOn(90*time.Minute, due), patience)
+				require.LessOrEqual(t, m.passOn(90*time.Minute, due), cache.Patience)
 				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 			})
 		})
@@ -132,7 +134,7 @@ func TestPagesThatWaitForTheBudget(t *testing.T) {
 			m.sim.ResetRequests()
 			require.Zero(t, m.passOn(time.Hour, ids), "a reader waited")
 			require.LessOrEqual(t, m.mostPerMinute(), limit)
-			require.LessOrEqual(t, len(m.sim.Requests()), 2*fleet/pageLimit)
+			require.LessOrEqual(t, len(m.sim.Requests()), 2*fleet/api.PageLimit)
 		}
 	})
 }

@@ -2,11 +2,15 @@ package pipedream
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 const (
@@ -37,9 +41,6 @@ Pipedream.
 	// listTimeout bounds a listing of many pages; Vault's own Go client gives
 	// up after 60 s.
 	listTimeout = 55 * time.Second
-	// listReserve is the part of the budget, as a divisor, that listings and
-	// metadata leave to credentials.
-	listReserve = 4
 )
 
 func (b *backend) pathAccounts() []*framework.Path {
@@ -130,30 +131,36 @@ func accountFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	s, err := b.settings.get(ctx, req.Storage)
+	c, err := b.connections.get(ctx, req.Storage)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	if err := s.client.holdoffs.checkMount(); err != nil {
+	if err := c.holdOffs.CheckAll(); err != nil {
 		return nil, toLogical(req, err)
 	}
-	ctx, cancel := context.WithTimeout(withReserve(ctx, reserved(s.config, listReserve)), listTimeout)
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, caller(req)).With(ctx), listTimeout)
 	defer cancel()
 
-	filter := listFilter{app: data.Get("app").(string), externalUser: data.Get("external_user_id").(string)}
-	if err := checkExternalUserID(filter.externalUser); err != nil {
+	filter := api.Filter{App: data.Get("app").(string), ExternalUser: data.Get("external_user_id").(string)}
+	if err := checkExternalUserID(filter.ExternalUser); err != nil {
 		return nil, err
 	}
-	if filter.externalUser != "" && s.config.ProjectID == "" {
+	if filter.ExternalUser != "" && c.config.ProjectID == "" {
 		return nil, badRequest("external_user_id needs a Connect project: the configuration has no project_id")
 	}
 	var keys []string
 	info := map[string]any{}
-	err = s.client.listAccounts(ctx, filter, func(page []*account) {
-		for _, a := range page {
-			keys = append(keys, a.ID)
-			info[a.ID] = accountInfo(a)
+	err = c.client.List(ctx, filter, func(p *api.Page) error {
+		if pages := b.budget.Pages(pace.Listing, time.Minute); pages >= 0 && p.Total > pages*api.PageLimit {
+			return &api.Error{Kind: api.ListTooLong, Count: p.Total}
 		}
+		for _, a := range p.Accounts {
+			if api.ValidAccountID(a.ID) {
+				keys = append(keys, a.ID)
+				info[a.ID] = accountInfo(a)
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, toLogical(req, err)
@@ -161,10 +168,10 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
-func accountInfo(a *account) map[string]any {
-	info := map[string]any{"name": a.Name, "app": a.App.slug(), "healthy": a.Healthy && !a.Dead}
-	if a.ExternalID != "" {
-		info["external_user_id"] = a.ExternalID
+func accountInfo(a *api.Account) map[string]any {
+	info := map[string]any{"name": a.Name, "app": a.App.Label(), "healthy": a.Healthy && !a.Dead}
+	if user := api.Printable(a.ExternalID); user != "" {
+		info["external_user_id"] = user
 	}
 	setTime(info, "expires_at", a.ExpiresAt)
 	return info
@@ -175,11 +182,13 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.settings.get(ctx, req.Storage)
+	c, err := b.connections.get(ctx, req.Storage)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	a, err := b.metadata(ctx, s, id)
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, caller(req)).With(ctx), c.config.RequestTimeout)
+	defer cancel()
+	a, err := metadata(ctx, c, id)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
@@ -188,36 +197,32 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 
 // metadata fetches an account without its credentials. It has hold-offs of its
 // own: an account without credentials can still be looked at.
-func (b *backend) metadata(ctx context.Context, s *settings, id string) (*account, error) {
+func metadata(ctx context.Context, c *connection, id string) (*api.Account, error) {
 	held := "accounts/" + id
-	if err := s.client.holdoffs.check(held); err != nil {
+	if err := c.holdOffs.Check(held); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(withReserve(ctx, reserved(s.config, listReserve)), s.config.RequestTimeout)
-	defer cancel()
-	a, err := s.client.getAccount(ctx, id, false)
-	if err == nil && a.ID != id {
-		err = &apiError{kind: failWrongAccount, account: id}
-	}
-	switch api, ok := err.(*apiError); { //nolint:errorlint // the client wraps none
+	a, err := c.client.Metadata(ctx, id)
+	var e *api.Error
+	switch {
 	case err == nil:
-		s.client.holdoffs.succeeded(held)
-	case ok && !api.ofMount():
-		s.client.holdoffs.failed(held, err)
+		c.holdOffs.Succeeded(held)
+	case errors.As(err, &e) && !e.OfAll():
+		c.holdOffs.Failed(held, pace.Failure{Err: e, Lasting: e.OfAccount()})
 	}
 	return a, err
 }
 
-func accountData(a *account) map[string]any {
+func accountData(a *api.Account) map[string]any {
 	data := map[string]any{"id": a.ID, "healthy": a.Healthy && !a.Dead, "dead": a.Dead}
 	for name, value := range map[string]string{
 		"name":             a.Name,
-		"external_user_id": a.ExternalID,
-		"app":              a.App.slug(),
+		"external_user_id": api.Printable(a.ExternalID),
+		"app":              a.App.Label(),
 		"app_id":           a.App.ID,
 		"app_name":         a.App.Name,
 		"auth_type":        a.App.AuthType,
-		"error":            printable(a.Error),
+		"error":            a.Error,
 	} {
 		if value != "" {
 			data[name] = value

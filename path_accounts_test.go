@@ -1,13 +1,16 @@
 package pipedream
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -51,13 +54,30 @@ func TestAccountsListFails(t *testing.T) {
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden, Times: 1})
 		_, err = m.handle(logical.ListOperation, "accounts/", nil)
 		m.refused(err, http.StatusBadRequest, "refused access to the accounts (its answer was 403)")
+	})
+}
 
-		m.sim.AddFault(pipedreamtest.Fault{
-			Kind: pipedreamtest.KindList, Status: http.StatusOK,
-			Body: `{"page_info":{"end_cursor":"again"},"data":[]}`,
-		})
-		_, err = m.handle(logical.ListOperation, "accounts/", nil)
-		m.refused(err, http.StatusBadGateway, "never end")
+// Cursors that go round in a circle end a list. They cannot spend the budget.
+func TestAListWhoseCursorsGoRound(t *testing.T) {
+	page := func(id, next string) pipedreamtest.Fault {
+		var accounts []string
+		for i := range api.PageLimit {
+			accounts = append(accounts, fmt.Sprintf(`{"id":"apn_%s%03d"}`, id, i))
+		}
+		return pipedreamtest.Fault{
+			Kind: pipedreamtest.KindList, Times: 1, Status: http.StatusOK,
+			Body: fmt.Sprintf(`{"page_info":{"end_cursor":%q},"data":[%s]}`, next, strings.Join(accounts, ",")),
+		}
+	}
+	bubble(t, func(t *testing.T, m *mount) {
+		for range 10 {
+			m.sim.AddFault(page("a", "A"))
+			m.sim.AddFault(page("b", "B"))
+		}
+		resp, err := m.handle(logical.ListOperation, "accounts/", nil)
+		require.NoError(t, err)
+		require.NotEmpty(t, resp.Data["keys"])
+		require.LessOrEqual(t, len(m.sim.Requests()), 3)
 	})
 }
 

@@ -3,12 +3,16 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
 const pathConfigHelpSyn = `Configure the connection to Pipedream.`
@@ -115,6 +119,11 @@ func configSettings() map[string]*framework.FieldSchema {
 			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Project ID"},
 		},
+		"org_id": {
+			Type:         framework.TypeString,
+			Description:  "Workspace that a user's API key is used for, such as o_1aBcDeF, where the user has more than one. Not with an OAuth client.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Workspace ID"},
+		},
 		"environment": {
 			Type:          framework.TypeString,
 			Default:       defaultEnvironment,
@@ -204,12 +213,13 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		"scope":                c.Scope,
 		"project_id":           c.ProjectID,
 		"environment":          c.Environment,
+		"org_id":               c.OrgID,
 		"allow_account_ids":    c.AllowAccountIDs,
 		"base_url":             c.BaseURL,
 		"ca_cert":              c.CACert,
 		"request_timeout":      int64(c.RequestTimeout.Seconds()),
 		"max_retries":          c.MaxRetries,
-		"rate_limit":           c.RateLimit,
+		"rate_limit":           c.rateLimit(),
 		"min_ttl":              int64(c.MinTTL.Seconds()),
 		"static_ttl":           int64(c.StaticTTL.Seconds()),
 		"expose_refresh_token": c.ExposeRefreshToken,
@@ -237,10 +247,10 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		}
 	}
 	if err := toTheEnd(ctx, func(ctx context.Context) error { return writeConfig(ctx, req.Storage, updated) }); err != nil {
-		b.settings.reset() // it may be stored all the same
+		b.connections.reset(false) // it may be stored all the same
 		return nil, err
 	}
-	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID)
+	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID, updated.CacheID)
 	return nil, nil
 }
 
@@ -249,10 +259,10 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	defer b.configWrites.Unlock()
 
 	if err := toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, configPath) }); err != nil {
-		b.settings.reset() // it may be gone all the same
+		b.connections.reset(false) // it may be gone all the same
 		return nil, err
 	}
-	b.configChanged(ctx, true)
+	b.configChanged(ctx, true, "")
 	return nil, nil
 }
 
@@ -275,6 +285,7 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	}
 	setString(&updated.Scope, data, "scope")
 	setString(&updated.ProjectID, data, "project_id")
+	setString(&updated.OrgID, data, "org_id")
 	setString(&updated.Environment, data, "environment")
 	if v, ok := data.GetOk("ca_cert"); ok {
 		updated.CACert = v.(string)
@@ -286,7 +297,8 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 		updated.MaxRetries = v.(int)
 	}
 	if v, ok := data.GetOk("rate_limit"); ok {
-		updated.RateLimit = v.(int)
+		limit := v.(int)
+		updated.RateLimit = &limit
 	}
 	if v, ok := data.GetOk("expose_refresh_token"); ok {
 		updated.ExposeRefreshToken = v.(bool)
@@ -311,16 +323,16 @@ func mergeAuthentication(updated *config, data *framework.FieldData) (secretGive
 	case hasKey && (hasID || hasSecret):
 		return false, badRequest("api_key and client_id with client_secret exclude each other: give one or the other")
 	case hasKey:
-		updated.APIKey, updated.ClientID, updated.ClientSecret = secret(given("api_key")), "", ""
+		updated.APIKey, updated.ClientID, updated.ClientSecret = redact.Secret(given("api_key")), "", ""
 	case hasID && !hasSecret && updated.ClientID != "" && given("client_id") != updated.ClientID:
 		return false, badRequest("changing client_id requires client_secret in the same request")
 	case hasID || hasSecret:
-		updated.APIKey = ""
+		updated.APIKey, updated.OrgID = "", ""
 		if hasID {
 			updated.ClientID = given("client_id")
 		}
 		if hasSecret {
-			updated.ClientSecret = secret(given("client_secret"))
+			updated.ClientSecret = redact.Secret(given("client_secret"))
 		}
 	}
 	return hasKey || hasSecret, nil
@@ -341,7 +353,7 @@ func setDuration(target *time.Duration, data *framework.FieldData, field string)
 // namesConnection tells whether a write is about how Pipedream is reached.
 // Other settings can be changed while Pipedream is down.
 func namesConnection(data *framework.FieldData) bool {
-	for _, field := range []string{"api_key", "client_id", "client_secret", "scope", "project_id", "environment", "base_url", "ca_cert", "verify"} {
+	for _, field := range []string{"api_key", "client_id", "client_secret", "scope", "project_id", "org_id", "environment", "base_url", "ca_cert", "verify"} {
 		if _, ok := data.GetOk(field); ok {
 			return true
 		}
@@ -351,8 +363,8 @@ func namesConnection(data *framework.FieldData) bool {
 
 // verifyError is the answer to a write whose key or client could not be checked.
 func verifyError(req *logical.Request, c *config, err error) error {
-	var api *apiError
-	if !errors.As(err, &api) {
+	var e *api.Error
+	if !errors.As(err, &e) {
 		return toLogical(req, err)
 	}
 	given, missing := "api_key", "there is no Pipedream API at base_url"
@@ -363,16 +375,33 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		missing += ", or no project " + c.ProjectID
 	}
 	switch {
-	case api.kind == failUnknownAccount:
+	case e.Kind == api.NotFound:
 		return badRequest("%s could not be checked and nothing was changed: %s (the answer was 404): check that base_url ends in /v1. "+
 			"To store unchecked, add verify=false", given, missing)
-	case api.kind != failKeyRefused && api.kind != failForbidden:
-		return logical.CodedError(api.httpStatus(), given+" could not be checked and nothing was changed: "+atMount(req, api.Error())+
+	case e.Kind == api.Forbidden:
+		return badRequest("Pipedream accepts %s, but not for the accounts%s (the answer was 403); nothing was changed. %s",
+			given, where(e), widerScope(c))
+	case e.Kind != api.KeyRefused:
+		return logical.CodedError(httpStatus(e), given+" could not be checked and nothing was changed: "+atMount(req, text(e))+
 			". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
 			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
 	default:
 		return badRequest("Pipedream refused %s; nothing was changed. Check what was copied, and that it has not been revoked", given)
+	}
+}
+
+// widerScope is what to do about a 403.
+func widerScope(c *config) string {
+	switch {
+	case c.ClientID == "":
+		return "Check that the key's user can see the workspace"
+	case c.Scope == "":
+		return "Check what the client may do in Pipedream's settings"
+	case c.ProjectID == "":
+		return fmt.Sprintf("Its scope is %q, which may be for Connect projects alone: set project_id, or another scope", c.Scope)
+	default:
+		return fmt.Sprintf("Its scope is %q: check that the client may use it, and that the project is the client's", c.Scope)
 	}
 }

@@ -129,11 +129,11 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	ttl := got.capTTL(got.entry.leaseTTL(got.demand, time.Now()))
+	ttl := got.capTTL(got.credential.Lease(got.config.policy(), time.Now()))
 	if most := b.System().MaxLeaseTTL(); most > 0 {
 		ttl = min(ttl, most)
 	}
-	resp := b.Secret(secretType).Response(got.data(), map[string]any{"account_id": got.entry.credential.AccountID})
+	resp := b.Secret(secretType).Response(got.data(), map[string]any{"account_id": got.credential.AccountID})
 	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, ttl
-	return resp, nil
+	return got.warn(resp), nil
 }

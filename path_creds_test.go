@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -120,7 +121,7 @@ func TestACredentialAtItsEndIsFetchedAgain(t *testing.T) {
 		time.Sleep(time.Until(m.sim.ExpiresAt("apn_brief")) - 1900*time.Millisecond)
 		resp := m.creds("apn_brief")
 		require.NotEqual(t, first, resp.Data["oauth_access_token"])
-		require.GreaterOrEqual(t, resp.Secret.TTL, minServable)
+		require.GreaterOrEqual(t, resp.Secret.TTL, credential.MinServable)
 		require.LessOrEqual(t, resp.Secret.TTL, 10*time.Second)
 	})
 }
@@ -153,10 +154,17 @@ func TestCredsValuesAreTheirExactText(t *testing.T) {
 	})
 }
 
+// reserved are the names that the documentation lists.
+var reserved = []string{
+	"expires_at", "certificate", "expiration", "secret_id", "secret_id_ttl", "rotation_period", "rotation_schedule",
+	"last_vault_rotation", "ttl", "metadata", "data", "error", "renewable", "lease_id", "lease_duration", "lease_renewable",
+	"request_id", "refresh_interval", "_raw",
+}
+
 func TestReservedNamesAreRenamed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		credentials := map[string]any{"credential_ttl": "taken", "plain": "kept", "http_status_code": 500, "pipedream_app": "mine"}
-		for name := range reservedFields {
+		for _, name := range reserved {
 			credentials[name] = "value of " + name
 		}
 		a := oauthAccount("apn_reserved", time.Hour)
@@ -164,7 +172,7 @@ func TestReservedNamesAreRenamed(t *testing.T) {
 		m.sim.SetAccount(a)
 		data := m.creds("apn_reserved").Data
 
-		for name := range reservedFields {
+		for _, name := range reserved {
 			if name != "expires_at" {
 				require.NotContains(t, data, name)
 			}
@@ -186,7 +194,7 @@ func TestReservedNamesAreRenamed(t *testing.T) {
 func TestRefreshTokens(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		require.NotContains(t, m.creds(github).Data, "oauth_refresh_token")
-		stored, err := m.storage.Storage.Get(t.Context(), "cache/"+github)
+		stored, err := m.storage.Storage.Get(t.Context(), m.cacheKey(github))
 		require.NoError(t, err)
 		require.NotContains(t, string(stored.Value), "pdrefresh_", "what is not exposed is not stored either")
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
 const pathRefreshHelpSyn = `Fetch an account's credentials again, now.`
@@ -59,17 +61,19 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	refresh := func() (*entry, bool, error) { return b.cache.refresh(ctx, t.demand, t.accountID) }
-	if t.accountID == "" {
-		refresh = func() (*entry, bool, error) { return b.cache.users.refresh(ctx, t.demand, t.user) }
+	var changed bool
+	var c *credential.Credential
+	if t.accountID != "" {
+		c, changed, err = t.view.Refresh(ctx, t.reader, t.accountID)
+	} else {
+		c, changed, err = t.view.RefreshOf(ctx, t.reader, t.user)
 	}
-	e, changed, err := refresh()
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
 	result := map[string]any{"changed": changed}
-	if e.credential.expires() {
-		result["expires_at"] = e.credential.ExpiresAt.UTC().Format(time.RFC3339)
+	if c.Expires() {
+		result["expires_at"] = c.ExpiresAt.UTC().Format(time.RFC3339)
 	}
 	return &logical.Response{Data: result}, nil
 }

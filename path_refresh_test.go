@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -44,7 +45,7 @@ func TestASecondRefreshCostsNoRequest(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount))
-		time.Sleep(refreshQuiet)
+		time.Sleep(cache.RefreshQuiet)
 		_, err := m.write("refresh/"+github, nil)
 		require.NoError(t, err)
 		require.Equal(t, 3, m.sim.Count(pipedreamtest.KindAccount))

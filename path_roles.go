@@ -26,8 +26,8 @@ the credentials of their own account, with one role and one policy:
     $ vault write pipedream/roles/github app=github \
         external_user_id='{{identity.entity.aliases.auth_userpass_4b1a.name}}'
 
-Of several healthy accounts the most recently updated is taken, and remembered
-while it lives. A role's name never begins with apn_. Deleting a role ends no
+Of several healthy accounts the one created last is taken, and remembered while
+it lives. A role's name never begins with apn_. Deleting a role ends no
 lease.
 `
 
@@ -122,6 +122,11 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "App of the external user's account: its slug, such as github, or its id.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
 		},
+		"oauth_app_id": {
+			Type:         framework.TypeString,
+			Description:  "Only accounts that were connected with this custom OAuth client, such as oa_aPXiQd. Goes with app. Default: any.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "OAuth app id"},
+		},
 		"external_user_id": {
 			Type: framework.TypeString,
 			Description: "External user of the Connect project whose account is read, at most 250 characters. " +
@@ -170,6 +175,7 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 	return &logical.Response{Data: map[string]any{
 		"account_id":       r.AccountID,
 		"app":              r.App,
+		"oauth_app_id":     r.OAuthAppID,
 		"external_user_id": r.ExternalUserID,
 		"fields":           append([]string{}, r.Fields...),
 		"ttl":              int64(r.TTL.Seconds()),
@@ -214,12 +220,13 @@ func mergeRole(r *role, data *framework.FieldData) {
 	_, hasUser := data.GetOk("external_user_id")
 	switch {
 	case hasAccount && !hasApp && !hasUser:
-		r.App, r.ExternalUserID = "", ""
+		r.App, r.ExternalUserID, r.OAuthAppID = "", "", ""
 	case !hasAccount && (hasApp || hasUser):
 		r.AccountID = ""
 	}
 	setString(&r.AccountID, data, "account_id")
 	setString(&r.App, data, "app")
+	setString(&r.OAuthAppID, data, "oauth_app_id")
 	if v, ok := data.GetOk("external_user_id"); ok {
 		r.ExternalUserID = v.(string) // every character of it counts
 	}

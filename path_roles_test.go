@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -44,7 +45,7 @@ func TestRoleCRUD(t *testing.T) {
 		resp, err := m.read("roles/billing")
 		require.NoError(t, err)
 		require.Equal(t, map[string]any{
-			"account_id": stripe, "app": "", "external_user_id": "", "fields": []string{"api_key", "other"},
+			"account_id": stripe, "app": "", "oauth_app_id": "", "external_user_id": "", "fields": []string{"api_key", "other"},
 			"ttl": int64(900), "min_ttl": int64(60),
 		}, resp.Data)
 
@@ -322,14 +323,16 @@ func TestTheRememberedAccountIsCheckedAgain(t *testing.T) {
 	})
 }
 
-func TestOfSeveralHealthyAccountsTheLastUpdated(t *testing.T) {
+// Of several accounts of a user, the healthy one that was created last is taken:
+// updated_at moves with each refresh of a token, and the choice must not.
+func TestOfSeveralHealthyAccountsTheLastCreated(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		now := time.Now()
 		for id, change := range map[string]func(*pipedreamtest.Account){
-			"apn_old":  func(a *pipedreamtest.Account) { a.UpdatedAt = now.Add(-2 * time.Hour) },
-			"apn_new":  func(a *pipedreamtest.Account) { a.UpdatedAt = now.Add(-time.Hour) },
-			"apn_sick": func(a *pipedreamtest.Account) { a.UpdatedAt, a.Unhealthy = now, true },
-			"apn_dead": func(a *pipedreamtest.Account) { a.UpdatedAt, a.Dead = now, true },
+			"apn_old":  func(a *pipedreamtest.Account) { a.CreatedAt, a.UpdatedAt = now.Add(-2*time.Hour), now },
+			"apn_new":  func(a *pipedreamtest.Account) { a.CreatedAt = now.Add(-time.Hour) },
+			"apn_sick": func(a *pipedreamtest.Account) { a.CreatedAt, a.Unhealthy = now, true },
+			"apn_dead": func(a *pipedreamtest.Account) { a.CreatedAt, a.Dead = now, true },
 		} {
 			a := connectAccount(id, "dora")
 			change(&a)
@@ -339,6 +342,22 @@ func TestOfSeveralHealthyAccountsTheLastUpdated(t *testing.T) {
 		resp, err := m.as("dora")
 		require.NoError(t, err)
 		require.Equal(t, "apn_new", resp.Data["pipedream_account_id"])
+		require.Empty(t, resp.Warnings)
+	})
+}
+
+// Where no account is healthy, one that is not dead is served, and says so.
+func TestAnUnhealthyAccountIsBetterThanNone(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		a := connectAccount("apn_sick", "dora")
+		a.Unhealthy = true
+		m.sim.SetAccount(a)
+		m.role("github", eachUsersGithub)
+		resp, err := m.as("dora")
+		require.NoError(t, err)
+		require.Equal(t, "apn_sick", resp.Data["pipedream_account_id"])
+		require.Len(t, resp.Warnings, 1)
+		require.Contains(t, resp.Warnings[0], "apn_sick is unhealthy")
 	})
 }
 
@@ -377,7 +396,7 @@ func TestAUserWithoutAnAccountCannotDrainTheBudget(t *testing.T) {
 		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindList), 8)
 
 		m.sim.SetAccount(connectAccount("apn_eve", "eve"))
-		time.Sleep(maxBackoff)
+		time.Sleep(pace.LongestLasting)
 		m.creds("github")
 	})
 }

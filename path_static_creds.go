@@ -47,11 +47,11 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, dat
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	credential := got.entry.credential
-	again := got.capTTL(got.entry.readAgainIn(got.demand, time.Now()))
+	policy := got.config.policy()
+	again := got.capTTL(got.credential.ReadAgainIn(policy, got.reader.Demand, time.Now()))
 	fields := got.data()
 	fields["ttl"] = int64(again.Seconds())
-	fields["rotation_period"] = int64(credential.life(got.config.StaticTTL).Seconds())
-	fields["last_vault_rotation"] = credential.FetchedAt.UTC().Format(time.RFC3339)
-	return &logical.Response{Data: fields}, nil
+	fields["rotation_period"] = int64(got.credential.Life(policy).Seconds())
+	fields["last_vault_rotation"] = got.credential.FetchedAt.UTC().Format(time.RFC3339)
+	return got.warn(&logical.Response{Data: fields}), nil
 }

@@ -52,6 +52,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"cache_hits":        field(framework.TypeInt64, true, "Reads served from the cache."),
 		"cache_misses":      field(framework.TypeInt64, true, "Reads that waited for Pipedream."),
 		"cached_accounts":   field(framework.TypeInt, true, "Accounts whose credentials are in memory."),
+		"rate_limit":        field(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
 		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 where rate_limit is 0."),
 		"held_off_accounts": field(framework.TypeInt, true, "Accounts, and other things asked for, that are left alone just now after a failure."),
 		"held_off_until":    field(framework.TypeString, false, "Until when nothing is asked of Pipedream, after a 401 or 429; absent where something may be."),
@@ -62,7 +63,7 @@ func statusFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	s, err := b.settings.get(ctx, req.Storage)
+	c, err := b.connections.get(ctx, req.Storage)
 	if err != nil && !errors.Is(err, errNotConfigured) && !errors.Is(err, errBadConfig) {
 		return nil, err
 	}
@@ -74,13 +75,15 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 		"failures":          b.stats.failures.Load(),
 		"cache_hits":        b.stats.hits.Load(),
 		"cache_misses":      b.stats.misses.Load(),
-		"cached_accounts":   b.cache.memory.Len(),
-		"budget_left":       b.budget.left(),
+		"cached_accounts":   0,
+		"rate_limit":        b.budget.Limit(),
+		"budget_left":       b.budget.Left(),
 		"held_off_accounts": 0,
 	}
-	if s != nil {
-		data["held_off_accounts"] = s.client.holdoffs.heldAccounts()
-		if until := s.client.holdoffs.mountUntil(); until.After(time.Now()) {
+	if c != nil {
+		data["cached_accounts"] = c.view.Len()
+		data["held_off_accounts"] = c.holdOffs.Count()
+		if until := c.holdOffs.AllUntil(); until.After(time.Now()) {
 			data["held_off_until"] = until.UTC().Format(time.RFC3339)
 		}
 	}
@@ -90,7 +93,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	if errors.Is(err, errBadConfig) {
 		data["last_error"] = err.Error()
 	} else if lastErr != nil {
-		data["last_error"] = atMount(req, lastErr.Error())
+		data["last_error"] = atMount(req, errorText(lastErr))
 		data["last_error_time"] = lastErrAt.UTC().Format(time.RFC3339)
 	}
 	return &logical.Response{Data: data}, nil

@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/errutil"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
 // HandleRequest guards what the SDK's framework does with a request: it would
@@ -22,11 +24,11 @@ import (
 // empty value for zero or false, has no text for a path that is no account's
 // id, and lets a panic end the process for every mount that shares it.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
-	err = guard(b.Logger(), func() (err error) {
+	err = guard.Run(b.Logger(), func() (err error) {
 		resp, err = b.handle(ctx, req)
 		return err
 	})
-	if errors.Is(err, errInternal) {
+	if errors.Is(err, guard.ErrPanic) {
 		return nil, logical.CodedError(http.StatusInternalServerError, err.Error())
 	}
 	return resp, err
@@ -53,7 +55,7 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 // HandleExistenceCheck guards the check that comes before a write in the same
 // way. Of its errors, Vault shows the text of this type alone.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	err = guard(b.Logger(), func() error {
+	err = guard.Run(b.Logger(), func() error {
 		if err := b.checkInput(req); err != nil {
 			return errutil.UserError{Err: err.Error()}
 		}

@@ -18,6 +18,11 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/durable"
+	"vault-plugin-secrets-pipedream/internal/fetch"
+	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -180,7 +185,7 @@ func TestManyReadersOfAPipedreamThatHangs(t *testing.T) {
 		require.Zero(t, time.Since(before), "held off")
 
 		remove()
-		time.Sleep(maxBackoff)
+		time.Sleep(pace.LongestHoldOff)
 		require.Empty(t, m.readFleet(0, fleet))
 	})
 }
@@ -220,7 +225,7 @@ func TestStorageThatHangs(t *testing.T) {
 		m.slow(time.Hour, time.Hour, time.Hour)
 		before := time.Now()
 		require.Equal(t, m.sim.Token(github), m.token(github))
-		require.LessOrEqual(t, time.Since(before), 2*storageTimeout)
+		require.LessOrEqual(t, time.Since(before), 2*durable.Timeout)
 		require.Contains(t, m.logs.String(), "could not be read from storage")
 		require.Contains(t, m.logs.String(), "could not be stored")
 
@@ -310,7 +315,7 @@ func TestAnEvictionTouchesNoOtherAccount(t *testing.T) {
 		sweep.Go(m.periodic)
 		for range 10 {
 			time.Sleep(30 * time.Millisecond)
-			m.b.cache.forget(github)
+			m.b.InvalidateKey(t.Context(), m.cacheKey(github))
 			require.Equal(t, token, m.token(github))
 		}
 		sweep.Wait()
@@ -393,7 +398,7 @@ func TestATokenEndpointThatHangs(t *testing.T) {
 		require.Zero(t, time.Since(before), "held off")
 
 		remove()
-		time.Sleep(maxBackoff)
+		time.Sleep(pace.LongestHoldOff)
 		m.creds("apn_alice")
 	})
 }
@@ -497,7 +502,7 @@ func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
 					fault.Delay = 100 * time.Millisecond
 					m.sim.AddFault(fault)
 					m.readFleet(fleet, 2*fleet)
-					require.LessOrEqual(t, len(m.sim.Requests()), maxSingles+2, "requests, most of them during the hold-off")
+					require.LessOrEqual(t, len(m.sim.Requests()), fetch.MaxSingles+2, "requests, most of them during the hold-off")
 				})
 			})
 		}
@@ -543,7 +548,7 @@ func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
 		waited := time.Since(before)
 		stuck.Wait()
 		require.NoError(t, err)
-		require.LessOrEqual(t, waited, patience)
+		require.LessOrEqual(t, waited, cache.Patience)
 	})
 }
 
@@ -738,7 +743,7 @@ func (h *hours) readOne(name, id string) {
 	before := time.Now()
 	resp, err := h.b.HandleRequest(h.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + name, Storage: h.storage})
 	after := time.Now()
-	if took := after.Sub(before); took > defaultRequestTimeout+2*storageTimeout {
+	if took := after.Sub(before); took > defaultRequestTimeout+2*durable.Timeout {
 		h.Errorf("a read of %s took %s", id, took)
 	}
 	h.mu.Lock()
@@ -749,7 +754,7 @@ func (h *hours) readOne(name, id string) {
 		if !ok || coded.Code() == http.StatusBadRequest && !strings.Contains(err.Error(), "Pipedream refused the ") || coded.Code() == http.StatusInternalServerError {
 			h.Errorf("no reason on the table: %v", err)
 		}
-		if epoch == h.epoch && after.Before(alive.Add(-minServable)) {
+		if epoch == h.epoch && after.Before(alive.Add(-credential.MinServable)) {
 			h.Errorf("%s was refused with %s of its token left: %v", id, alive.Sub(after), err)
 		}
 		return

@@ -11,6 +11,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
 const (
@@ -27,6 +30,7 @@ type role struct {
 	// user ExternalUserID of a Connect project has with App.
 	AccountID      string `json:"account_id,omitempty"`
 	App            string `json:"app,omitempty"`
+	OAuthAppID     string `json:"oauth_app_id,omitempty"` // of a custom OAuth client; empty for any
 	ExternalUserID string `json:"external_user_id,omitempty"`
 	// Fields are the credential fields to return; empty for all.
 	Fields []string `json:"fields,omitempty"`
@@ -40,7 +44,8 @@ type role struct {
 func (r *role) ofUser() bool { return r.AccountID == "" }
 
 var (
-	appPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	oauthAppPattern = regexp.MustCompile(`^oa_[A-Za-z0-9_-]{1,100}$`)
+	appPattern      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 
 	// identityDirective is what a template may hold between its braces: what
 	// identitytpl knows of entities and groups, and nothing of the time.
@@ -51,11 +56,13 @@ var (
 
 func (r *role) validate() error {
 	switch {
+	case r.AccountID != "" && r.OAuthAppID != "":
+		return badRequest("oauth_app_id goes with app and external_user_id, not with account_id")
 	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
 		return badRequest("account_id and app with external_user_id exclude each other: give one or the other")
 	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
 		return badRequest("account_id is missing, or else app and external_user_id")
-	case r.AccountID != "" && !validAccountID(r.AccountID):
+	case r.AccountID != "" && !api.ValidAccountID(r.AccountID):
 		return badRequest("account_id must look like %s", exampleAccountID)
 	case r.AccountID == "" && r.App == "":
 		return badRequest("app is missing: it goes with external_user_id")
@@ -63,6 +70,8 @@ func (r *role) validate() error {
 		return badRequest("external_user_id is missing: it goes with app")
 	case r.App != "" && !appPattern.MatchString(r.App):
 		return badRequest("app must be an app's slug, such as github, or its id")
+	case r.OAuthAppID != "" && !oauthAppPattern.MatchString(r.OAuthAppID):
+		return badRequest("oauth_app_id must look like oa_aPXiQd")
 	case len(r.Fields) > maxRoleFields:
 		return badRequest("fields must not be more than %d", maxRoleFields)
 	}
@@ -80,10 +89,10 @@ func (r *role) validate() error {
 // checkReturned refuses the name of a field that no read returns as a credential field.
 func checkReturned(field string) error {
 	switch {
-	case field == "expires_at" || strings.HasPrefix(field, "pipedream_"):
+	case field == credential.FieldExpiresAt || strings.HasPrefix(field, "pipedream_"):
 		return badRequest("%s is no credential field: it is always returned, and need not be in fields", field)
-	case isReserved(field):
-		return badRequest("a credential field named %s is returned as %s: name that in fields", field, reservedPrefix+field)
+	case credential.IsReserved(field):
+		return badRequest("a credential field named %s is returned as %s: name that in fields", field, credential.ReservedPrefix+field)
 	default:
 		return nil
 	}

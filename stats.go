@@ -6,9 +6,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vault-plugin-secrets-pipedream/internal/api"
 )
 
-// stats counts what a mount did since its plugin process started.
+// stats counts what a mount did since its plugin process started. It observes
+// the client and the cache.
 type stats struct {
 	requests atomic.Int64 // attempts sent to Pipedream, retries included
 	failures atomic.Int64 // requests that failed after their retries
@@ -21,8 +24,13 @@ type stats struct {
 	lastErrorAt time.Time
 }
 
-// outcome records how a request to Pipedream ended.
-func (s *stats) outcome(err error) {
+func (s *stats) Sent()        { s.requests.Add(1) }
+func (s *stats) Hit()         { s.hits.Add(1) }
+func (s *stats) Miss()        { s.misses.Add(1) }
+func (*stats) Refreshed(bool) {}
+
+// Answered records how a request to Pipedream ended.
+func (s *stats) Answered(_ string, _ time.Duration, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
@@ -32,7 +40,7 @@ func (s *stats) outcome(err error) {
 		s.lastSuccess = time.Now()
 		return
 	}
-	if api := (*apiError)(nil); !errors.As(err, &api) || api.kind != failNoBudget { // no request went out
+	if api.KindOf(err) != api.NoBudget { // no request went out
 		s.failures.Add(1)
 	}
 	s.lastError, s.lastErrorAt = err, time.Now()

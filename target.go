@@ -3,104 +3,119 @@ package pipedream
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
 const (
 	exampleAccountID = "apn_XehyZPr"
 	// maxNameLength bounds account ids and role names, which become storage keys.
-	maxNameLength = 128
+	maxNameLength = api.MaxAccountID
 )
 
 var (
-	accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
-	errBadName       = badRequest("account_id must look like %s, and a role's name must be letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
-	errBadRoleName   = badRequest("a role's name must be letters, digits, -, _ and ., with - and . neither first nor last, %d characters at most", maxNameLength)
-	errBadAccountID  = badRequest("account_id must look like %s: apn_ and then letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
+	errBadName      = badRequest("account_id must look like %s, and a role's name must be letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
+	errBadRoleName  = badRequest("a role's name must be letters, digits, -, _ and ., with - and . neither first nor last, %d characters at most", maxNameLength)
+	errBadAccountID = badRequest("account_id must look like %s: apn_ and then letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
 )
-
-func validAccountID(id string) bool {
-	return len(id) <= maxNameLength && accountIDPattern.MatchString(id)
-}
 
 // accountID is the request's account id. Anything else than one is refused
 // here, before it costs a request.
 func accountID(data *framework.FieldData) (string, error) {
 	id := data.Get("account_id").(string)
-	if !validAccountID(id) {
+	if !api.ValidAccountID(id) {
 		return "", errBadAccountID
 	}
 	return id, nil
 }
 
+// caller stands for whoever sent a request. Callers that ask for what may not
+// exist take turns.
+func caller(req *logical.Request) string {
+	switch {
+	case req.EntityID != "":
+		return req.EntityID
+	case req.ClientTokenAccessor != "":
+		return req.ClientTokenAccessor
+	default:
+		return req.DisplayName
+	}
+}
+
 // target is what a request names: an account by its id, or a role's.
 type target struct {
-	demand
+	*connection
 
+	reader    cache.Reader
 	accountID string // empty for a role's external user
-	user      user
+	user      cache.User
 	role      *role // nil without one
 }
 
 // target finds out what the request is about, without asking Pipedream.
 func (b *backend) target(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
 	name := data.Get("name").(string)
-	isAccount := validAccountID(name)
+	isAccount := api.ValidAccountID(name)
 	if !isAccount && (len(name) > maxNameLength || strings.HasPrefix(name, accountIDPrefix)) {
 		return nil, errBadName
 	}
-	s, err := b.settings.get(ctx, req.Storage)
+	c, err := b.connections.get(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
+	t := &target{connection: c, reader: cache.Reader{Demand: c.config.policy().Default(), Caller: caller(req)}}
 	if isAccount {
-		if !s.config.AllowAccountIDs {
+		if !c.config.AllowAccountIDs {
 			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read a role's")
 		}
-		return &target{demand: newDemand(s), accountID: name}, nil
+		t.accountID = name
+		return t, nil
 	}
-	r, err := b.roles.get(ctx, req.Storage, name)
+	t.role, err = b.roles.get(ctx, req.Storage, name)
 	if err != nil {
 		return nil, err
 	}
-	if r == nil {
+	if t.role == nil {
 		return nil, badRequest("%s", atMount(req, fmt.Sprintf("there is no role %q, and an account_id must look like %s; "+
 			"list them with: vault list <mount>/roles, and vault list <mount>/accounts", name, exampleAccountID)))
 	}
-	return b.roleTarget(req, s, r)
+	return t, b.resolveRole(req, t)
 }
 
-// roleTarget is what a role stands for, for the caller of req.
-func (b *backend) roleTarget(req *logical.Request, s *settings, r *role) (*target, error) {
-	t := &target{demand: newDemand(s), accountID: r.AccountID, role: r}
+// resolveRole is what a target's role stands for, for the caller of req.
+func (b *backend) resolveRole(req *logical.Request, t *target) error {
+	r := t.role
 	if r.MinTTL > 0 {
-		t.demand = demand{settings: s}.withMinTTL(r.MinTTL)
+		t.reader.Demand = credential.Demand{}.Raise(r.MinTTL)
 	}
 	if !r.ofUser() {
-		return t, nil
+		t.accountID = r.AccountID
+		return nil
 	}
-	if s.config.ProjectID == "" {
-		return nil, badRequest("this role is for an external user of a Connect project: set project_id in config")
+	if t.config.ProjectID == "" {
+		return badRequest("this role is for an external user of a Connect project: set project_id in config")
 	}
 	externalID, err := r.externalUser(req, b.System())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	t.user = user{app: r.App, externalID: externalID}
-	return t, nil
+	t.user = cache.User{App: r.App, OAuthApp: r.OAuthAppID, ExternalID: externalID}
+	return nil
 }
 
 // served is a credential that a request is answered with.
 type served struct {
 	*target
 
-	entry *entry
+	credential *credential.Credential
 }
 
 // credential finds the live credential that a request asks for.
@@ -109,17 +124,16 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return nil, err
 	}
-	t.demand = t.withMinTTL(time.Duration(data.Get("min_ttl").(int)) * time.Second)
-	var e *entry
+	t.reader.Demand = t.reader.Demand.Raise(time.Duration(data.Get("min_ttl").(int)) * time.Second)
+	got := &served{target: t}
 	if t.accountID != "" {
-		e, err = b.cache.get(ctx, t.demand, t.accountID)
+		got.credential, err = t.view.Get(ctx, t.reader, t.accountID)
 	} else {
-		e, err = b.cache.users.get(ctx, t.demand, t.user)
+		got.credential, err = t.view.GetOf(ctx, t.reader, t.user)
 	}
 	if err != nil {
 		return nil, err
 	}
-	got := &served{target: t, entry: e}
 	return got, got.checkFields()
 }
 
@@ -130,12 +144,12 @@ func (s *served) checkFields() error {
 		return nil
 	}
 	for _, name := range s.role.Fields {
-		if _, ok := s.entry.credential.Fields[name]; ok && (s.config.ExposeRefreshToken || !isRefreshToken(name)) {
+		if s.credential.Has(name, s.config.ExposeRefreshToken) {
 			return nil
 		}
 	}
 	return badRequest("the credentials of account %s have none of the role's fields (%s)",
-		s.entry.credential.AccountID, printable(strings.Join(s.role.Fields, ", ")))
+		s.credential.AccountID, api.Printable(strings.Join(s.role.Fields, ", ")))
 }
 
 // data is the flat map that a read returns.
@@ -144,7 +158,7 @@ func (s *served) data() map[string]any {
 	if s.role != nil && len(s.role.Fields) > 0 {
 		only = func(name string) bool { return slices.Contains(s.role.Fields, name) }
 	}
-	return s.entry.credential.data(s.config.ExposeRefreshToken, only)
+	return s.credential.Data(s.config.ExposeRefreshToken, only)
 }
 
 // capTTL shortens a time to the role's cap.
@@ -153,4 +167,13 @@ func (s *served) capTTL(ttl time.Duration) time.Duration {
 		return min(ttl, s.role.TTL)
 	}
 	return ttl
+}
+
+// warn says in the response what its reader should know of the account.
+func (s *served) warn(resp *logical.Response) *logical.Response {
+	if s.credential.Unhealthy && s.accountID == "" {
+		resp.AddWarning(fmt.Sprintf("account %s is unhealthy: Pipedream's last use of its credentials failed. "+
+			"There is no healthy account of this external user and app", s.credential.AccountID))
+	}
+	return resp
 }

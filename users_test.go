@@ -124,7 +124,7 @@ func TestASweepForgetsNoUserWhoConnectedAnew(t *testing.T) {
 		m.start()
 		m.sim.DeleteAccount("apn_alice")
 		m.sim.SetAccount(connectAccount("apn_alice2", "alice")) // she connected it anew
-		m.slowOnce("get", "cache/users/"+user{app: "github", externalID: "alice"}.key(), 2*time.Second)
+		m.slowOnce("get", m.cacheKey("users/"+githubOf("alice")), 2*time.Second)
 		var sweep sync.WaitGroup
 		sweep.Go(m.periodic)
 		time.Sleep(time.Second)
@@ -158,7 +158,7 @@ func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 // What was found as the old client, and is stored or read late, takes the place
 // of nothing that was found as the new one.
 func TestTheOldClientDisplacesNothingOfTheNew(t *testing.T) {
-	stored := "cache/users/" + user{app: "github", externalID: "alice"}.key()
+	stored := "cache/users/" + githubOf("alice")
 	tests := map[string]func(*mount){
 		"a write is late": func(m *mount) {
 			m.slowOnce("put", stored, 2*time.Second)
