@@ -307,33 +307,33 @@ func (v *View) class(id string, seen *entry, ahead bool) pace.Class {
 	return v.fetcher.Class(id, seen != nil)
 }
 
-// startAs is start with a class. Where notBefore is not zero, nothing that is
+// startAs is start with a class. Where newerThan is not zero, nothing that is
 // older is good enough.
-func (v *View) startAs(class pace.Class, caller, id string, seen *entry, notBefore time.Time) *flight[*entry] {
+func (v *View) startAs(class pace.Class, caller, id string, seen *entry, newerThan time.Time) *flight[*entry] {
 	return v.flights.start(id, v.logger(), func() *pace.Claim { return v.budget.NewClaim(class, caller) },
 		func(claim *pace.Claim) { claim.Join(class, caller) },
-		func(claim *pace.Claim) (*entry, error) { return v.fetch(claim, id, seen, notBefore) })
+		func(claim *pace.Claim) (*entry, error) { return v.fetch(claim, id, seen, newerThan) })
 }
 
 // fetch asks Pipedream for the account's credential and caches it.
-func (v *View) fetch(claim *pace.Claim, id string, seen *entry, notBefore time.Time) (*entry, error) {
+func (v *View) fetch(claim *pace.Claim, id string, seen *entry, newerThan time.Time) (*entry, error) {
 	// A fetch that ended since the caller looked has done the work already.
-	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(time.Now()) && !e.CheckedAt.Before(notBefore) {
+	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(time.Now()) && !e.CheckedAt.Before(newerThan) {
 		return e, nil
 	}
 	if err := v.holdOffs.Check(id); err != nil {
 		return nil, err
 	}
-	if seen != nil && seen.CheckedAt.After(notBefore) {
-		notBefore = seen.CheckedAt
+	if seen != nil && seen.CheckedAt.After(newerThan) {
+		newerThan = seen.CheckedAt
 	}
-	if e := v.fromPage(id, notBefore); e != nil {
-		return e, nil
+	if failed := v.holdOffs.FailedAt(id); failed.After(newerThan) {
+		newerThan = failed
 	}
 	ctx, cancel := context.WithTimeout(v.ctx, v.client.Timeout())
 	defer cancel()
 	for {
-		c, err := v.fetchLive(ctx, claim, id, notBefore)
+		c, err := v.fetchLive(ctx, claim, id, newerThan)
 		if err != nil {
 			v.failed(id, err)
 			return nil, err
@@ -347,33 +347,10 @@ func (v *View) fetch(claim *pace.Claim, id string, seen *entry, notBefore time.T
 	}
 }
 
-// fromPage caches what a page brought of the account a moment ago; nil for
-// nothing. It is left alone where it is older than what is known of the account,
-// cached or not, or where Pipedream would have something better.
-func (v *View) fromPage(id string, newerThan time.Time) *entry {
-	if failed := v.holdOffs.FailedAt(id); failed.After(newerThan) {
-		newerThan = failed
-	}
-	a, at, ok := v.fetcher.Remembered(id, newerThan)
-	if !ok {
-		return nil
-	}
-	c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
-	now := time.Now()
-	if err != nil || c.Expires() && c.ExpiresAt.Sub(now) < credential.Lookahead {
-		return nil
-	}
-	if due, _ := c.Due(v.policy, v.policy.Default(), now); due {
-		return nil
-	}
-	v.holdOffs.Succeeded(id)
-	return v.keep(c, true)
-}
-
 // fetchLive fetches until it has a credential that can be served.
-func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, notBefore time.Time) (*credential.Credential, error) {
-	for retries := 0; ; retries++ {
-		a, at, err := v.fetcher.Account(ctx, id, claim, notBefore)
+func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, newerThan time.Time) (*credential.Credential, error) {
+	for began, retries := time.Now(), 0; ; {
+		a, at, err := v.fetcher.Account(ctx, id, claim, newerThan)
 		if err != nil {
 			return nil, err
 		}
@@ -382,10 +359,13 @@ func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, notB
 			return nil, err
 		}
 		now := time.Now()
-		if c.Servable(now) {
+		switch {
+		case at.Before(began) && v.isStale(c, now): // of an earlier page
+			newerThan = now
+			continue
+		case c.Servable(now):
 			return c, nil
-		}
-		if retries == maxExpiredRetries || v.holdOffs.Doubtful(id) {
+		case retries == maxExpiredRetries || v.holdOffs.Doubtful(id):
 			return nil, &api.Error{Kind: api.Expired, Account: id}
 		}
 		switch err := pace.Sleep(ctx, c.UntilNext(now)); {
@@ -394,8 +374,16 @@ func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, notB
 		case err != nil:
 			return nil, &api.Error{Kind: api.Expired, Account: id}
 		}
-		notBefore = now
+		newerThan = now
+		retries++
 	}
+}
+
+// isStale tells whether Pipedream may have something better by now than what a
+// page brought.
+func (v *View) isStale(c *credential.Credential, now time.Time) bool {
+	due, _ := c.Due(v.policy, v.policy.Default(), now)
+	return due || c.Expires() && c.ExpiresAt.Sub(now) < credential.Lookahead
 }
 
 // failed holds the account off, unless everything is, and drops what is cached

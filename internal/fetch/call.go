@@ -49,8 +49,8 @@ type call struct {
 	state state
 	claim *pace.Claim
 	since time.Time // when it was wanted
-	// notBefore is when a page must have been asked for at the earliest to bring it.
-	notBefore time.Time
+	// newerThan is when a page must have been asked for after to bring it.
+	newerThan time.Time
 	page      string    // while it is inPage: that one's cursor, or anyPage
 	asked     time.Time // since when a request for it is under way; zero for none
 	waiting   int       // who waits for it

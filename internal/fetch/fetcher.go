@@ -34,7 +34,8 @@ const (
 	slowAfter  = 2 * time.Second
 	// maxLateSingles is the same while the list is being fetched, for accounts
 	// that an earlier list lacked, and for those that have waited for lateAfter,
-	// if they are no more than MaxSingles. More are better off with the next list.
+	// if they are no more than MaxSingles. More are better off with the next list,
+	// unless that takes longer than lateAfter for a page.
 	maxLateSingles = 2
 	lateAfter      = 3 * time.Second
 	// maxFailures is how many requests in a row may find Pipedream unavailable
@@ -118,19 +119,12 @@ func (f *Fetcher) Class(name string, known bool) pace.Class {
 	}
 }
 
-// Remembered returns an account that a page brought a moment ago, once, and as of
-// when it is: only if that is after newerThan.
-func (f *Fetcher) Remembered(id string, newerThan time.Time) (*api.Account, time.Time, bool) {
-	b, ok := f.memory.take(id, newerThan)
-	return b.account, b.at, ok
-}
-
 // Account fetches one account with its credentials, paid for by claim, and tells
-// as of when it is. Of a page it is taken only if that was asked for at notBefore
-// or later. What comes too late for ctx is remembered like a page: who gave up is
-// likely to come again.
-func (f *Fetcher) Account(ctx context.Context, id string, claim *pace.Claim, notBefore time.Time) (*api.Account, time.Time, error) {
-	c := f.join(id, claim, notBefore)
+// as of when it is. Of a page it is taken only if that was asked for after
+// newerThan: one that is under way, or came a moment ago. What comes too late for
+// ctx is remembered like a page: who gave up is likely to come again.
+func (f *Fetcher) Account(ctx context.Context, id string, claim *pace.Claim, newerThan time.Time) (*api.Account, time.Time, error) {
+	c := f.join(id, claim, newerThan)
 	select {
 	case <-c.finished:
 		return c.account, c.at, c.err
@@ -145,26 +139,30 @@ func (f *Fetcher) Account(ctx context.Context, id string, claim *pace.Claim, not
 }
 
 // join waits for an account with those who do so already, or as the first.
-func (f *Fetcher) join(id string, claim *pace.Claim, notBefore time.Time) *call {
+func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
 	if c := f.calls[id]; c != nil {
 		c.waiting++
-		if notBefore.After(c.notBefore) {
-			c.notBefore = notBefore
+		if newerThan.After(c.newerThan) {
+			c.newerThan = newerThan
 		}
 		return c
 	}
-	c := &call{id: id, claim: claim, since: now, notBefore: notBefore, waiting: 1, finished: make(chan struct{})}
+	c := &call{id: id, claim: claim, since: now, newerThan: newerThan, waiting: 1, finished: make(chan struct{})}
 	f.calls[id] = c
+	if b, ok := f.memory.take(id, newerThan); ok {
+		f.finish(c, b.account, b.at, nil)
+		return c
+	}
 	class := claim.Class()
 	if f.closed && class == pace.Ahead {
 		f.finish(c, nil, time.Time{}, context.Canceled)
 		return c
 	}
 	if after, known := f.index.of(id); known {
-		if since, underWay := f.pages[after]; underWay && !since.Before(notBefore) {
+		if since, underWay := f.pages[after]; underWay && since.After(newerThan) {
 			c.move(inPage)
 			c.page = after
 			return c
@@ -264,8 +262,8 @@ func (f *Fetcher) pumpLater() {
 // next is the call to ask for by itself now, nil if there is none. The caller
 // holds mu.
 func (f *Fetcher) next() *call {
-	limit := MaxSingles
-	if f.list.underWay {
+	limit, waitForList := MaxSingles, f.list.underWay && time.Since(f.list.pageSince) < lateAfter
+	if waitForList {
 		limit = maxLateSingles
 	}
 	for f.singles < limit {
@@ -277,9 +275,7 @@ func (f *Fetcher) next() *call {
 			return nil
 		}
 		c := (*from)[0]
-		waitsForList := from == &f.queue && f.list.underWay && c.state == queued &&
-			(len(f.queue) > MaxSingles || time.Since(c.since) < lateAfter)
-		if waitsForList {
+		if waitForList && from == &f.queue && c.state == queued && (len(f.queue) > MaxSingles || time.Since(c.since) < lateAfter) {
 			return nil
 		}
 		*from = (*from)[1:]

@@ -30,6 +30,7 @@ const (
 // listState is what is known of the list. Fetcher.mu guards it.
 type listState struct {
 	underWay     bool
+	pageSince    time.Time     // when the latest page was asked for
 	ended        chan struct{} // closed when the one under way ends
 	ahead        bool          // somebody waits for it ahead of readers
 	stockTaking  bool          // it is fetched to its end, whoever waits
@@ -133,7 +134,7 @@ func (f *Fetcher) takeStock() {
 
 // startList fetches the list on a goroutine of its own. The caller holds mu.
 func (f *Fetcher) startList() {
-	f.list.underWay, f.list.ended = true, make(chan struct{})
+	f.list.underWay, f.list.pageSince, f.list.ended = true, time.Now(), make(chan struct{})
 	guard.Go(f.logger(), f.fetchList)
 }
 
@@ -165,6 +166,7 @@ func (f *Fetcher) fetchList() {
 func (f *Fetcher) listPage(after string) (p *api.Page, err error) {
 	for {
 		class, waiting := f.urgency()
+		time.AfterFunc(lateAfter, f.pumpLater)
 		p, err = f.page(f.ctx, after, class)
 		if !waiting || api.KindOf(err) != api.NoBudget {
 			return p, err
@@ -177,11 +179,12 @@ func (f *Fetcher) listPage(after string) (p *api.Page, err error) {
 	}
 }
 
-// urgency is the class of the most urgent call that waits for the list, and
-// whether there is any.
+// urgency is the class of the most urgent call that waits for the next page of
+// the list, and whether there is any.
 func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.list.pageSince = time.Now()
 	class, waiting = pace.Ahead, f.list.stockTaking || f.list.ahead && !f.closed
 	for _, c := range f.calls {
 		if c.state != queued && (c.state != inPage || c.page != anyPage) {
@@ -266,7 +269,7 @@ func (f *Fetcher) arrived(p *api.Page, after string, first bool) (served int) {
 	for _, a := range p.Accounts {
 		c := f.calls[a.ID]
 		switch {
-		case c != nil && c.open() && a.Complete() && !at.Before(c.notBefore):
+		case c != nil && c.open() && a.Complete() && at.After(c.newerThan):
 			f.finish(c, a, at, nil)
 			served++
 		case c == nil && !f.closed:
