@@ -181,7 +181,7 @@ func (a *Account) mustMarshal() {
 			panic(fmt.Sprintf("pipedreamtest: account %q: %v", a.ID, err))
 		}
 	}
-	if !a.Times.valid() {
+	if !a.Times.Valid() {
 		panic(fmt.Sprintf("pipedreamtest: account %q: no such form of times: %q", a.ID, a.Times))
 	}
 }

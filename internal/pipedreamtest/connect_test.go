@@ -16,7 +16,7 @@ const connectTokens = "/connect/proj_a/tokens"
 func TestConnectToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
-		r := c.scoped(s, "connect:tokens:create").post(connectTokens, `{"external_user_id":"alice"}`)
+		r := c.scoped(s, "connect:tokens:create").connectToken(`{"external_user_id":"alice"}`)
 		require.Equal(t, http.StatusOK, r.status, r.body)
 		got := r.object(t)
 		require.Len(t, got, 3)
@@ -37,7 +37,7 @@ func TestConnectToken(t *testing.T) {
 func TestConnectTokenWithEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
-		r := c.workspace(s).post(connectTokens, `{
+		r := c.workspace(s).connectToken(`{
 			"external_user_id": "alice", "app_id": "github", "oauth_app_id": "oa_aPXiQd", "expires_in": 900,
 			"scope": "connect:accounts:read connect:accounts:write connect:apps:*",
 			"success_redirect_uri": "https://example.com/done", "error_redirect_uri": "https://example.com/failed",
@@ -55,7 +55,7 @@ func TestConnectTokensAreUnique(t *testing.T) {
 		w := c.workspace(s)
 		seen := map[string]bool{}
 		for range 10 {
-			seen[member[string](t, w.post(connectTokens, `{"external_user_id":"alice"}`).object(t), "token")] = true
+			seen[member[string](t, w.connectToken(`{"external_user_id":"alice"}`).object(t), "token")] = true
 		}
 		require.Len(t, seen, 10)
 	})
@@ -69,10 +69,10 @@ func TestWhoMayCreateConnectTokens(t *testing.T) {
 			"": 200, "*": 200, "connect:*": 200, "connect:tokens:create": 200, "connect:tokens:*": 200,
 			"connect:accounts:read": 403, "connect:accounts:write": 403,
 		} {
-			require.Equal(t, status, c.scoped(s, scope).post(connectTokens, body).status, scope)
+			require.Equal(t, status, c.scoped(s, scope).connectToken(body).status, scope)
 		}
-		c.post(connectTokens, body).failed(t, http.StatusUnauthorized) // a user's key
-		c.as("").post(connectTokens, body).failed(t, http.StatusUnauthorized)
+		c.connectToken(body).failed(t, http.StatusUnauthorized) // a user's key
+		c.as("").connectToken(body).failed(t, http.StatusUnauthorized)
 		c.workspace(s).get(connectTokens, "x-pd-environment", "production").failed(t, http.StatusMethodNotAllowed)
 
 		// One that creates them reads no account.
@@ -99,7 +99,7 @@ func TestConnectTokenRefusals(t *testing.T) {
 			`{"external_user_id":"alice","error_redirect_uri":"https:"}`,
 			`{"external_user_id":"alice","allowed_origins":"https://example.com"}`,
 		} {
-			w.post(connectTokens, body).failed(t, http.StatusBadRequest)
+			w.connectToken(body).failed(t, http.StatusBadRequest)
 		}
 		const good = `{"external_user_id":"alice"}`
 		w.do(t.Context(), http.MethodPost, connectTokens, good, "x-pd-environment", "production").failed(t, http.StatusBadRequest)
@@ -108,7 +108,7 @@ func TestConnectTokenRefusals(t *testing.T) {
 
 		longest, err := json.Marshal(map[string]any{"external_user_id": strings.Repeat("é", 250), "expires_in": 14400})
 		require.NoError(t, err)
-		require.Equal(t, http.StatusOK, w.post(connectTokens, string(longest)).status)
+		require.Equal(t, http.StatusOK, w.connectToken(string(longest)).status)
 	})
 }
 
@@ -116,7 +116,7 @@ func TestConnectTokenLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
 		w := c.workspace(s)
-		create := func(user string) reply { return w.post(connectTokens, `{"external_user_id":"`+user+`"}`) }
+		create := func(user string) reply { return w.connectToken(`{"external_user_id":"`+user+`"}`) }
 		for range 100 {
 			require.Equal(t, http.StatusOK, create("alice").status)
 		}
@@ -132,9 +132,9 @@ func TestConnectTokenLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t, WithTokenLimit(1), WithLimit(1))
 		w := c.workspace(s)
-		w.post(connectTokens, `{"external_user_id":"alice","expires_in":0}`).failed(t, http.StatusBadRequest)
-		require.Equal(t, http.StatusOK, w.post(connectTokens, `{"external_user_id":"alice"}`).status)
-		w.post(connectTokens, `{"external_user_id":"alice"}`).failed(t, http.StatusTooManyRequests)
+		w.connectToken(`{"external_user_id":"alice","expires_in":0}`).failed(t, http.StatusBadRequest)
+		require.Equal(t, http.StatusOK, w.connectToken(`{"external_user_id":"alice"}`).status)
+		w.connectToken(`{"external_user_id":"alice"}`).failed(t, http.StatusTooManyRequests)
 		require.Equal(t, http.StatusOK, w.connect("/connect/proj_a/accounts").status)
 	})
 }
@@ -144,7 +144,7 @@ func TestFaultOfConnectTokens(t *testing.T) {
 		s, c := newServer(t)
 		w := c.workspace(s)
 		s.AddFault(Fault{Kind: KindConnectToken, Status: 503, Times: 1})
-		w.post(connectTokens, `{"external_user_id":"alice"}`).failed(t, http.StatusServiceUnavailable)
-		require.Equal(t, http.StatusOK, w.post(connectTokens, `{"external_user_id":"alice"}`).status)
+		w.connectToken(`{"external_user_id":"alice"}`).failed(t, http.StatusServiceUnavailable)
+		require.Equal(t, http.StatusOK, w.connectToken(`{"external_user_id":"alice"}`).status)
 	})
 }

@@ -425,7 +425,7 @@ func TestFaultLengthOff(t *testing.T) {
 		r := c.get("/accounts/apn_none")
 		require.NoError(t, r.err)
 		require.Equal(t, http.StatusNotFound, r.status)
-		require.Equal(t, `{"error":"record not found"}0123456789`, r.body)
+		require.True(t, strings.HasSuffix(r.body, "}0123456789"), r.body)
 	})
 }
 

@@ -124,10 +124,10 @@ func (c caller) form(form url.Values) reply {
 	return c.as("").do(c.t.Context(), http.MethodPost, "/oauth/token", form.Encode(), "Content-Type", mediaForm)
 }
 
-// post sends JSON to a path of Connect in production.
-func (c caller) post(path, body string) reply {
+// connectToken asks for a Connect token of proj_a in production.
+func (c caller) connectToken(body string) reply {
 	c.t.Helper()
-	return c.do(c.t.Context(), http.MethodPost, path, body, "Content-Type", mediaJSON, "x-pd-environment", "production")
+	return c.do(c.t.Context(), http.MethodPost, connectTokens, body, "Content-Type", mediaJSON, "x-pd-environment", "production")
 }
 
 // scoped sets an OAuth client up and returns a caller with a token of it for these scopes.

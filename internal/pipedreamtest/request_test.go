@@ -74,7 +74,7 @@ func TestRequestsHoldTheBody(t *testing.T) {
 		s, c := newServer(t)
 		c.token("client", "a_secret", "connect:accounts:read")
 		c.form(url.Values{"client_id": {"client"}, "client_secret": {"a_secret"}})
-		c.workspace(s).post("/connect/proj_a/tokens", `{"external_user_id":"alice","expires_in":900}`)
+		c.workspace(s).connectToken(`{"external_user_id":"alice","expires_in":900}`)
 		log := s.Requests()
 		require.JSONEq(t, `{"grant_type":"client_credentials","client_id":"client","client_secret":"[redacted]","scope":"connect:accounts:read"}`, log[0].Body)
 		require.Equal(t, "client_id=client&client_secret=%5Bredacted%5D", log[1].Body)

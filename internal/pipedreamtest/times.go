@@ -19,14 +19,14 @@ const (
 
 // WithTimes sets how times are written in accounts that do not say it themselves; [TimesISO] without it.
 func WithTimes(form TimeForm) Option {
-	if !form.valid() {
+	if !form.Valid() {
 		panic("pipedreamtest: no such form of times: " + string(form))
 	}
 	return func(s *Server) { s.times = form }
 }
 
-// valid says whether there is such a form. None at all is one.
-func (f TimeForm) valid() bool {
+// Valid says whether there is such a form. None at all is one.
+func (f TimeForm) Valid() bool {
 	switch f {
 	case "", TimesISO, TimesOffset, TimesLower, TimesSeconds, TimesMilliseconds:
 		return true

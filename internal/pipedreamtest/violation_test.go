@@ -31,7 +31,7 @@ func TestNoViolations(t *testing.T) {
 		} {
 			w.connect(path)
 		}
-		w.post(connectTokens, `{"external_user_id":"alice"}`)
+		w.connectToken(`{"external_user_id":"alice"}`)
 		c.token("client", "client_secret", "* connect:accounts:read")
 		c.as("wrong").get("/accounts") // is refused, and asked as it should
 		require.Empty(t, s.Violations())
@@ -140,8 +140,8 @@ func TestViolations(t *testing.T) {
 		},
 		"Connect tokens": {
 			func(_, w caller) {
-				w.post(connectTokens, `{"external_id":"alice"}`)
-				w.post(connectTokens, `{"external_user_id":"alice","expires_in":14401}`)
+				w.connectToken(`{"external_id":"alice"}`)
+				w.connectToken(`{"external_user_id":"alice","expires_in":14401}`)
 				post(w, connectTokens, `external_user_id=alice`, "Content-Type", mediaForm, "x-pd-environment", "production")
 			},
 			[]string{
