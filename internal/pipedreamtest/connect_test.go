@@ -116,7 +116,7 @@ func TestConnectTokenLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
 		w := c.workspace(s)
-		create := func(user string) reply { return w.connectToken(`{"external_user_id":"`+user+`"}`) }
+		create := func(user string) reply { return w.connectToken(`{"external_user_id":"` + user + `"}`) }
 		for range 100 {
 			require.Equal(t, http.StatusOK, create("alice").status)
 		}

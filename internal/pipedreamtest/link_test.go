@@ -15,7 +15,7 @@ import (
 // newLink returns a link for alice, made with these members of the request beside her id, which begin with a comma.
 func newLink(t *testing.T, s *Server, c caller, more string) string {
 	t.Helper()
-	r := c.workspace(s).connectToken(`{"external_user_id":"alice"`+more+`}`)
+	r := c.workspace(s).connectToken(`{"external_user_id":"alice"` + more + `}`)
 	require.Equal(t, http.StatusOK, r.status, r.body)
 	return member[string](t, r.object(t), "connect_link_url")
 }
