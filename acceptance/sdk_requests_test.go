@@ -26,7 +26,6 @@ var differences = map[string]string{
 	"header X-Fern-Sdk-Version: the SDK alone":      "likewise",
 	"header X-Fern-Runtime: the SDK alone":          "likewise",
 	"header X-Fern-Runtime-Version: the SDK alone":  "likewise",
-	"token: header X-Pd-Environment: the SDK alone": "the SDK sends it with everything; a token is one of the workspace, in any environment",
 	"token: header Content-Length: both, differing": "the bodies differ",
 	"token: body scope: the engine alone":           "the SDK asks for all scopes, the engine for the least that reads accounts",
 }
@@ -61,22 +60,26 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 		{
 			"account", pipedreamtest.KindAccount,
 			func() { c.read(t, "creds/apn_alice") },
-			"accounts.retrieve", []any{"apn_alice", map[string]any{"includeCredentials": true}},
+			"accounts.retrieve",
+			[]any{"apn_alice", map[string]any{"includeCredentials": true}},
 		},
 		{
 			"metadata", pipedreamtest.KindAccount,
 			func() { c.read(t, "accounts/apn_alice") },
-			"accounts.retrieve", []any{"apn_alice"},
+			"accounts.retrieve",
+			[]any{"apn_alice"},
 		},
 		{
 			"user", pipedreamtest.KindList,
 			func() { p.login(t, "alice").reads(t, "apn_alice") },
-			"accounts.list", []any{map[string]any{"externalUserId": "alice", "app": "github", "limit": 100, "includeCredentials": true}},
+			"accounts.list",
+			[]any{map[string]any{"externalUserId": "alice", "app": "github", "limit": 100, "includeCredentials": true}},
 		},
 		{
 			"list", pipedreamtest.KindList,
 			func() { c.list(t, "accounts", nil) },
-			"accounts.list", []any{map[string]any{"limit": 100}},
+			"accounts.list",
+			[]any{map[string]any{"limit": 100}},
 		},
 	} {
 		engine := c.firstRequest(t, op.kind, op.engine)
