@@ -57,6 +57,7 @@ type Fault struct {
 	TotalCount   json.RawMessage // this as the total_count
 	NoTotalCount bool            // no total_count
 	EndCursor    json.RawMessage // this as the end_cursor
+	Fat          int             // each account of a page is that many bytes longer
 }
 
 // endlessCount is the total_count of an endless list.
@@ -82,6 +83,11 @@ func (f *Fault) misuseList(info map[string]any, data []any, turns int) []any {
 	}
 	if f.NoTotalCount {
 		delete(info, "total_count")
+	}
+	if f.Fat > 0 {
+		for _, a := range data {
+			a.(map[string]any)["beta_fat"] = strings.Repeat("a", f.Fat) //nolint:forcetypeassert // all are rendered accounts
+		}
 	}
 	if f.ListElement != nil {
 		data = append([]any{f.ListElement}, data...)

@@ -495,6 +495,19 @@ func TestFaultEndlessList(t *testing.T) {
 	})
 }
 
+func TestFaultFat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		numbered(s, 20)
+		thin := len(c.get("/accounts").body)
+		s.AddFault(Fault{Kind: KindList, Fat: 1 << 20})
+		fat := c.get("/accounts")
+		require.Greater(t, len(fat.body), thin+10<<20)
+		ids, _ := listed(t, fat)
+		require.Len(t, ids, 10)
+	})
+}
+
 func TestFaultsOfLists(t *testing.T) {
 	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
 	for name, tt := range map[string]struct {
