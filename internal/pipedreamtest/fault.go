@@ -108,6 +108,8 @@ func (s *Server) AddFault(f Fault) (remove func()) {
 	defer s.mu.Unlock()
 	f.Header, f.Trailer, f.Informational = f.Header.Clone(), f.Trailer.Clone(), slices.Clone(f.Informational)
 	active := &activeFault{Fault: f}
+	// What an answer of the fault's own has for a cursor is not known here.
+	s.anyCursor = s.anyCursor || f.Body != "" || f.EndCursor != nil
 	s.faults = append(s.faults, active)
 	return func() {
 		s.mu.Lock()

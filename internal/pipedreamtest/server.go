@@ -59,6 +59,7 @@ type Server struct {
 	faults     []*activeFault
 	log        []*Request
 	violations []string
+	anyCursor  bool // clients may have cursors that are not of this server's making
 }
 
 // Option changes how [New] sets a [Server] up.

@@ -156,7 +156,7 @@ func isPageSize(v string) bool {
 // isCursor says whether a list can have given out such a cursor. The caller holds s.mu.
 func (s *Server) isCursor(v string) bool {
 	_, ok := s.place(v)
-	return v != "" && (ok || turnsOf(v) > 0)
+	return v != "" && (ok || s.anyCursor || turnsOf(v) > 0)
 }
 
 func (c *checker) query() {

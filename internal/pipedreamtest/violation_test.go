@@ -2,6 +2,7 @@ package pipedreamtest
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -172,4 +173,20 @@ func TestViolationsIsACopy(t *testing.T) {
 		s.Violations()[0] = "changed"
 		require.NotEqual(t, "changed", s.Violations()[0])
 	})
+}
+
+func TestACursorOfAFaultIsNoViolation(t *testing.T) {
+	for name, fault := range map[string]Fault{
+		"a cursor": {EndCursor: json.RawMessage(`"odd"`)}, "an answer": {Status: http.StatusOK, Body: `{"page_info":{"end_cursor":"odd"}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newServer(t)
+				numbered(s, 1)
+				s.AddFault(fault)()
+				c.get("/accounts?after=odd").failed(t, http.StatusBadRequest)
+				require.Empty(t, s.Violations())
+			})
+		})
+	}
 }
