@@ -34,13 +34,6 @@ func (s *Server) check(x *exchange) {
 	}
 }
 
-// checker collects what is wrong with a request. It names what the API has a name for and quotes numbers, but repeats nothing
-// else that a client sent: that might be a secret.
-type checker struct {
-	x     *exchange
-	found []string
-}
-
 // shape is the request's method and path, without what a client puts there.
 func (x *exchange) shape() string {
 	method := x.r.Method
@@ -55,6 +48,13 @@ func (x *exchange) shape() string {
 		path = "/connect/{project}" + path
 	}
 	return method + " /v1" + path
+}
+
+// checker collects what is wrong with a request. It repeats nothing that a client sent but names that look like the API's own:
+// anything else might be a secret.
+type checker struct {
+	x     *exchange
+	found []string
 }
 
 func (c *checker) add(format string, args ...any) {
