@@ -23,7 +23,7 @@ TESTFLAGS ?=
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
 MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/vault
 
-# One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
+# Some tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
 NODE_MODULES := $(if $(NODE),$(CURDIR)/bin/node/node_modules)
 
@@ -92,10 +92,14 @@ test-acceptance: race-notice node-notice vault build-race sim bin/consul-templat
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
 
 .PHONY: test-node
-test-node: race-notice vault build-race bin/node/node_modules ## Run the one test that needs Node and npm
+test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Node and npm beside Vault
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
-		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$' ./acceptance
+		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestRequestsBesideTheSDK$$' ./acceptance
+
+.PHONY: test-sdk
+test-sdk: race-notice bin/node/node_modules ## Run the tests of the simulator by Pipedream's SDK, which need Node and npm
+	NODE_MODULES="$(CURDIR)/bin/node/node_modules" go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) ./acceptance/sdk
 
 # How long to put load on the plugin.
 SOAK ?= 10m
@@ -111,7 +115,7 @@ race-notice:
 
 .PHONY: node-notice
 node-notice:
-	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client (make test-node)" >&2; fi
+	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client and without Pipedream's SDK (make test-node test-sdk)" >&2; fi
 
 .PHONY: demo
 demo: vault build sim ## Show the plugin at work in a real Vault; with PIPEDREAM_API_KEY set, on the real Pipedream

@@ -11,6 +11,9 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
+// demoClient is the custom OAuth client of the Connect project.
+const demoClient = "oa_demo"
+
 // demoAccounts returns the accounts that are there without -accounts. The tokens of one of them live for shortLife, so that a
 // demo sees them replaced.
 func demoAccounts(shortLife time.Duration) []pipedreamtest.Account {
@@ -24,8 +27,8 @@ func demoAccounts(shortLife time.Duration) []pipedreamtest.Account {
 		{ID: "apn_slack", Name: "Demo workspace", App: slack, TokenLife: shortLife},
 		{ID: "apn_stripe", Name: "Demo shop", App: stripe, Credentials: map[string]any{"api_key": "demo_stripe_key_that_opens_nothing"}},
 		{ID: "apn_dead", Name: "Left behind", App: github, TokenLife: time.Hour, Dead: true, Error: "invalid_grant"},
-		{ID: "apn_alice1", Name: "alice", App: github, Project: "proj_demo", ExternalUserID: "alice", TokenLife: time.Hour},
-		{ID: "apn_bob1", Name: "bob", App: github, Project: "proj_demo", ExternalUserID: "bob", TokenLife: time.Hour},
+		{ID: "apn_alice1", Name: "alice", App: github, Project: "proj_demo", ExternalUserID: "alice", OAuthAppID: demoClient, TokenLife: time.Hour},
+		{ID: "apn_bob1", Name: "bob", App: github, Project: "proj_demo", ExternalUserID: "bob", OAuthAppID: demoClient, TokenLife: time.Hour},
 	}
 }
 
@@ -52,6 +55,9 @@ type accountInFile struct {
 	Error           string                     `json:"error"`
 	NoCredentials   bool                       `json:"no_credentials"`
 	OmitNextRefresh bool                       `json:"omit_next_refresh"`
+	HideExpiry      bool                       `json:"hide_expiry"`
+	PlainApp        bool                       `json:"plain_app"`
+	Times           pipedreamtest.TimeForm     `json:"times"`
 	CreatedAt       time.Time                  `json:"created_at"`
 	UpdatedAt       time.Time                  `json:"updated_at"`
 }
@@ -103,6 +109,8 @@ func decodeAccounts(r io.Reader) ([]pipedreamtest.Account, error) {
 			return nil, fmt.Errorf("account %s: token_life must not be negative", a.ID)
 		case a.Environment != "" && a.Environment != "production" && a.Environment != "development":
 			return nil, fmt.Errorf("account %s: environment must be production or development", a.ID)
+		case !a.Times.Valid():
+			return nil, fmt.Errorf("account %s: there is no such form of times", a.ID)
 		}
 		seen[a.ID] = true
 		accounts = append(accounts, a.account())
@@ -133,6 +141,9 @@ func (a *accountInFile) account() pipedreamtest.Account {
 		Error:           a.Error,
 		NoCredentials:   a.NoCredentials,
 		OmitNextRefresh: a.OmitNextRefresh,
+		HideExpiry:      a.HideExpiry,
+		PlainApp:        a.PlainApp,
+		Times:           a.Times,
 		CreatedAt:       a.CreatedAt,
 		UpdatedAt:       a.UpdatedAt,
 	}

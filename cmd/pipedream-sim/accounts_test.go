@@ -28,6 +28,7 @@ func TestDemoAccounts(t *testing.T) {
 		require.Equal(t, "proj_demo", byID[id].Project)
 		require.Equal(t, user, byID[id].ExternalUserID)
 		require.Equal(t, "github", byID[id].App.Slug)
+		require.Equal(t, "oa_demo", byID[id].OAuthAppID)
 	}
 }
 
@@ -40,6 +41,7 @@ func TestDecodeAccounts(t *testing.T) {
 			"credentials": {"n": 1152921504606846976, "o": {"p": [1.50]}},
 			"token_life": "1h", "refresh_before": "5m", "no_refresh": true,
 			"dead": true, "unhealthy": true, "error": "why", "no_credentials": true, "omit_next_refresh": true,
+			"hide_expiry": true, "plain_app": true, "times": "seconds",
 			"created_at": "2024-02-11T05:18:46.000Z", "updated_at": "2024-02-12T05:18:46.000Z"
 		},
 		{"id": "apn_least"}
@@ -53,6 +55,7 @@ func TestDecodeAccounts(t *testing.T) {
 			Credentials: map[string]any{"n": json.RawMessage("1152921504606846976"), "o": json.RawMessage(`{"p": [1.50]}`)},
 			TokenLife:   time.Hour, RefreshBefore: 5 * time.Minute, NoRefresh: true,
 			Dead: true, Unhealthy: true, Error: "why", NoCredentials: true, OmitNextRefresh: true,
+			HideExpiry: true, PlainApp: true, Times: pipedreamtest.TimesSeconds,
 			CreatedAt: time.Date(2024, 2, 11, 5, 18, 46, 0, time.UTC), UpdatedAt: time.Date(2024, 2, 12, 5, 18, 46, 0, time.UTC),
 		},
 		{ID: "apn_least", Credentials: map[string]any{}},
@@ -72,6 +75,7 @@ func TestDecodeAccountsRefuses(t *testing.T) {
 		"a number of seconds": `[{"id":"apn_x","token_life":3600}]`,
 		"a negative life":     `[{"id":"apn_x","token_life":"-1h"}]`,
 		"a bad environment":   `[{"id":"apn_x","environment":"staging"}]`,
+		"bad times":           `[{"id":"apn_x","times":"sundial"}]`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decodeAccounts(strings.NewReader(text))

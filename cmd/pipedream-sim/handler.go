@@ -33,7 +33,8 @@ func newHandler(sim *pipedreamtest.Server, logTo io.Writer) http.Handler {
 // shownRequests is the answer of GET /requests.
 type shownRequests struct {
 	Counts        map[pipedreamtest.Kind]int `json:"counts"`
-	MostPerMinute int                        `json:"most_per_minute"` // of the requests that the rate limit counts
+	MostPerMinute int                        `json:"most_per_minute"` // of the requests for accounts
+	Violations    []string                   `json:"violations"`
 	Requests      []pipedreamtest.Request    `json:"requests"`
 }
 
@@ -46,16 +47,17 @@ func showRequests(w http.ResponseWriter, r *http.Request, sim *pipedreamtest.Ser
 		return
 	}
 	log, secrets := sim.Requests(), sim.Secrets()
-	shown := shownRequests{Counts: map[pipedreamtest.Kind]int{}, MostPerMinute: pipedreamtest.MostPerMinute(log), Requests: log}
+	shown := shownRequests{Counts: map[pipedreamtest.Kind]int{}, MostPerMinute: pipedreamtest.MostPerMinute(log), Violations: append([]string{}, sim.Violations()...), Requests: log}
 	for i := range log {
 		entry := &log[i]
 		shown.Counts[entry.Kind]++
-		for _, text := range []*string{&entry.Path, &entry.RawQuery, &entry.AccountID, &entry.UserAgent} {
+		for _, text := range []*string{&entry.Path, &entry.RawQuery, &entry.AccountID, &entry.UserAgent, &entry.Body} {
 			*text = redact(*text, secrets)
 		}
 		for j, name := range entry.HeaderNames {
 			entry.HeaderNames[j] = redact(name, secrets)
 		}
+		entry.Header = redactHeader(entry.Header, secrets)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
@@ -76,6 +78,18 @@ func redact(text string, secrets []string) string {
 		}
 	}
 	return text
+}
+
+// redactHeader returns a header with marks in place of the names and values that hold a secret.
+func redactHeader(header http.Header, secrets []string) http.Header {
+	shown := http.Header{}
+	for name, values := range header {
+		for _, value := range values {
+			key := redact(name, secrets)
+			shown[key] = append(shown[key], redact(value, secrets))
+		}
+	}
+	return shown
 }
 
 // requestLog prints a line for each request of the API once it is answered.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestShowRequests(t *testing.T) {
 	h := newHandler(sim, nil)
 	ask(t, h, http.MethodGet, "/v1/accounts/apn_x?include_credentials=1", "pd_test_key")
 	ask(t, h, http.MethodGet, "/v1/accounts", "pd_test_key")
-	ask(t, h, http.MethodGet, "/v1/users/me", "wrong_key")
+	ask(t, h, http.MethodGet, "/v1/users/me?verbose=1", "wrong_key")
 
 	w := ask(t, h, http.MethodGet, "/requests", "")
 	require.Equal(t, http.StatusOK, w.Code)
@@ -38,11 +39,13 @@ func TestShowRequests(t *testing.T) {
 	var got struct {
 		Counts        map[string]int   `json:"counts"`
 		MostPerMinute int              `json:"most_per_minute"`
+		Violations    []string         `json:"violations"`
 		Requests      []map[string]any `json:"requests"`
 	}
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 	require.Equal(t, map[string]int{"account": 1, "list": 1, "me": 1}, got.Counts)
 	require.Equal(t, 2, got.MostPerMinute)
+	require.Equal(t, []string{"GET /v1/users/me: unknown query parameter verbose"}, got.Violations)
 	require.Len(t, got.Requests, 3, "asking for the log is no request")
 	require.Equal(t, "/v1/accounts/apn_x", got.Requests[0]["path"])
 	require.InDelta(t, 401, got.Requests[2]["status"], 0)
@@ -60,6 +63,10 @@ func TestShowRequestsRedacts(t *testing.T) {
 	h := newHandler(sim, &out)
 	ask(t, h, http.MethodGet, "/v1/accounts?limit=5&api_key=pd%2Ftest+key", "")
 	ask(t, h, http.MethodGet, "/v1/accounts/pd%2Ftest%20key", "")
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/oauth/token", strings.NewReader(`{"client_id":"pd/test key"}`))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-Api-Key", "pd/test key")
+	h.ServeHTTP(httptest.NewRecorder(), r)
 	body := ask(t, h, http.MethodGet, "/requests", "").Body.String()
 	for _, text := range []string{"pd/test key", "pd%2Ftest"} {
 		require.NotContains(t, body, text)

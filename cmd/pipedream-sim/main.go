@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 
-	sim := pipedreamtest.New(pipedreamtest.WithAPIKey(o.apiKey), pipedreamtest.WithLimit(o.limit))
+	sim := pipedreamtest.New(o.simulated()...)
 	defer sim.Close()
 	sim.SetOAuthClient(o.clientID, o.clientSecret, time.Hour)
 	for _, a := range accounts {

@@ -127,16 +127,7 @@ func TestRun(t *testing.T) {
 	require.Equal(t, http.StatusTooManyRequests, status)
 
 	// The printed client opens the Connect project.
-	post, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/oauth/token", strings.NewReader(
-		`{"grant_type":"client_credentials","client_id":"`+p.announced["client_id"]+`","client_secret":"`+p.announced["client_secret"]+`"}`))
-	require.NoError(t, err)
-	status, body = do(t, post, "", "Content-Type: application/json")
-	require.Equal(t, http.StatusOK, status)
-	var token struct {
-		AccessToken string `json:"access_token"`
-	}
-	require.NoError(t, json.Unmarshal([]byte(body), &token))
-	status, _ = get(t, base+"/connect/proj_demo/accounts", token.AccessToken, "x-pd-environment: production")
+	status, _ = get(t, base+"/connect/proj_demo/accounts", p.accessToken(t, ""), "x-pd-environment: production")
 	require.Equal(t, http.StatusTooManyRequests, status, "authorized, but past the limit")
 
 	p.stop()
@@ -160,6 +151,72 @@ func TestRunWithEverythingGiven(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, status)
 	p.stop()
 	require.Empty(t, p.stderr.String())
+}
+
+// accessToken gets a workspace access token with the client that the program announced.
+func (p *running) accessToken(t *testing.T, scope string) string {
+	t.Helper()
+	body, err := json.Marshal(map[string]string{
+		"grant_type": "client_credentials", "client_id": p.announced["client_id"], "client_secret": p.announced["client_secret"], "scope": scope,
+	})
+	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.announced["base_url"]+"/oauth/token", bytes.NewReader(body))
+	require.NoError(t, err)
+	status, answer := do(t, req, "", "Content-Type: application/json")
+	require.Equal(t, http.StatusOK, status)
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(answer), &token))
+	return token.AccessToken
+}
+
+func TestRunConnectLink(t *testing.T) {
+	t.Setenv(keyVariable, "")
+	p := start(t, 4)
+	base := p.announced["base_url"]
+	post, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/connect/proj_demo/tokens", strings.NewReader(`{"external_user_id":"carol"}`))
+	require.NoError(t, err)
+	status, body := do(t, post, p.accessToken(t, "connect:tokens:create"), "Content-Type: application/json", "x-pd-environment: production")
+	require.Equal(t, http.StatusOK, status)
+	var token struct {
+		Link string `json:"connect_link_url"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &token))
+	require.True(t, strings.HasPrefix(token.Link, strings.TrimSuffix(base, "v1")+"_static/connect.html?"), token.Link)
+
+	link := token.Link + "&app=github&oauthAppId=oa_demo"
+	status, body = get(t, link, "")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, `name="result" value="connect"`)
+	click, err := http.NewRequestWithContext(t.Context(), http.MethodPost, link, strings.NewReader("result=connect"))
+	require.NoError(t, err)
+	status, _ = do(t, click, "", "Content-Type: application/x-www-form-urlencoded")
+	require.Equal(t, http.StatusOK, status)
+
+	reader := p.accessToken(t, "connect:accounts:read")
+	status, body = get(t, base+"/connect/proj_demo/accounts?external_user_id=carol&app=github&include_credentials=true", reader, "x-pd-environment: production")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "oauth_access_token")
+}
+
+func TestRunWithTheWorkspaceOpenToConnect(t *testing.T) {
+	t.Setenv(keyVariable, "")
+	for status, args := range map[int][]string{http.StatusForbidden: nil, http.StatusOK: {"-connect-scopes"}} {
+		p := start(t, 4, args...)
+		got, _ := get(t, p.announced["base_url"]+"/accounts", p.accessToken(t, "connect:accounts:read"))
+		require.Equal(t, status, got)
+	}
+}
+
+func TestRunWithAnOrg(t *testing.T) {
+	t.Setenv(keyVariable, "")
+	p := start(t, 4, "-org-id", "o_demo")
+	list := p.announced["base_url"] + "/accounts"
+	status, _ := get(t, list, p.announced["api_key"])
+	require.Equal(t, http.StatusBadRequest, status)
+	status, _ = get(t, list+"?org_id=o_demo", p.announced["api_key"])
+	require.Equal(t, http.StatusOK, status)
 }
 
 func TestRunHelp(t *testing.T) {

@@ -15,7 +15,7 @@ func TestParseOptionsDefaults(t *testing.T) {
 	o, err := parseOptions(nil, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, "127.0.0.1:0", o.listen)
-	require.Equal(t, 100, o.limit)
+	require.False(t, o.limitSet)
 	require.Equal(t, 20*time.Second, o.shortLife)
 	require.True(t, o.madeKey)
 	require.True(t, o.madeClient)
@@ -37,6 +37,14 @@ func TestParseOptionsAPIKey(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "key_of_the_flag", o.apiKey)
 	require.False(t, o.madeKey)
+}
+
+func TestParseOptionsLimit(t *testing.T) {
+	for _, limit := range []string{"0", "7"} {
+		o, err := parseOptions([]string{"-limit", limit}, io.Discard)
+		require.NoError(t, err)
+		require.True(t, o.limitSet)
+	}
 }
 
 func TestParseOptionsRefuses(t *testing.T) {

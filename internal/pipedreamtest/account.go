@@ -4,12 +4,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
-// App is what an account belongs to.
+// The values of [App.AuthType].
+const (
+	authOAuth = "oauth"
+	authKeys  = "keys"
+	authNone  = "none"
+)
+
+// App is what an account belongs to. What else the API tells of an app is made up.
 type App struct {
-	ID       string // "app_…"
+	ID       string // "app_…"; lists can ask for it, but not every account shows it, see [Account.OAuthAppID]
 	Slug     string
 	Name     string
 	AuthType string // "oauth", "keys" or "none"
@@ -24,7 +32,11 @@ type Account struct {
 	ExternalUserID string // whose account it is, in a Connect project
 	Project        string // the Connect project; empty for an account of the workspace, served by the REST paths
 	Environment    string // of the Connect project: "production", also when empty, or "development"
-	OAuthAppID     string // "oa_…", the custom OAuth client it was connected with; lists can ask for it
+
+	// OAuthAppID, "oa_…", is the custom OAuth client it was connected with. Lists can ask for it, and the account shows it as
+	// the id of its app. An account of an app with keys, or without authentication, shows null there.
+	OAuthAppID string
+	PlainApp   bool // its app shows id and name alone, as in an older sample of the API
 
 	// Credentials are marshalled as they are; a json.RawMessage or json.Number in them is written verbatim.
 	Credentials map[string]any
@@ -34,8 +46,8 @@ type Account struct {
 	// TokenLife above 0 makes it an OAuth account: oauth_access_token, oauth_client_id, oauth_refresh_token and oauth_uid
 	// stand next to Credentials, except for those that are named there, and each access token lives that long.
 	TokenLife time.Duration
-	// RefreshBefore is how long before its end a token is replaced; a twelfth of its life where 0. A negative one makes
-	// the replacement late: an expired token is handed out until then.
+	// RefreshBefore is how long before its end a token is replaced; a twelfth of its life where 0. A nanosecond keeps the
+	// same token until its very end. A negative one makes the replacement late: an expired token is handed out until then.
 	RefreshBefore time.Duration
 	// NoRefresh keeps the token past its end: an expired token is handed out. Dead does the same.
 	NoRefresh bool
@@ -47,9 +59,15 @@ type Account struct {
 	NoCredentials   bool // as with Pipedream's own OAuth client: no credentials, whoever asks
 	OmitNextRefresh bool // leave next_refresh_at out
 	OmitOwner       bool // leave external_id out, save in lists
+	HideExpiry      bool // expires_at is null, beside a next_refresh_at
 
 	CreatedAt time.Time // when it was set, where zero
-	UpdatedAt time.Time // CreatedAt, where zero
+	UpdatedAt time.Time // CreatedAt, where zero; each refresh of the token moves it
+	Times     TimeForm  // how its times are written; as the server's are, where empty
+
+	// Override has members of the account that stand in place of its own, and Omit has the names of those that it lacks.
+	Override map[string]any
+	Omit     []string
 }
 
 // account is an Account with its place among the others and its current token. All of it is guarded by Server.mu.
@@ -66,8 +84,12 @@ type account struct {
 func (s *Server) SetAccount(a Account) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := wallClock()
-	a.Credentials = maps.Clone(a.Credentials)
+	s.set(a, wallClock())
+}
+
+// set is SetAccount. The caller holds s.mu.
+func (s *Server) set(a Account, now time.Time) {
+	a.Credentials, a.Override, a.Omit = maps.Clone(a.Credentials), maps.Clone(a.Override), slices.Clone(a.Omit)
 	a.mustMarshal()
 	if a.Project != "" && a.Environment == "" {
 		a.Environment = environmentProduction
@@ -85,6 +107,7 @@ func (s *Server) SetAccount(a Account) {
 	}
 	n.issue(now)
 	s.accounts[a.ID] = n
+	s.places[a.ID] = n.order
 }
 
 // DeleteAccount removes an account; it is no error if there is none.
@@ -151,10 +174,15 @@ func (s *Server) ExpiresAt(id string) time.Time {
 	return a.expires()
 }
 
-// mustMarshal makes a test that describes impossible credentials fail where it does so.
+// mustMarshal makes a test that describes an impossible account fail where it does so.
 func (a *Account) mustMarshal() {
-	if _, err := appendJSON(nil, a.Credentials); err != nil {
-		panic(fmt.Sprintf("pipedreamtest: account %q: %v", a.ID, err))
+	for _, object := range []map[string]any{a.Credentials, a.Override} {
+		if _, err := appendJSON(nil, object); err != nil {
+			panic(fmt.Sprintf("pipedreamtest: account %q: %v", a.ID, err))
+		}
+	}
+	if !a.Times.Valid() {
+		panic(fmt.Sprintf("pipedreamtest: account %q: no such form of times: %q", a.ID, a.Times))
 	}
 }
 

@@ -5,9 +5,16 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
+)
+
+// The media types of request bodies.
+const (
+	mediaJSON = "application/json"
+	mediaForm = "application/x-www-form-urlencoded"
 )
 
 // workspaceToken is what is known of an access token that oauth/token handed out.
@@ -16,8 +23,22 @@ type workspaceToken struct {
 	scopes  []string // as asked for; none asked for: all
 }
 
-// scopesThatRead are those of which one is needed to read accounts.
-var scopesThatRead = []string{"*", "connect:*", "connect:accounts:*", "connect:accounts:read"}
+// The scopes of which one is needed to read accounts and to create Connect tokens.
+var (
+	scopesThatRead   = []string{scopeAll, scopeConnect, "connect:accounts:*", "connect:accounts:read"}
+	scopesThatCreate = []string{scopeAll, scopeConnect, "connect:tokens:*", "connect:tokens:create"}
+	scopesThatWrite  = []string{scopeAll, scopeConnect, "connect:accounts:*", "connect:accounts:write"}
+)
+
+const (
+	scopeAll     = "*"
+	scopeConnect = "connect:*"
+)
+
+// anyOf says whether scopes as they were granted, where none means all, have one of those that a request needs.
+func anyOf(granted, needed []string) bool {
+	return len(granted) == 0 || slices.ContainsFunc(granted, func(scope string) bool { return slices.Contains(needed, scope) })
+}
 
 // SetAPIKey replaces the user API key; the old one is refused from now on.
 func (s *Server) SetAPIKey(key string) {
@@ -55,17 +76,45 @@ func (s *Server) refuse(x *exchange, now time.Time) *answer {
 	bearer, _ := strings.CutPrefix(x.r.Header.Get("Authorization"), "Bearer ")
 	// Connect takes workspace tokens alone, users/me a user's key alone, all else takes either.
 	if bearer != "" && bearer == s.apiKey && x.project == "" {
-		return nil
+		return s.refuseOrg(x)
 	}
 	token, ok := s.workspace[bearer]
 	if !ok || !now.Before(token.expires) || x.kind == KindMe {
 		return failure(http.StatusUnauthorized, "unauthorized")
 	}
-	reads := func(scope string) bool { return slices.Contains(scopesThatRead, scope) }
-	if len(token.scopes) > 0 && !slices.ContainsFunc(token.scopes, reads) {
+	if !s.allows(token.scopes, x) {
 		return failure(http.StatusForbidden, "insufficient scope")
 	}
 	return nil
+}
+
+// refuseOrg is refuse for a request with a user API key, which may see more workspaces than one. The caller holds s.mu.
+func (s *Server) refuseOrg(x *exchange) *answer {
+	if s.orgID == "" || x.kind != KindList {
+		return nil
+	}
+	switch x.r.URL.Query().Get("org_id") {
+	case s.orgID:
+		return nil
+	case "":
+		return failure(http.StatusBadRequest, "org_id is required")
+	default:
+		return failure(http.StatusForbidden, "no access to this workspace")
+	}
+}
+
+// allows says whether an access token with these scopes is good for a request. The caller holds s.mu.
+func (s *Server) allows(scopes []string, x *exchange) bool {
+	switch {
+	case x.kind == KindConnectToken:
+		return anyOf(scopes, scopesThatCreate)
+	case x.kind == KindOther:
+		return true
+	case x.project == "" && !s.allowConnectScopes:
+		return anyOf(scopes, []string{scopeAll}) // the scopes of Connect are none of the workspace's
+	default:
+		return anyOf(scopes, scopesThatRead)
+	}
 }
 
 // tokenRequest is the body of a request to oauth/token.
@@ -76,14 +125,43 @@ type tokenRequest struct {
 	Scope        string `json:"scope"`
 }
 
+// parseTokenRequest reads the body of a request to oauth/token: JSON, or a form as older clients send it; bad says what is wrong
+// with it.
+func parseTokenRequest(contentType string, body []byte) (req tokenRequest, bad string) {
+	switch media, _, _ := mime.ParseMediaType(contentType); media {
+	case mediaJSON:
+		if err := json.Unmarshal(body, &req); err != nil {
+			return req, "invalid_request"
+		}
+	case mediaForm:
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return req, "invalid_request"
+		}
+		req = tokenRequest{
+			GrantType:    form.Get("grant_type"),
+			ClientID:     form.Get("client_id"),
+			ClientSecret: form.Get("client_secret"),
+			Scope:        form.Get("scope"),
+		}
+	default:
+		return req, "invalid_request"
+	}
+	if req.GrantType != "client_credentials" {
+		return req, "unsupported_grant_type"
+	}
+	for scope := range strings.FieldsSeq(req.Scope) {
+		if !isScope(scope) {
+			return req, "invalid_scope"
+		}
+	}
+	return req, ""
+}
+
 // refuseClient is refuse for oauth/token. The caller holds s.mu.
 func (s *Server) refuseClient(x *exchange) *answer {
-	media, _, _ := mime.ParseMediaType(x.r.Header.Get("Content-Type"))
-	if media != "application/json" || json.Unmarshal(x.body, &x.token) != nil {
-		return failure(http.StatusBadRequest, "invalid_request")
-	}
-	if x.token.GrantType != "client_credentials" {
-		return failure(http.StatusBadRequest, "unsupported_grant_type")
+	if x.invalid != "" {
+		return failure(http.StatusBadRequest, x.invalid)
 	}
 	if s.clientID == "" || x.token.ClientID != s.clientID || x.token.ClientSecret != s.clientSecret {
 		return failure(http.StatusUnauthorized, "invalid_client")

@@ -2,6 +2,7 @@ package pipedreamtest
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -110,7 +111,10 @@ func TestOAuthTokenRefusals(t *testing.T) {
 			return c.do(t.Context(), http.MethodPost, "/oauth/token", body, "Content-Type", contentType)
 		}
 		require.Equal(t, http.StatusOK, post(good, "application/json; charset=utf-8").status)
-		post(good, "application/x-www-form-urlencoded").failed(t, http.StatusBadRequest)
+		post(good, mediaForm).failed(t, http.StatusBadRequest)
+		post(good, "text/plain").failed(t, http.StatusBadRequest)
+		post("%zz", mediaForm).failed(t, http.StatusBadRequest)
+		post(strings.Replace(good, "}", `,"scope":"nonsense"}`, 1), "application/json").failed(t, http.StatusBadRequest)
 		post("{", "application/json").failed(t, http.StatusBadRequest)
 		post("", "application/json").failed(t, http.StatusBadRequest)
 		post(strings.Replace(good, "client_credentials", "password", 1), "application/json").failed(t, http.StatusBadRequest)
@@ -136,6 +140,69 @@ func TestScopes(t *testing.T) {
 			log := s.Requests()
 			require.Equal(t, status == http.StatusOK, log[len(log)-1].Authorized)
 		}
+	})
+}
+
+func TestOAuthTokenByForm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		s.SetOAuthClient("client", "client_secret", 0)
+		form := url.Values{
+			"grant_type": {"client_credentials"}, "client_id": {"client"}, "client_secret": {"client_secret"},
+			"scope": {"connect:accounts:write"}, "project_id": {"proj_a"}, "environment": {"production"},
+		}
+		r := c.form(form)
+		require.Equal(t, http.StatusOK, r.status, r.body)
+		w := c.as(member[string](t, r.object(t), "access_token"))
+		w.connect("/connect/proj_a/accounts").failed(t, http.StatusForbidden) // it has the scope that was asked for
+		form.Set("client_secret", "wrong_secret")
+		c.form(form).failed(t, http.StatusUnauthorized)
+		require.Empty(t, s.Violations())
+	})
+}
+
+func TestScopesOnTheWorkspace(t *testing.T) {
+	for name, tt := range map[string]struct {
+		options []Option
+		want    map[string]int
+	}{
+		"by default": {nil, map[string]int{
+			"": 200, "*": 200, "connect:accounts:read *": 200, "connect:*": 403, "connect:accounts:read": 403, "connect:tokens:create": 403,
+		}},
+		"where it is allowed": {[]Option{WithConnectScopesOnWorkspace()}, map[string]int{
+			"": 200, "*": 200, "connect:*": 200, "connect:accounts:read": 200, "connect:tokens:create": 403,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newServer(t, tt.options...)
+				s.SetAccount(github)
+				for scope, status := range tt.want {
+					w := c.scoped(s, scope)
+					require.Equal(t, status, w.get("/accounts").status, scope)
+					require.Equal(t, status, w.get("/accounts/apn_github").status, scope)
+				}
+			})
+		})
+	}
+}
+
+func TestOrgID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t, WithOrgID("o_own"))
+		s.SetAccount(github)
+		w := c.workspace(s)
+		c.get("/accounts").failed(t, http.StatusBadRequest)
+		c.get("/accounts?org_id=o_other").failed(t, http.StatusForbidden)
+		require.Equal(t, http.StatusOK, c.get("/accounts?org_id=o_own").status)
+		require.Equal(t, http.StatusOK, c.get("/accounts/apn_github").status, "one resource needs none")
+		require.Equal(t, http.StatusOK, c.get("/users/me").status)
+		require.Equal(t, http.StatusOK, w.get("/accounts").status, "an OAuth client belongs to one workspace")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		require.Equal(t, http.StatusOK, c.get("/accounts?org_id=o_any").status)
+		require.Empty(t, s.Violations())
 	})
 }
 

@@ -2,13 +2,16 @@ package pipedreamtest
 
 import (
 	"maps"
-	"math"
 	"net/http"
 	"strconv"
 	"time"
 )
 
-const environmentProduction = "production"
+// The environments of a Connect project.
+const (
+	environmentProduction  = "production"
+	environmentDevelopment = "development"
+)
 
 // exchange is one request on its way to its answer.
 type exchange struct {
@@ -21,8 +24,11 @@ type exchange struct {
 
 	fault   Fault // the zero Fault where the request is spared
 	entry   *Request
-	refusal *answer      // what it gets in place of what it asks for
-	token   tokenRequest // of a KindToken
+	refusal *answer // what it gets in place of what it asks for
+
+	token   tokenRequest        // of a KindToken
+	connect connectTokenRequest // of a KindConnectToken
+	invalid string              // what is wrong with either; empty where nothing is
 }
 
 // arrive logs a request, counts it against the rate limit, and settles whether it is refused and which fault it meets: all at
@@ -32,18 +38,20 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, body []byte) *ex
 	defer s.mu.Unlock()
 	x := &exchange{route: routeOf(r.URL), s: s, w: w, r: r, body: body}
 	now := time.Now()
+	switch contentType := r.Header.Get("Content-Type"); x.kind {
+	case KindToken:
+		x.token, x.invalid = parseTokenRequest(contentType, body)
+	case KindConnectToken:
+		x.connect, x.invalid = parseConnectTokenRequest(contentType, body)
+	default:
+	}
+	s.check(x)
 	x.refusal = s.refuse(x, now)
 	x.entry = s.record(x, now)
 	x.fault = s.nextFault(x)
-	if x.kind.limited() {
-		// A request counts whatever becomes of it, and the limit comes before the key.
-		if ok, wait := s.window.admit(now, s.limit); !ok {
-			x.refusal = failure(http.StatusTooManyRequests, "rate limit exceeded")
-			if s.retryAfter {
-				seconds := int(math.Ceil(wait.Seconds()))
-				x.refusal.header.Set("Retry-After", strconv.Itoa(seconds))
-			}
-		}
+	// A request counts whatever becomes of it, and the limit comes before the key.
+	if late := s.throttle(x, now); late != nil {
+		x.refusal = late
 	}
 	return x
 }
@@ -54,23 +62,23 @@ func (x *exchange) withCredentials() bool {
 	return v == "1" || v == "true"
 }
 
+// environment is that of the Connect project, as the request names it.
+func (x *exchange) environment() string { return x.r.Header.Get("x-pd-environment") }
+
 // answer returns what the API says to the request, as things are now.
 func (x *exchange) answer() *answer {
 	if x.refusal != nil {
 		return x.refusal
 	}
-	method := http.MethodGet
-	if x.kind == KindToken {
-		method = http.MethodPost
-	}
-	if x.r.Method != method {
+	if x.r.Method != x.kind.method() {
 		return failure(http.StatusMethodNotAllowed, "method not allowed")
 	}
-	environment := x.r.Header.Get("x-pd-environment")
-	if x.project == "" {
-		environment = ""
-	} else if environment != environmentProduction && environment != "development" {
-		return failure(http.StatusBadRequest, "x-pd-environment must be development or production")
+	environment := ""
+	if x.project != "" {
+		environment = x.environment()
+		if environment != environmentProduction && environment != environmentDevelopment {
+			return failure(http.StatusBadRequest, "x-pd-environment must be development or production")
+		}
 	}
 	switch x.kind {
 	case KindAccount:
@@ -83,6 +91,8 @@ func (x *exchange) answer() *answer {
 		}})
 	case KindToken:
 		return x.s.answerToken(x)
+	case KindConnectToken:
+		return x.s.answerConnectToken(x, environment)
 	default:
 		return failure(http.StatusNotFound, "not found")
 	}

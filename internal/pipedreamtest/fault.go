@@ -1,16 +1,22 @@
 package pipedreamtest
 
 import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// Fault makes the server misbehave. The first fields say to which requests, the others how: one of them is set, but Delay goes
-// with any, and Status with Garbage and Empty. A fault that names the real answer misuses whatever the API would have said, a 401
-// or 429 included. Of several faults, a request meets the one that was added first.
+// Fault makes the server misbehave. The first fields say to which requests, the others how: one of them is set, but Delay and
+// Informational go with any, Status with Garbage and Empty, LengthOff with Leftover, and those of lists with each other and with
+// any that names the real answer. Such a fault misuses whatever the API would have said, a 401 or 429 included. Of several
+// faults, a request meets the one that was added first.
 type Fault struct {
 	Kind      Kind   // of the requests; any where empty
 	AccountID string // of the one account they ask for; any where empty
@@ -37,6 +43,56 @@ type Fault struct {
 	DeepNesting   int           // the real answer with a member "deep" of that many nested lists
 	DuplicateKeys bool          // the real answer with each member twice, the real one last
 	WrongAccount  string        // the real answer, but for a request of this other account, wherever that belongs
+
+	Informational []int       // statuses, of 1xx, that are sent before the answer. A 103 has a Link header
+	Trailer       http.Header // the real answer, chunked, with these trailers
+	LengthOff     int         // the real answer, its Content-Length wrong by that: what is above it is left on the connection
+	Leftover      string      // the real answer, and this behind it on the connection
+
+	// Lists alone.
+	LoopCursors  int             // a list never ends: after that many cursors the first one comes again
+	EndlessList  bool            // a list never ends, and no cursor comes twice
+	PageSize     int             // pages of that many accounts, whatever the request says
+	ListElement  json.RawMessage // this before the accounts of each page, be it JSON or not
+	TotalCount   json.RawMessage // this as the total_count
+	NoTotalCount bool            // no total_count
+	EndCursor    json.RawMessage // this as the end_cursor
+	Fat          int             // each account of a page is that many bytes longer
+}
+
+// endlessCount is the total_count of an endless list.
+const endlessCount = 1_000_000
+
+// endless says whether lists never end.
+func (f *Fault) endless() bool { return f.LoopCursors > 0 || f.EndlessList }
+
+// misuseList changes a page of a list, of which so many came before, and returns its elements.
+func (f *Fault) misuseList(info map[string]any, data []any, turns int) []any {
+	if f.endless() {
+		next := turns + 1
+		if f.LoopCursors > 0 {
+			next = turns%f.LoopCursors + 1
+		}
+		info["end_cursor"], info["total_count"] = turnCursor(next), endlessCount
+	}
+	if f.EndCursor != nil {
+		info["end_cursor"] = f.EndCursor
+	}
+	if f.TotalCount != nil {
+		info["total_count"] = f.TotalCount
+	}
+	if f.NoTotalCount {
+		delete(info, "total_count")
+	}
+	if f.Fat > 0 {
+		for _, a := range data {
+			a.(map[string]any)["beta_fat"] = strings.Repeat("a", f.Fat) //nolint:forcetypeassert // all are rendered accounts
+		}
+	}
+	if f.ListElement != nil {
+		data = append([]any{f.ListElement}, data...)
+	}
+	return data
 }
 
 // activeFault is a fault and how much of it is left. It is guarded by Server.mu.
@@ -50,8 +106,10 @@ type activeFault struct {
 func (s *Server) AddFault(f Fault) (remove func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f.Header = f.Header.Clone()
+	f.Header, f.Trailer, f.Informational = f.Header.Clone(), f.Trailer.Clone(), slices.Clone(f.Informational)
 	active := &activeFault{Fault: f}
+	// What an answer of the fault's own has for a cursor is not known here.
+	s.anyCursor = s.anyCursor || f.Body != "" || f.EndCursor != nil
 	s.faults = append(s.faults, active)
 	return func() {
 		s.mu.Lock()
@@ -87,6 +145,9 @@ func (x *exchange) serve() {
 		x.hang()
 	case f.Cut:
 		x.cut()
+	}
+	x.inform(f.Informational)
+	switch {
 	case f.HugeBody > 0:
 		x.sendHuge(f.HugeBody)
 	case f.CutBody:
@@ -95,6 +156,10 @@ func (x *exchange) serve() {
 		x.sendSlowly(x.answer(), f.SlowBody)
 	case f.replaces():
 		x.send(f.replacement(x.r))
+	case f.Trailer != nil:
+		x.sendTrailer(x.answer(), f.Trailer)
+	case f.LengthOff != 0 || f.Leftover != "":
+		x.sendRaw(x.answer(), f.LengthOff, f.Leftover)
 	default:
 		x.send(f.mangle(x.answer()))
 	}
@@ -175,4 +240,69 @@ func (x *exchange) sendSlowly(a *answer, between time.Duration) {
 		_, _ = x.w.Write(a.body[i : i+1])
 		_ = flush()
 	}
+}
+
+// inform sends answers of 1xx, after which the client goes on waiting for the real one.
+func (x *exchange) inform(statuses []int) {
+	h := x.w.Header()
+	for _, status := range statuses {
+		if status == http.StatusEarlyHints {
+			h.Set("Link", "</logo.png>; rel=preload")
+		}
+		x.w.WriteHeader(status)
+		h.Del("Link")
+	}
+}
+
+// sendTrailer sends an answer in chunks, with headers behind them.
+func (x *exchange) sendTrailer(a *answer, trailer http.Header) {
+	h := x.w.Header()
+	for name := range trailer {
+		h.Add("Trailer", name)
+	}
+	x.sendHeader(&answer{status: a.status, header: a.header})
+	half := len(a.body) / 2
+	_, _ = x.w.Write(a.body[:half])
+	_ = http.NewResponseController(x.w).Flush()
+	_, _ = x.w.Write(a.body[half:])
+	maps.Copy(h, trailer)
+}
+
+// sendRaw writes an answer to the connection itself, so that neither its length nor what is behind it need be right. An answer
+// that is shorter than it says ends with the connection; otherwise the client may go on, and finds what is left there.
+func (x *exchange) sendRaw(a *answer, lengthOff int, leftover string) {
+	conn, buf, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		x.cut()
+	}
+	defer func() { _ = conn.Close() }()
+	x.s.mu.Lock()
+	x.entry.Status = a.status
+	x.s.mu.Unlock()
+
+	header := x.w.Header()
+	header.Set("Content-Type", "application/json; charset=utf-8")
+	maps.Copy(header, a.header)
+	header.Set("Content-Length", strconv.Itoa(len(a.body)+lengthOff))
+	_, _ = fmt.Fprintf(buf, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
+	_ = header.Write(buf)
+	_, _ = fmt.Fprintf(buf, "\r\n%s%s", a.body, leftover)
+	if buf.Flush() != nil || lengthOff > len(leftover) {
+		return
+	}
+	x.drain(conn, buf.Reader)
+}
+
+// drain reads until the client closes the connection, or the server is closed.
+func (x *exchange) drain(conn io.Closer, r *bufio.Reader) {
+	drained := make(chan struct{})
+	go func() {
+		select {
+		case <-x.s.done:
+			_ = conn.Close()
+		case <-drained:
+		}
+	}()
+	_, _ = io.Copy(io.Discard, r)
+	close(drained)
 }

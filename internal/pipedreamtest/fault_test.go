@@ -1,10 +1,16 @@
 package pipedreamtest
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -355,4 +361,177 @@ func TestFaultsMisuseTheRealAnswer(t *testing.T) {
 		r.failed(t, http.StatusUnauthorized)
 		require.Contains(t, r.body, `"error":"duplicate","error":"unauthorized"`)
 	})
+}
+
+func TestFaultInformational(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newFaultyServer(t, Fault{Informational: []int{http.StatusProcessing, http.StatusEarlyHints}})
+		var seen []int
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+				seen = append(seen, code)
+				require.Equal(t, code == http.StatusEarlyHints, header.Get("Link") != "")
+				return nil
+			},
+		})
+		r := c.do(ctx, http.MethodGet, askGithub, "")
+		require.Equal(t, s.Token("apn_github"), r.credentials(t)["oauth_access_token"])
+		require.Equal(t, []int{http.StatusProcessing, http.StatusEarlyHints}, seen)
+		require.Empty(t, r.header.Get("Link"))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		_, c := newFaultyServer(t, Fault{Informational: []int{http.StatusEarlyHints}, Status: http.StatusServiceUnavailable})
+		c.get(askGithub).failed(t, http.StatusServiceUnavailable)
+	})
+}
+
+func TestFaultTrailer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newFaultyServer(t, Fault{Trailer: http.Header{"X-Checksum": {"abc"}}})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.base+askGithub, nil)
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+c.auth)
+		res, err := c.http.Do(req)
+		require.NoError(t, err)
+		body, err := io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Contains(t, string(body), s.Token("apn_github"))
+		require.EqualValues(t, -1, res.ContentLength)
+		require.Equal(t, []string{"chunked"}, res.TransferEncoding)
+		require.Equal(t, http.Header{"X-Checksum": {"abc"}}, res.Trailer)
+	})
+}
+
+func TestFaultLengthOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newFaultyServer(t, Fault{LengthOff: -10})
+		short := c.get(askGithub)
+		require.NoError(t, short.err)
+		require.Equal(t, http.StatusOK, short.status)
+		require.False(t, json.Valid([]byte(short.body)))
+		require.Equal(t, http.StatusOK, s.Requests()[0].Status)
+		require.Equal(t, short.body, c.get(askGithub).body, "the server goes on")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		_, c := newFaultyServer(t, Fault{LengthOff: 10, Times: 1})
+		long := c.get(askGithub)
+		require.ErrorIs(t, long.err, io.ErrUnexpectedEOF)
+		require.True(t, json.Valid([]byte(long.body)))
+		require.Equal(t, http.StatusOK, c.get(askGithub).status)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		_, c := newFaultyServer(t, Fault{LengthOff: 10, Leftover: "0123456789"})
+		r := c.get("/accounts/apn_none")
+		require.NoError(t, r.err)
+		require.Equal(t, http.StatusNotFound, r.status)
+		require.True(t, strings.HasSuffix(r.body, "}0123456789"), r.body)
+	})
+}
+
+// TestFaultLeftover looks at the connection itself: net/http shows what is left there to nobody but its own log.
+func TestFaultLeftover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newFaultyServer(t, Fault{Leftover: "and more\n", LengthOff: -2})
+		transport, ok := s.Transport().(*http.Transport)
+		require.True(t, ok)
+		conn, err := transport.DialContext(t.Context(), "tcp", "")
+		require.NoError(t, err)
+		_, err = fmt.Fprintf(conn, "GET /v1/users/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", c.auth)
+		require.NoError(t, err)
+		r := bufio.NewReader(conn)
+		res, err := http.ReadResponse(r, nil)
+		require.NoError(t, err)
+		_, err = io.ReadAll(res.Body)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		left, err := r.ReadString('\n')
+		require.NoError(t, err)
+		require.Equal(t, "}}and more\n", left)
+		s.Close() // with the connection still open
+		_, err = r.ReadByte()
+		require.Error(t, err)
+	})
+}
+
+// walk follows the cursors of a list for that many pages, and returns the cursors and how many accounts came.
+func walk(t *testing.T, c caller, query string, pages int) (cursors []string, accounts int) {
+	t.Helper()
+	after := ""
+	for range pages {
+		ids, info := listed(t, c.get("/accounts?"+query+"&after="+url.QueryEscape(after)))
+		require.EqualValues(t, len(ids), info["count"])
+		after = member[string](t, info, "end_cursor")
+		cursors, accounts = append(cursors, after), accounts+len(ids)
+	}
+	return cursors, accounts
+}
+
+func TestFaultLoopCursors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		numbered(s, 3)
+		s.AddFault(Fault{Kind: KindList, LoopCursors: 2})
+		cursors, accounts := walk(t, c, "limit=2", 5)
+		require.Equal(t, []string{cursors[0], cursors[1], cursors[0], cursors[1], cursors[0]}, cursors)
+		require.NotEqual(t, cursors[0], cursors[1])
+		require.Equal(t, 10, accounts)
+		_, info := listed(t, c.get("/accounts"))
+		require.Greater(t, info["total_count"], 1000.0)
+	})
+}
+
+func TestFaultEndlessList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		s.AddFault(Fault{Kind: KindList, EndlessList: true})
+		ids, _ := listed(t, c.get("/accounts"))
+		require.Empty(t, ids, "there has to be an account to repeat")
+		numbered(s, 3)
+		cursors, accounts := walk(t, c, "limit=100", 50)
+		slices.Sort(cursors)
+		require.Len(t, slices.Compact(cursors), 50)
+		require.Equal(t, 5000, accounts)
+	})
+}
+
+func TestFaultFat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		numbered(s, 20)
+		thin := len(c.get("/accounts").body)
+		s.AddFault(Fault{Kind: KindList, Fat: 1 << 20})
+		fat := c.get("/accounts")
+		require.Greater(t, len(fat.body), thin+10<<20)
+		ids, _ := listed(t, fat)
+		require.Len(t, ids, 10)
+	})
+}
+
+func TestFaultsOfLists(t *testing.T) {
+	raw := func(text string) json.RawMessage { return json.RawMessage(text) }
+	for name, tt := range map[string]struct {
+		fault Fault
+		want  string
+	}{
+		"an element that is no object": {Fault{ListElement: raw(`"text"`)}, `"data":["text",{`},
+		"an element that is no JSON":   {Fault{ListElement: raw(`<a>`)}, `"data":[<a>,{`},
+		"a total that is null":         {Fault{TotalCount: raw(`null`)}, `"total_count":null}`},
+		"a total that is text":         {Fault{TotalCount: raw(`"3"`)}, `"total_count":"3"}`},
+		"no total":                     {Fault{NoTotalCount: true}, `"page_info":{"count":2,"end_cursor":"YXBuXzAy","start_cursor":"YXBuXzAx"}`},
+		"a cursor that is a number":    {Fault{EndCursor: raw(`7`)}, `"end_cursor":7,`},
+		"more than was asked for":      {Fault{PageSize: 3}, `"count":3,`},
+		"several":                      {Fault{PageSize: 1, EndCursor: raw(`""`), NoTotalCount: true}, `"page_info":{"count":1,"end_cursor":"","start_cursor":"YXBuXzAx"}`},
+		"with another fault":           {Fault{ListElement: raw(`7`), DeepNesting: 2}, `"deep":[[]],"data":[7,{`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newServer(t)
+				numbered(s, 3)
+				s.AddFault(tt.fault)
+				require.Contains(t, c.get("/accounts?limit=2").body, tt.want)
+				require.Equal(t, "apn_01", c.get("/accounts/apn_01").data(t)["id"], "one account is not a list")
+			})
+		})
+	}
 }

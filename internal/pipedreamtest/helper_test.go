@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -117,11 +118,29 @@ func (c caller) token(id, secret, scope string) reply {
 	return c.as("").do(c.t.Context(), http.MethodPost, "/oauth/token", string(body), "Content-Type", "application/json")
 }
 
+// form asks for a workspace access token with a form.
+func (c caller) form(form url.Values) reply {
+	c.t.Helper()
+	return c.as("").do(c.t.Context(), http.MethodPost, "/oauth/token", form.Encode(), "Content-Type", mediaForm)
+}
+
+// connectToken asks for a Connect token of proj_a in production.
+func (c caller) connectToken(body string) reply {
+	c.t.Helper()
+	return c.do(c.t.Context(), http.MethodPost, connectTokens, body, "Content-Type", mediaJSON, "x-pd-environment", "production")
+}
+
+// scoped sets an OAuth client up and returns a caller with a token of it for these scopes.
+func (c caller) scoped(s *Server, scope string) caller {
+	c.t.Helper()
+	s.SetOAuthClient("client", "client_secret", time.Hour)
+	return c.as(member[string](c.t, c.token("client", "client_secret", scope).object(c.t), "access_token"))
+}
+
 // workspace sets an OAuth client up and returns a caller with a token of it.
 func (c caller) workspace(s *Server) caller {
 	c.t.Helper()
-	s.SetOAuthClient("client", "client_secret", time.Hour)
-	return c.as(member[string](c.t, c.token("client", "client_secret", "").object(c.t), "access_token"))
+	return c.scoped(s, "")
 }
 
 // object returns the answer's JSON object.

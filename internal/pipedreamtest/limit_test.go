@@ -77,6 +77,83 @@ func TestSetLimit(t *testing.T) {
 	})
 }
 
+func TestThrottled(t *testing.T) {
+	names := []string{"Retry-After", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"}
+	for name, tt := range map[string]struct {
+		options []Option
+		want    []string // values of the headers, in that order
+	}{
+		"by default":         {nil, []string{"30", "1", "0", "946684861"}}, // synctest begins at 946684800
+		"without a wait":     {[]Option{WithRetryAfter(false)}, []string{"", "1", "0", "946684861"}},
+		"without the others": {[]Option{WithRateLimitHeaders(false)}, []string{"30", "", "", ""}},
+		"without any":        {[]Option{WithRetryAfter(false), WithRateLimitHeaders(false)}, []string{"", "", "", ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, c := newServer(t, append(tt.options, WithLimit(1))...)
+				time.Sleep(time.Millisecond)
+				c.get("/accounts")
+				time.Sleep(30*time.Second + time.Millisecond)
+				r := c.get("/accounts")
+				r.failed(t, http.StatusTooManyRequests)
+				require.JSONEq(t, `{"error":"Throttled"}`, r.body)
+				for i, header := range names {
+					require.Equal(t, tt.want[i], r.header.Get(header), header)
+				}
+			})
+		})
+	}
+}
+
+func TestPipedreamsOwnLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		w := c.workspace(s)
+		for range 100 {
+			require.Equal(t, 200, w.get("/accounts").status)
+		}
+		for range 2000 {
+			require.Equal(t, 200, w.connect("/connect/proj_a/accounts").status)
+		}
+		w.get("/accounts").failed(t, http.StatusTooManyRequests)
+		r := w.connect("/connect/proj_a/accounts/apn_x")
+		r.failed(t, http.StatusTooManyRequests)
+		require.Equal(t, "300", r.header.Get("Retry-After"))
+		require.Equal(t, "2000", r.header.Get("X-RateLimit-Limit"))
+		require.Equal(t, 200, w.connect("/connect/proj_b/accounts").status, "each project has its own")
+
+		time.Sleep(time.Minute)
+		require.Equal(t, 200, w.get("/accounts").status)
+		w.connect("/connect/proj_a/accounts").failed(t, http.StatusTooManyRequests)
+		time.Sleep(4 * time.Minute)
+		require.Equal(t, 200, w.connect("/connect/proj_a/accounts").status)
+	})
+}
+
+func TestConnectLimit(t *testing.T) {
+	for name, options := range map[string][]Option{
+		"alone":               {WithConnectLimit(2, time.Hour)},
+		"beside the other":    {WithConnectLimit(2, time.Hour), WithLimit(1)},
+		"without any of that": {WithConnectLimit(2, time.Hour), WithLimit(0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newServer(t, options...)
+				w := c.workspace(s)
+				for range 2 {
+					require.Equal(t, 200, w.connect("/connect/proj_a/accounts").status)
+				}
+				require.Equal(t, 200, w.get("/accounts").status, "the workspace does not count them")
+				w.connect("/connect/proj_a/accounts").failed(t, http.StatusTooManyRequests)
+				time.Sleep(time.Hour - time.Nanosecond)
+				w.connect("/connect/proj_a/accounts").failed(t, http.StatusTooManyRequests)
+				time.Sleep(time.Nanosecond)
+				require.Equal(t, 200, c.workspace(s).connect("/connect/proj_a/accounts").status)
+			})
+		})
+	}
+}
+
 func TestRetryAfterIsLongEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := newServer(t, WithLimit(1), WithRetryAfter(true))

@@ -20,12 +20,12 @@ const (
 
 // answerList answers with a page of accounts.
 func (s *Server) answerList(x *exchange, environment string) *answer {
-	q, bad := parseListQuery(x.r.URL.Query())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, bad := s.parseListQuery(x.r.URL.Query(), &x.fault)
 	if bad != "" {
 		return failure(http.StatusBadRequest, bad)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var all []*account
 	for _, a := range s.accounts {
 		if a.in(x.project, environment) && q.matches(a) {
@@ -34,6 +34,9 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 	}
 	slices.SortFunc(all, func(a, b *account) int { return a.order - b.order })
 	page := q.page(all)
+	if x.fault.endless() {
+		page = q.turn(all)
+	}
 
 	data := make([]any, len(page))
 	for i, a := range page {
@@ -47,13 +50,12 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 	}
 	if len(page) > 0 {
 		last := page[len(page)-1]
-		info["start_cursor"] = cursor(page[0])
-		// The end of the list shows as an empty string here and as null on an empty page: a client has to take either.
-		info["end_cursor"] = ""
-		if last != all[len(all)-1] {
-			info["end_cursor"] = cursor(last)
+		info["start_cursor"], info["end_cursor"] = cursor(page[0]), cursor(last)
+		if s.noCursorAtEnd && last == all[len(all)-1] {
+			info["end_cursor"] = ""
 		}
 	}
+	data = x.fault.misuseList(info, data, q.turns)
 	body := map[string]any{"page_info": info, "data": data}
 	if x.project != "" && s.oldConnectForms {
 		body["data"] = map[string]any{"accounts": data}
@@ -66,10 +68,11 @@ type listQuery struct {
 	app, oauthApp, externalUser string
 	limit                       int
 	after, before               int // places in the order of accounts; 0: not asked for
+	turns                       int // pages of an endless list that came before this one
 }
 
-// parseListQuery reads the query of a list request; bad says what is wrong with it.
-func parseListQuery(v url.Values) (q listQuery, bad string) {
+// parseListQuery reads the query of a list request that meets a fault; bad says what is wrong with it. The caller holds s.mu.
+func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string) {
 	q = listQuery{
 		app:          v.Get("app"),
 		oauthApp:     v.Get("oauth_app_id"),
@@ -86,11 +89,18 @@ func parseListQuery(v url.Values) (q listQuery, bad string) {
 		}
 		q.limit = n
 	}
+	if f.PageSize > 0 {
+		q.limit = f.PageSize
+	}
 	var ok bool
-	if q.after, ok = place(v.Get("after")); !ok {
+	if f.endless() {
+		q.turns = turnsOf(v.Get("after"))
+		return q, ""
+	}
+	if q.after, ok = s.place(v.Get("after")); !ok {
 		return q, "after is not a cursor"
 	}
-	if q.before, ok = place(v.Get("before")); !ok {
+	if q.before, ok = s.place(v.Get("before")); !ok {
 		return q, "before is not a cursor"
 	}
 	return q, ""
@@ -121,24 +131,50 @@ func (q listQuery) page(all []*account) []*account {
 	return page[:q.limit]
 }
 
-// cursor returns an account's cursor. It holds the account's place, so that it is good even after the account was deleted.
-func cursor(a *account) string {
-	return base64.StdEncoding.EncodeToString([]byte("place:" + strconv.Itoa(a.order)))
+// turn returns a page of an endless list: that of the place to which the pages before it lead, where the accounts begin anew
+// behind the last of them.
+func (q listQuery) turn(all []*account) []*account {
+	if len(all) == 0 {
+		return nil
+	}
+	var page []*account
+	for i := range q.limit {
+		page = append(page, all[(q.turns*q.limit+i)%len(all)])
+	}
+	return page
 }
 
-// place returns what a cursor stands for, 0 for none.
-func place(cursor string) (n int, ok bool) {
+// cursor returns an account's cursor: its id, as in the documentation's samples.
+func cursor(a *account) string { return base64.StdEncoding.EncodeToString([]byte(a.ID)) }
+
+// place returns what a cursor stands for, 0 for none. It is good even after the account was deleted. The caller holds s.mu.
+func (s *Server) place(cursor string) (n int, ok bool) {
 	if cursor == "" {
 		return 0, true
 	}
-	raw, err := base64.StdEncoding.DecodeString(cursor)
+	id, err := base64.StdEncoding.DecodeString(cursor)
 	if err != nil {
 		return 0, false
 	}
-	digits, ok := strings.CutPrefix(string(raw), "place:")
+	n, ok = s.places[string(id)]
+	return n, ok
+}
+
+// turnPrefix is what the cursors of endless lists begin with, before they are encoded.
+const turnPrefix = "turn:"
+
+// turnCursor returns the cursor of an endless list's page, the first of which is behind 1.
+func turnCursor(turns int) string {
+	return base64.StdEncoding.EncodeToString([]byte(turnPrefix + strconv.Itoa(turns)))
+}
+
+// turnsOf returns what a cursor of an endless list stands for; 0 for any other.
+func turnsOf(cursor string) int {
+	raw, _ := base64.StdEncoding.DecodeString(cursor)
+	digits, ok := strings.CutPrefix(string(raw), turnPrefix)
 	if !ok {
-		return 0, false
+		return 0
 	}
-	n, err = strconv.Atoi(digits)
-	return n, err == nil && n > 0
+	n, _ := strconv.Atoi(digits)
+	return max(n, 0)
 }

@@ -53,7 +53,12 @@ func TestListPages(t *testing.T) {
 		ids, info = listed(t, c.get("/accounts?after="+url.QueryEscape(member[string](t, info, "end_cursor"))))
 		require.Equal(t, all[20:], ids)
 		require.EqualValues(t, 5, info["count"])
-		require.Empty(t, member[string](t, info, "end_cursor"))
+		end := member[string](t, info, "end_cursor")
+		require.Equal(t, base64.StdEncoding.EncodeToString([]byte("apn_25")), end)
+
+		ids, info = listed(t, c.get("/accounts?after="+url.QueryEscape(end)))
+		require.Empty(t, ids)
+		require.Equal(t, map[string]any{"total_count": 25.0, "count": 0.0, "start_cursor": nil, "end_cursor": nil}, info)
 
 		ids, _ = listed(t, c.get("/accounts?limit=4&before="+url.QueryEscape(member[string](t, second, "start_cursor"))))
 		require.Equal(t, all[6:10], ids)
@@ -63,6 +68,17 @@ func TestListPages(t *testing.T) {
 
 		ids, info = listed(t, c.get("/accounts?limit=100"))
 		require.Equal(t, all, ids)
+		require.Equal(t, end, info["end_cursor"])
+	})
+}
+
+func TestNoCursorAtEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t, WithNoCursorAtEnd())
+		numbered(s, 12)
+		_, info := listed(t, c.get("/accounts"))
+		require.NotEmpty(t, info["end_cursor"])
+		_, info = listed(t, c.get("/accounts?after="+url.QueryEscape(member[string](t, info, "end_cursor"))))
 		require.Empty(t, member[string](t, info, "end_cursor"))
 	})
 }
@@ -105,8 +121,7 @@ func TestListRefusals(t *testing.T) {
 		for _, query := range []string{
 			"limit=0", "limit=101", "limit=-1", "limit=ten", "limit=",
 			"after=nonsense", "before=nonsense", "after=%25",
-			"after=" + base64.StdEncoding.EncodeToString([]byte("apn_01")),
-			"after=" + base64.StdEncoding.EncodeToString([]byte("place:-1")),
+			"after=" + base64.StdEncoding.EncodeToString([]byte("apn_never")),
 		} {
 			c.get("/accounts?"+query).failed(t, http.StatusBadRequest)
 			w.connect("/connect/proj_a/accounts?"+query).failed(t, http.StatusBadRequest)
@@ -130,6 +145,8 @@ func TestListFilters(t *testing.T) {
 			"app=none":                          {},
 			"oauth_app_id=oa_aPXiQd":            {"apn_own"},
 			"app=stripe&oauth_app_id=oa_aPXiQd": {},
+			"app=app_OrZhaO":                    {"apn_github", "apn_own"},
+			"app=oa_aPXiQd":                     {},                                      // what the account shows as its app's id is no app
 			"external_user_id=alice":            {"apn_github", "apn_stripe", "apn_own"}, // not a REST parameter
 		} {
 			ids, info := listed(t, c.get("/accounts?"+query))

@@ -72,7 +72,7 @@ func (s *Server) serve(l net.Listener) {
 			switch state {
 			case http.StateNew:
 				s.working.Add(1)
-			case http.StateClosed:
+			case http.StateClosed, http.StateHijacked: // the handler that took it closes it
 				s.working.Done()
 			default: // a change that leaves it open
 			}

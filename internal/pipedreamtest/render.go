@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// stamp writes a time as the API does.
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
-
 // answerAccount answers with one account.
 func (s *Server) answerAccount(x *exchange, environment string) *answer {
 	s.mu.Lock()
@@ -40,6 +37,10 @@ func (a *account) in(project, environment string) bool {
 // render returns an account as the API shows it now. The caller holds s.mu.
 func (s *Server) render(a *account, withCredentials bool) map[string]any {
 	a.advance(wallClock())
+	form := s.times
+	if a.Times != "" {
+		form = a.Times
+	}
 	m := map[string]any{
 		"id":          a.ID,
 		"name":        nullable(a.Name),
@@ -47,8 +48,8 @@ func (s *Server) render(a *account, withCredentials bool) map[string]any {
 		"healthy":     !a.Dead && !a.Unhealthy,
 		"dead":        a.Dead,
 		"error":       nullable(a.Error),
-		"created_at":  stamp(a.CreatedAt),
-		"updated_at":  stamp(a.UpdatedAt),
+		"created_at":  form.write(a.CreatedAt),
+		"updated_at":  form.write(a.updatedAt()),
 
 		"authorized_scopes": []any{},
 		"expires_at":        nil,
@@ -57,20 +58,15 @@ func (s *Server) render(a *account, withCredentials bool) map[string]any {
 		"beta_health":       map[string]any{"score": 1, "since": nil}, // in no documentation, as new fields of a beta are
 	}
 	if a.App != (App{}) {
-		m["app"] = map[string]any{
-			"id":                nullable(a.App.ID),
-			"name_slug":         nullable(a.App.Slug),
-			"name":              nullable(a.App.Name),
-			"auth_type":         nullable(a.App.AuthType),
-			"description":       nil,
-			"categories":        []any{},
-			"beta_connect_tier": "standard",
-		}
+		m["app"] = a.renderApp()
 	}
 	if a.TokenLife > 0 {
-		m["expires_at"] = stamp(a.expires())
-		m["last_refreshed_at"] = stamp(a.issued)
-		m["next_refresh_at"] = stamp(a.nextRefresh())
+		m["authorized_scopes"] = []any{"read", "write"}
+		m["last_refreshed_at"] = form.write(a.issued)
+		m["next_refresh_at"] = form.write(a.nextRefresh())
+		if !a.HideExpiry {
+			m["expires_at"] = form.write(a.expires())
+		}
 	}
 	if a.OmitNextRefresh {
 		delete(m, "next_refresh_at")
@@ -80,7 +76,19 @@ func (s *Server) render(a *account, withCredentials bool) map[string]any {
 		s.keepCredentials(credentials)
 		m["credentials"] = credentials
 	}
+	maps.Copy(m, a.Override)
+	for _, name := range a.Omit {
+		delete(m, name)
+	}
 	return m
+}
+
+// updatedAt is when the account was changed last: by its owner, or by a refresh of its token.
+func (a *account) updatedAt() time.Time {
+	if a.TokenLife > 0 && a.issued.After(a.UpdatedAt) {
+		return a.issued
+	}
+	return a.UpdatedAt
 }
 
 // renderCredentials returns an account's credentials. The caller holds s.mu and has advanced the account.

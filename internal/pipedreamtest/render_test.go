@@ -10,12 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestStamp(t *testing.T) {
-	zone := time.FixedZone("", 3600)
-	require.Equal(t, "2024-02-11T05:18:46.000Z", stamp(time.Date(2024, 2, 11, 6, 18, 46, 0, zone)))
-	require.Equal(t, "2024-02-11T05:18:46.070Z", stamp(time.Date(2024, 2, 11, 5, 18, 46, 70e6, time.UTC)))
-}
-
 func TestOAuthAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
@@ -69,6 +63,62 @@ func TestAbsentFields(t *testing.T) {
 		require.NotContains(t, got, "next_refresh_at")
 		require.NotContains(t, got, "credentials")
 		require.NotNil(t, got["expires_at"])
+	})
+}
+
+func TestUpdatedAtMovesWithTheToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		a := github
+		a.CreatedAt = time.Now().Add(-time.Hour)
+		s.SetAccount(a)
+		begin := time.Now()
+		for range 3 {
+			got := c.get("/accounts/apn_github").data(t)
+			require.Equal(t, stamp(begin), got["updated_at"])
+			require.Equal(t, got["last_refreshed_at"], got["updated_at"])
+			require.Equal(t, stamp(a.CreatedAt), got["created_at"])
+			time.Sleep(55 * time.Minute)
+			begin = begin.Add(55 * time.Minute)
+		}
+		s.Update("apn_github", func(a *Account) { a.UpdatedAt = time.Now().Add(time.Minute) })
+		require.Equal(t, stamp(begin.Add(time.Minute)), c.get("/accounts/apn_github").data(t)["updated_at"], "or with its owner")
+	})
+}
+
+func TestHideExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		a := github
+		a.HideExpiry = true
+		s.SetAccount(a)
+		got := c.get("/accounts/apn_github").data(t)
+		require.Contains(t, got, "expires_at")
+		require.Nil(t, got["expires_at"])
+		require.Equal(t, stamp(time.Now().Add(55*time.Minute)), got["next_refresh_at"])
+	})
+}
+
+func TestOverrideAndOmit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		a := github
+		a.Override = map[string]any{"dead": 1, "app": "github", "error": nil, "name": json.RawMessage(`"\u001b[2J"`)}
+		a.Omit = []string{"healthy", "created_at"}
+		s.SetAccount(a)
+		a.Override["dead"], a.Omit[0] = "changed", "changed" // the server has copies
+		list := member[[]any](t, c.get("/accounts").object(t), "data")
+		for _, got := range []any{c.get("/accounts/apn_github").data(t), list[0]} {
+			got, ok := got.(map[string]any)
+			require.True(t, ok)
+			require.Equal(t, "github", got["app"])
+			require.InDelta(t, 1, got["dead"], 0)
+			require.Equal(t, "\x1b[2J", got["name"])
+			require.NotContains(t, got, "healthy")
+			require.NotContains(t, got, "created_at")
+			require.Contains(t, got, "error")
+		}
+		require.Panics(t, func() { s.SetAccount(Account{ID: "apn_x", Override: map[string]any{"no": make(chan int)}}) })
 	})
 }
 

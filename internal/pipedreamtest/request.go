@@ -1,12 +1,17 @@
 package pipedreamtest
 
 import (
+	"encoding/json"
 	"maps"
+	"mime"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
-// Request is an entry of the server's log. It never holds the bearer.
+// Request is an entry of the server's log. It never holds the bearer or the client secret.
 type Request struct {
 	Time            time.Time `json:"time"` // of arrival
 	Method          string    `json:"method"`
@@ -19,7 +24,13 @@ type Request struct {
 	Authorized      bool      `json:"authorized"`       // its key, token or client was good for what it asked
 	UserAgent       string    `json:"user_agent,omitempty"`
 	HeaderNames     []string  `json:"header_names,omitempty"` // sorted
+
+	Header http.Header `json:"header,omitempty"` // with a mark in place of what authorizes
+	Body   string      `json:"body,omitempty"`   // likewise; the mark alone where it is neither a JSON object nor a form
 }
+
+// redacted stands in the log for what is secret.
+const redacted = "[redacted]"
 
 // Requests returns a copy of the log, in order of arrival.
 func (s *Server) Requests() []Request {
@@ -28,7 +39,7 @@ func (s *Server) Requests() []Request {
 	log := make([]Request, len(s.log))
 	for i, entry := range s.log {
 		log[i] = *entry
-		log[i].HeaderNames = slices.Clone(entry.HeaderNames)
+		log[i].HeaderNames, log[i].Header = slices.Clone(entry.HeaderNames), entry.Header.Clone()
 	}
 	return log
 }
@@ -66,7 +77,55 @@ func (s *Server) record(x *exchange, now time.Time) *Request {
 		Authorized:      x.refusal == nil,
 		UserAgent:       x.r.UserAgent(),
 		HeaderNames:     slices.Sorted(maps.Keys(x.r.Header)),
+		Header:          loggedHeader(x.r.Header),
+		Body:            loggedBody(x.r.Header.Get("Content-Type"), x.body),
 	}
 	s.log = append(s.log, entry)
 	return entry
+}
+
+// loggedHeader returns a copy of a request's header for the log.
+func loggedHeader(h http.Header) http.Header {
+	h = h.Clone()
+	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
+		for i, value := range h.Values(name) {
+			scheme, _, ok := strings.Cut(value, " ")
+			if !ok || name == "Cookie" {
+				h[http.CanonicalHeaderKey(name)][i] = redacted
+				continue
+			}
+			h[http.CanonicalHeaderKey(name)][i] = scheme + " " + redacted
+		}
+	}
+	return h
+}
+
+// loggedBody returns a request's body for the log.
+func loggedBody(contentType string, body []byte) string {
+	const secret = "client_secret"
+	if len(body) == 0 {
+		return ""
+	}
+	switch media, _, _ := mime.ParseMediaType(contentType); media {
+	case mediaJSON:
+		var object map[string]any
+		if json.Unmarshal(body, &object) != nil || object == nil {
+			return redacted
+		}
+		if _, ok := object[secret]; ok {
+			object[secret] = redacted
+		}
+		text, _ := appendJSON(nil, object) // it was JSON before
+		return string(text)
+	case mediaForm:
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			return redacted
+		}
+		if form.Has(secret) {
+			form.Set(secret, redacted)
+		}
+		return form.Encode()
+	}
+	return redacted
 }

@@ -3,6 +3,8 @@ package pipedreamtest
 import (
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,18 +23,23 @@ func TestRequests(t *testing.T) {
 		c.as("").get("/nothing/a%2Fb", "User-Agent", "agent/3")
 
 		names := []string{"Accept-Encoding", "Authorization", "User-Agent"}
+		header := func(agent string) http.Header {
+			return http.Header{"Accept-Encoding": {"gzip"}, "Authorization": {"Bearer [redacted]"}, "User-Agent": {agent}}
+		}
+		bare := header("agent/3")
+		bare.Del("Authorization")
 		require.Equal(t, []Request{
 			{
 				Time: begin, Method: "GET", Path: "/v1/accounts/apn_github", RawQuery: "include_credentials=true", Kind: KindAccount,
-				AccountID: "apn_github", WithCredentials: true, Status: 200, Authorized: true, UserAgent: "agent/1", HeaderNames: names,
+				AccountID: "apn_github", WithCredentials: true, Status: 200, Authorized: true, UserAgent: "agent/1", HeaderNames: names, Header: header("agent/1"),
 			},
 			{
 				Time: begin.Add(time.Second), Method: "GET", Path: "/v1/accounts", RawQuery: "limit=5", Kind: KindList,
-				Status: 401, UserAgent: "agent/2", HeaderNames: names,
+				Status: 401, UserAgent: "agent/2", HeaderNames: names, Header: header("agent/2"),
 			},
 			{
 				Time: begin.Add(time.Second), Method: "GET", Path: "/v1/nothing/a%2Fb", Kind: KindOther,
-				Status: 401, UserAgent: "agent/3", HeaderNames: []string{"Accept-Encoding", "User-Agent"},
+				Status: 401, UserAgent: "agent/3", HeaderNames: []string{"Accept-Encoding", "User-Agent"}, Header: bare,
 			},
 		}, s.Requests())
 	})
@@ -46,10 +53,33 @@ func TestRequestsHoldNoBearer(t *testing.T) {
 		c.as("wrong_key").get("/accounts")
 		w := c.workspace(s)
 		w.connect("/connect/proj_a/accounts")
+		s.SetOAuthClient("client", "s3cret_of_the_client", 0)
+		c.token("client", "s3cret_of_the_client", "")
+		c.form(url.Values{"grant_type": {"client_credentials"}, "client_id": {"client"}, "client_secret": {"s3cret_of_the_client"}})
+		for _, contentType := range []string{"", mediaJSON, mediaForm} {
+			c.do(t.Context(), http.MethodPost, "/oauth/token", `%zz["s3cret_of_the_client"]`, "Content-Type", contentType)
+		}
+		c.get("/users/me", "Authorization", "pd_test_key", "Cookie", "session=pd_test_key")
 		log := fmt.Sprintf("%+v", s.Requests())
+		log = strings.ReplaceAll(log, `"client_secret":`, "") // which is also the secret that c.workspace sets
+		log = strings.ReplaceAll(log, `client_secret=`, "")
 		for _, secret := range append(s.Secrets(), "wrong_key") {
 			require.NotContains(t, log, secret)
 		}
+	})
+}
+
+func TestRequestsHoldTheBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		c.token("client", "a_secret", "connect:accounts:read")
+		c.form(url.Values{"client_id": {"client"}, "client_secret": {"a_secret"}})
+		c.workspace(s).connectToken(`{"external_user_id":"alice","expires_in":900}`)
+		log := s.Requests()
+		require.JSONEq(t, `{"grant_type":"client_credentials","client_id":"client","client_secret":"[redacted]","scope":"connect:accounts:read"}`, log[0].Body)
+		require.Equal(t, "client_id=client&client_secret=%5Bredacted%5D", log[1].Body)
+		require.JSONEq(t, `{"external_user_id":"alice","expires_in":900}`, log[3].Body)
+		require.Equal(t, KindConnectToken, log[3].Kind)
 	})
 }
 
@@ -59,8 +89,10 @@ func TestRequestsIsACopy(t *testing.T) {
 		c.get("/users/me")
 		log := s.Requests()
 		log[0].Status, log[0].HeaderNames[0] = 0, "changed"
+		log[0].Header.Set("User-Agent", "changed")
 		require.Equal(t, 200, s.Requests()[0].Status)
 		require.NotEqual(t, "changed", s.Requests()[0].HeaderNames[0])
+		require.NotEqual(t, "changed", s.Requests()[0].Header.Get("User-Agent"))
 	})
 }
 

@@ -1,6 +1,7 @@
 package pipedreamtest
 
 import (
+	"net/http"
 	"net/url"
 	"strings"
 )
@@ -15,10 +16,20 @@ const (
 	KindMe      Kind = "me"      // users/me
 	KindToken   Kind = "token"   // oauth/token
 	KindOther   Kind = "other"   // nothing that this API has
+
+	KindConnectToken Kind = "connect_token" // a token for Connect Link
 )
 
 // limited says whether Pipedream counts such a request against its rate limit.
 func (k Kind) limited() bool { return k == KindAccount || k == KindList }
+
+// method is that of such requests.
+func (k Kind) method() string {
+	if k == KindToken || k == KindConnectToken {
+		return http.MethodPost
+	}
+	return http.MethodGet
+}
 
 // route is a request's path, understood.
 type route struct {
@@ -53,6 +64,8 @@ func routeOf(u *url.URL) route {
 		return route{kind: KindToken}
 	case len(parts) == 3 && parts[0] == "connect" && parts[2] == "accounts":
 		return route{kind: KindList, project: parts[1]}
+	case len(parts) == 3 && parts[0] == "connect" && parts[2] == "tokens":
+		return route{kind: KindConnectToken, project: parts[1]}
 	case len(parts) == 4 && parts[0] == "connect" && parts[2] == "accounts":
 		return route{kind: KindAccount, project: parts[1], account: parts[3]}
 	}

@@ -10,13 +10,12 @@ import (
 
 const (
 	defaultAPIKey = "pd_test_key"
-	defaultLimit  = 100
 
 	// maxRequestBody is far above any request of this API; the rest of a longer one is not looked at.
 	maxRequestBody = 64 << 10
 )
 
-// Server is the simulated API, below the path /v1. It is an [http.Handler], and all of its methods are safe for concurrent
+// Server is the simulated API, below the path /v1, and the page that connects accounts, at /_static/connect.html. It is an [http.Handler], and all of its methods are safe for concurrent
 // use. Some faults end a request by panicking with [http.ErrAbortHandler], so it has to be run by an [http.Server]; [Server.Start]
 // and [Server.Transport] do that.
 type Server struct {
@@ -34,11 +33,14 @@ type Server struct {
 	serving   []service
 	transport *http.Transport
 
-	limit           int
-	retryAfter      bool
-	oldConnectForms bool
-	notFoundAs200   bool
-	window          window
+	limits limits
+
+	oldConnectForms    bool
+	notFoundAs200      bool
+	noCursorAtEnd      bool
+	allowConnectScopes bool
+	times              TimeForm
+	orgID              string // that lists need with a user API key; none where empty
 
 	apiKey        string
 	clientID      string
@@ -48,10 +50,16 @@ type Server struct {
 	secrets       map[string]struct{}
 
 	accounts map[string]*account // by id
-	serial   int                 // the last number given to an account or a workspace token
+	places   map[string]int      // in lists, by id, of all accounts that ever were: a cursor outlives its account
+	serial   int                 // the last number given to an account or a token
 
-	faults []*activeFault
-	log    []*Request
+	connectTokens map[string]*connectToken // by token
+	onConnect     func(*Account)
+
+	faults     []*activeFault
+	log        []*Request
+	violations []string
+	anyCursor  bool // clients may have cursors that are not of this server's making
 }
 
 // Option changes how [New] sets a [Server] up.
@@ -60,13 +68,6 @@ type Option func(*Server)
 // WithAPIKey sets the user API key that is accepted; "pd_test_key" without it.
 func WithAPIKey(key string) Option { return func(s *Server) { s.apiKey = key } }
 
-// WithLimit sets how many */accounts/* requests are answered within any minute; 100 without it, 0 for no limit.
-func WithLimit(perMinute int) Option { return func(s *Server) { s.limit = perMinute } }
-
-// WithRetryAfter sets whether a 429 by the rate limit carries a Retry-After header. Pipedream does not document one, so it
-// does not without this option.
-func WithRetryAfter(on bool) Option { return func(s *Server) { s.retryAfter = on } }
-
 // WithOldConnectForms makes Connect answer in the older of its two documented forms: {"data":{account}} for one account, and
 // {"data":{"accounts":[…]}} for a list.
 func WithOldConnectForms() Option { return func(s *Server) { s.oldConnectForms = true } }
@@ -74,15 +75,36 @@ func WithOldConnectForms() Option { return func(s *Server) { s.oldConnectForms =
 // WithNotFoundAs200 makes the answer for an unknown account a 200 with the error in its body, as has been seen, instead of a 404.
 func WithNotFoundAs200() Option { return func(s *Server) { s.notFoundAs200 = true } }
 
+// WithNoCursorAtEnd makes the end_cursor of a list's last page an empty string. Without it that page has the cursor of its last
+// account, as documented, and the page behind that is empty.
+func WithNoCursorAtEnd() Option { return func(s *Server) { s.noCursorAtEnd = true } }
+
+// WithConnectScopesOnWorkspace lets the access tokens of an OAuth client read the accounts of the workspace where all of their
+// scopes are of Connect. Without it that is refused, with 403.
+func WithConnectScopesOnWorkspace() Option { return func(s *Server) { s.allowConnectScopes = true } }
+
+// WithOrgID makes a list of the workspace's accounts, asked for with a user API key, need this org_id.
+func WithOrgID(id string) Option { return func(s *Server) { s.orgID = id } }
+
 // New returns a server without accounts. For a test inside a synctest bubble it must be called there.
 func New(opts ...Option) *Server {
 	s := &Server{
-		done:      make(chan struct{}),
-		apiKey:    defaultAPIKey,
-		limit:     defaultLimit,
-		workspace: map[string]workspaceToken{},
-		secrets:   map[string]struct{}{},
-		accounts:  map[string]*account{},
+		done:   make(chan struct{}),
+		apiKey: defaultAPIKey,
+		limits: limits{
+			workspace:      workspaceAllowance,
+			connect:        connectAllowance,
+			connectToken:   tokenAllowance,
+			retryAfter:     true,
+			headers:        true,
+			projectWindows: map[string]*window{},
+			userWindows:    map[connectUser]*window{},
+		},
+		workspace:     map[string]workspaceToken{},
+		secrets:       map[string]struct{}{},
+		accounts:      map[string]*account{},
+		places:        map[string]int{},
+		connectTokens: map[string]*connectToken{},
 	}
 	_, _ = rand.Read(s.seed[:]) // never fails: crypto/rand ends the program instead
 	for _, opt := range opts {
@@ -90,13 +112,6 @@ func New(opts ...Option) *Server {
 	}
 	s.keepSecret(s.apiKey)
 	return s
-}
-
-// SetLimit changes the rate limit; 0 lifts it. Requests of the last minute count towards the new one.
-func (s *Server) SetLimit(perMinute int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.limit = perMinute
 }
 
 // ServeHTTP answers one request.
@@ -111,6 +126,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, maxRequestBody))
 	_, _ = io.Copy(io.Discard, r.Body)
 
+	if r.URL.Path == linkPath {
+		s.serveLink(w, r, body)
+		return
+	}
 	s.arrive(w, r, body).serve()
 }
 

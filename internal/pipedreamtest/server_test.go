@@ -12,14 +12,13 @@ import (
 
 func TestDefaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, c := newServer(t)
+		s, c := newServer(t)
 		require.Equal(t, http.StatusOK, c.as("pd_test_key").get("/users/me").status)
 		for range 100 {
 			require.Equal(t, http.StatusOK, c.get("/accounts").status)
 		}
-		r := c.get("/accounts")
-		r.failed(t, http.StatusTooManyRequests)
-		require.NotContains(t, r.header, "Retry-After")
+		c.get("/accounts").failed(t, http.StatusTooManyRequests)
+		require.Equal(t, http.StatusOK, c.workspace(s).connect("/connect/proj_a/accounts").status, "Connect has a limit of its own")
 	})
 }
 
@@ -81,6 +80,8 @@ func TestConcurrentUse(t *testing.T) {
 			func() { s.ResetRequests() },
 			func() { s.Count("") },
 			func() { s.Secrets() },
+			func() { s.Violations() },
+			func() { _, _ = s.Click(linkPath) },
 			func() { s.Transport() },
 		} {
 			wg.Go(func() {

@@ -56,6 +56,7 @@ func TestRefreshBefore(t *testing.T) {
 		"late":                    {time.Hour, -time.Minute, 61 * time.Minute},
 		"more than the life":      {time.Hour, 2 * time.Hour, time.Millisecond},
 		"finer than the API":      {10 * time.Microsecond, 0, time.Millisecond},
+		"in the last 30 seconds":  {10 * time.Minute, 30 * time.Second, 9*time.Minute + 30*time.Second},
 		"a twelfth of 20 seconds": {20 * time.Second, 0, 18334 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {

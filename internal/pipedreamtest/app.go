@@ -1,0 +1,68 @@
+package pipedreamtest
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// renderApp returns an account's app as the API shows it.
+func (a *account) renderApp() map[string]any {
+	if a.PlainApp {
+		return map[string]any{"id": nullable(a.App.ID), "name": nullable(a.App.Name)}
+	}
+	return map[string]any{
+		"id":                 a.appID(),
+		"name_slug":          nullable(a.App.Slug),
+		"name":               nullable(a.App.Name),
+		"auth_type":          nullable(a.App.AuthType),
+		"description":        "All of " + cmp.Or(a.App.Name, a.App.Slug, a.App.ID) + ", simulated.",
+		"img_src":            "https://assets.example.com/apps/" + cmp.Or(a.App.Slug, a.App.ID) + "/logo.png",
+		"custom_fields_json": a.customFields(),
+		"categories":         []any{"Productivity", "Developer Tools"},
+		"featured_weight":    1000,
+		"connect": map[string]any{
+			"proxy_enabled":         true,
+			"allowed_domains":       []any{"api.example.com"},
+			"base_proxy_target_url": "https://api.example.com",
+		},
+		"scope_profiles":    a.scopeProfiles(),
+		"beta_connect_tier": "standard", // in no documentation
+	}
+}
+
+// appID returns what stands as the id of the app: for an account on a custom OAuth client that client's, and none where the app
+// has no OAuth.
+func (a *account) appID() any {
+	switch {
+	case a.OAuthAppID != "":
+		return a.OAuthAppID
+	case a.App.AuthType == authKeys || a.App.AuthType == authNone:
+		return nil
+	default:
+		return nullable(a.App.ID)
+	}
+}
+
+// customFields returns the fields that the app asks its users for, as the JSON text that the API has in a string.
+func (a *account) customFields() string {
+	fields := []any{}
+	if a.App.AuthType == authKeys {
+		for _, name := range slices.Sorted(maps.Keys(a.Credentials)) {
+			fields = append(fields, map[string]any{"name": name, "label": name, "type": "string", "optional": nil})
+		}
+	}
+	text, _ := appendJSON(nil, fields) // names marshal
+	return string(text)
+}
+
+// scopeProfiles returns the named sets of scopes that users of an OAuth app are asked for.
+func (a *account) scopeProfiles() []any {
+	if a.App.AuthType != authOAuth {
+		return []any{}
+	}
+	return []any{
+		map[string]any{"name": "read_only", "scopes": []any{"read"}},
+		map[string]any{"name": "read_write", "scopes": []any{"read", "write"}},
+	}
+}
