@@ -184,6 +184,7 @@ func TestWhatAPageIsNotUsedFor(t *testing.T) {
 					m.sim.Update(id, test.change)
 				}
 				m.readAll(40)
+				time.Sleep(time.Second)
 				m.sim.ResetRequests()
 				if test.then != nil {
 					test.then(m)

@@ -39,6 +39,8 @@ type mount struct {
 	system  *logical.StaticSystemView
 	logs    *syncBuffer
 	b       *backend
+
+	offTheMap bool // the test has the engine ask for what is not in Pipedream's documentation
 }
 
 // bubble runs f with a configured mount, two accounts and fake time.
@@ -66,6 +68,11 @@ func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	m.system.MaxLeaseTTLVal = testMaxTTL
 	m.system.PluginEnvironment = &logical.PluginEnvironment{VaultVersion: "1.21.1"}
 	t.Cleanup(m.sim.Close)
+	t.Cleanup(func() {
+		if !m.offTheMap {
+			require.Empty(t, m.sim.Violations(), "requests that Pipedream's documentation does not know")
+		}
+	})
 	m.start()
 	t.Cleanup(func() { m.b.Cleanup(context.Background()) })
 	return m

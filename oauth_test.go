@@ -43,12 +43,18 @@ func connectAccount(id, user string) pipedreamtest.Account {
 
 func (m *mount) configureClient(data map[string]any) {
 	m.Helper()
+	require.NoError(m, m.writeClient(data))
+}
+
+// writeClient writes config with an OAuth client.
+func (m *mount) writeClient(data map[string]any) error {
+	m.Helper()
 	all := map[string]any{"client_id": testClientID, "client_secret": testClientSecret, "base_url": testBaseURL}
 	for name, value := range data {
 		all[name] = value
 	}
 	_, err := m.write("config", all)
-	require.NoError(m, err)
+	return err
 }
 
 func TestOAuthClientReadsTheWorkspace(t *testing.T) {
@@ -56,7 +62,8 @@ func TestOAuthClientReadsTheWorkspace(t *testing.T) {
 		m := newMount(t)
 		m.sim.SetOAuthClient(testClientID, testClientSecret, time.Hour)
 		m.sim.SetAccount(oauthAccount(github, time.Hour))
-		m.configureClient(nil)
+		require.ErrorContains(t, m.writeClient(nil), `set project_id, or another scope`)
+		m.configureClient(map[string]any{"scope": "*"})
 		require.Equal(t, m.sim.Token(github), m.token(github))
 
 		resp, err := m.read("config")
@@ -200,7 +207,7 @@ func TestSwitchingAuthentication(t *testing.T) {
 		m.sim.SetOAuthClient(testClientID, testClientSecret, time.Hour)
 		m.creds(github)
 
-		m.configureClient(nil)
+		m.configureClient(map[string]any{"scope": "*"})
 		m.creds(github)
 		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount), "the cache was emptied")
 		entry, err := m.storage.Get(t.Context(), "config")
