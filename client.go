@@ -30,13 +30,13 @@ type connection struct {
 // connections keeps the connection in force, so that a read need not ask
 // storage for the configuration.
 type connections struct {
-	build   func(*config, *cache.Cache) (*connection, error)
+	build   func(c *config, latest *connection) (*connection, error)
 	budget  *pace.Budget
 	current atomic.Pointer[connection]
 
-	mu    sync.Mutex // guards the fields below, and current against a load that began before a reset; not held across I/O
-	epoch int
-	cache *cache.Cache // of the latest connection; the next one of its generation goes on with it
+	mu     sync.Mutex // guards the fields below, and current against a load that began before a reset; not held across I/O
+	epoch  int
+	latest *connection // the next one of its generation goes on with its cache
 }
 
 // get returns the connection in force, from storage where memory has none. It
@@ -47,7 +47,7 @@ func (h *connections) get(ctx context.Context, storage logical.Storage) (*connec
 			return c, nil
 		}
 		h.mu.Lock()
-		epoch, known := h.epoch, h.cache
+		epoch, latest := h.epoch, h.latest
 		h.mu.Unlock()
 
 		stored, err := readConfig(ctx, storage)
@@ -57,7 +57,7 @@ func (h *connections) get(ctx context.Context, storage logical.Storage) (*connec
 		if stored == nil {
 			return nil, errNotConfigured
 		}
-		c, err := h.build(stored, known)
+		c, err := h.build(stored, latest)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +78,7 @@ func (h *connections) install(c *connection, epoch int) *connection {
 	if first := h.current.Load(); first != nil {
 		return first
 	}
-	h.cache = c.view.Cache
+	h.latest = c
 	h.budget.SetLimit(c.config.rateLimit())
 	h.current.Store(c)
 	return c
@@ -91,7 +91,7 @@ func (h *connections) reset(source bool) {
 	defer h.mu.Unlock()
 	h.epoch++
 	if source {
-		h.cache = nil
+		h.latest = nil
 	}
 	if old := h.current.Swap(nil); old != nil {
 		old.fetcher.Close()
@@ -103,21 +103,28 @@ func (h *connections) reset(source bool) {
 func (h *connections) cached() *cache.Cache {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.cache
+	if h.latest == nil {
+		return nil
+	}
+	return h.latest.view.Cache
 }
 
-// connect makes the connection for a configuration. It goes on with the cache
-// of the one before, if that is of the same generation.
-func (b *backend) connect(c *config, known *cache.Cache) (*connection, error) {
+// connect makes the connection for a configuration. It goes on with what the
+// latest one knew, if that is of the same generation.
+func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	holdOffs := pace.NewHoldOffs()
 	client, err := b.newClient(c, holdOffs, b.stats)
 	if err != nil {
 		return nil, err
 	}
-	if known == nil || known.Generation() != c.CacheID {
+	var known *cache.Cache
+	var predecessor *fetch.Fetcher
+	if latest != nil && latest.config.CacheID == c.CacheID {
+		known, predecessor = latest.view.Cache, latest.fetcher
+	} else {
 		known = cache.New(b.ctx, b.storage, c.CacheID, b.sweeper.LegacyGone, b.stats, b.Logger)
 	}
-	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, b.Logger)
+	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	return &connection{
 		config: c, client: client, holdOffs: holdOffs, fetcher: fetcher,
 		view: known.View(client, fetcher, b.budget, holdOffs, c.policy()),

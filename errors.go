@@ -48,6 +48,9 @@ func text(e *api.Error) string {
 // textOfAccount is text for what is wrong with one account, or one user.
 func textOfAccount(e *api.Error) string {
 	switch e.Kind {
+	case api.Unauthorized:
+		return fmt.Sprintf("Pipedream refused the %s for account %s alone (its answer was 401), and accepts it otherwise. "+
+			"Check in Pipedream whether it may read the account, or reconnect the account", key(e), e.Account)
 	case api.Forbidden:
 		if e.Account == "" {
 			return fmt.Sprintf("Pipedream refused access to the accounts%s (its answer was %d): the %s in <mount>/config "+
@@ -148,7 +151,7 @@ func httpStatus(e *api.Error) int {
 	switch e.Kind {
 	case api.Throttled, api.NoBudget, api.Busy:
 		return http.StatusTooManyRequests
-	case api.KeyRefused, api.Forbidden, api.NotFound, api.Rejected, api.PaymentRequired, api.Dead, api.NoCredentials, api.NoAccount, api.ListTooLong:
+	case api.KeyRefused, api.Unauthorized, api.Forbidden, api.NotFound, api.Rejected, api.PaymentRequired, api.Dead, api.NoCredentials, api.NoAccount, api.ListTooLong:
 		// 400 also where Pipedream said 401, 403 or 404: Vault's clients take
 		// the first two for their own login failing, and drop the text of the last.
 		return http.StatusBadRequest

@@ -83,7 +83,7 @@ func TestConnectOfAWorkspaceWithoutAProject(t *testing.T) {
 	c := onConnect(t)
 	c.sim.SetAccount(github())
 	c.sim.SetAccount(connected("apn_alice", "alice"))
-	c.write(t, "config", map[string]any{"project_id": ""})
+	c.write(t, "config", map[string]any{"project_id": "", "scope": "*"})
 
 	assert.Equal(t, c.sim.Token(githubID), c.read(t, "creds/"+githubID).Data["oauth_access_token"])
 	keys, _ := c.list(t, "accounts", nil)

@@ -1,9 +1,10 @@
 package acceptance
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -265,7 +266,7 @@ func TestARedirectedTokenRequestIsNotFollowed(t *testing.T) {
 	require.NoError(t, err)
 	m := unconfigured(t)
 	m.sim.SetOAuthClient("client_1", "pdsecret_of_the_client", time.Hour)
-	client := map[string]any{"client_id": "client_1", "client_secret": "pdsecret_of_the_client", "base_url": m.apiURL}
+	client := map[string]any{"client_id": "client_1", "client_secret": "pdsecret_of_the_client", "base_url": m.apiURL, "scope": "*"}
 
 	for _, status := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
 		remove := m.sim.AddFault(pipedreamtest.Fault{Redirect: elsewhereURL, Status: status})
@@ -279,17 +280,27 @@ func TestARedirectedTokenRequestIsNotFollowed(t *testing.T) {
 	assert.Empty(t, elsewhere.Requests())
 }
 
-// TestACredentialTooLargeForStorage is storage failing as real storage does: raft refuses values above 1 MiB. What was
-// fetched is served, from memory too, and the log says why a restart would cost a request.
-func TestACredentialTooLargeForStorage(t *testing.T) {
+// TestACredentialBeyondItsBounds is refused by name of the bound, costs others nothing, and is never stored.
+func TestACredentialBeyondItsBounds(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
-	account := stripe()
-	account.Credentials = map[string]any{"certificate_chain": string(slices.Repeat([]byte("c"), 1_500_000))}
-	m.sim.SetAccount(account)
-	for range 3 {
-		assert.Len(t, m.read(t, "static-creds/"+stripeID).Data["certificate_chain"], 1_500_000)
+	m.sim.SetAccount(github())
+	fields := map[string]any{}
+	for i := range 201 {
+		fields[fmt.Sprintf("field_%d", i)] = "x"
 	}
-	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
-	assert.Contains(t, m.vault.readLog(t), "could not be stored for the next start")
+	for bound, credentials := range map[string]map[string]any{
+		"more than 256 KiB":   {"a": strings.Repeat("c", 60_000), "b": strings.Repeat("c", 60_000), "c": strings.Repeat("c", 60_000), "d": strings.Repeat("c", 60_000), "e": strings.Repeat("c", 60_000)},
+		"more than 64 KiB":    {"certificate_chain": strings.Repeat("c", 70_000)},
+		"more than 200 field": fields,
+		"more than 4 MiB":     {"certificate_chain": strings.Repeat("c", 5_000_000)},
+	} {
+		account := stripe()
+		account.Credentials = credentials
+		m.sim.SetAccount(account)
+		_, err := m.vault.root.Logical().Write(m.in("refresh/"+stripeID), nil)
+		refused(t, err, http.StatusBadGateway, stripeID, bound)
+		m.read(t, "static-creds/"+githubID)
+		m.write(t, "config", map[string]any{"static_ttl": "1h"}) // ends the hold-off
+	}
 }

@@ -105,7 +105,7 @@ func TestNoClientTripsOverAFieldsName(t *testing.T) {
 // namesReserved are the names on the engine's own list, and one for each prefix on it.
 func namesReserved(t *testing.T) (names []string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "reserved.go"), nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "internal", "credential", "reserved.go"), nil, 0)
 	require.NoError(t, err)
 	ast.Inspect(file, func(node ast.Node) bool {
 		if pair, ok := node.(*ast.KeyValueExpr); ok {

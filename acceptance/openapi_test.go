@@ -26,9 +26,9 @@ var (
 	staticAnswer      = append([]string{"last_vault_rotation", "rotation_period", "ttl"}, credentialsAnswer...)
 	configAnswer      = []string{
 		"allow_account_ids", "base_url", "ca_cert", "client_id", "environment", "expose_refresh_token", "max_retries", "min_ttl",
-		"project_id", "rate_limit", "request_timeout", "scope", "static_ttl",
+		"org_id", "project_id", "rate_limit", "request_timeout", "scope", "static_ttl",
 	}
-	roleAnswer = []string{"account_id", "app", "external_user_id", "fields", "min_ttl", "ttl"}
+	roleAnswer = []string{"account_id", "app", "external_user_id", "fields", "min_ttl", "oauth_app_id", "ttl"}
 )
 
 var endpoints = []endpoint{
@@ -69,7 +69,7 @@ var endpoints = []endpoint{
 	{method: "delete", path: "roles/{name}", id: "delete-role", parameters: []string{"name"}},
 	{method: "get", path: "status", id: "read-status", response: []string{
 		"budget_left", "cache_hits", "cache_misses", "cached_accounts", "configured", "failures", "held_off_accounts", "held_off_until",
-		"last_error", "last_error_time", "last_success", "requests", "version",
+		"last_error", "last_error_time", "last_success", "rate_limit", "requests", "version",
 	}},
 }
 

@@ -51,7 +51,7 @@ func TestRolesAreWrittenReadListedAndDeleted(t *testing.T) {
 	m.write(t, "roles/billing", map[string]any{"account_id": stripeID, "fields": "api_key,other", "ttl": "15m", "min_ttl": "1m"})
 	m.write(t, "roles/ci", map[string]any{"account_id": githubID})
 	assert.Equal(t, map[string]any{
-		"account_id": stripeID, "app": "", "external_user_id": "", "fields": []any{"api_key", "other"},
+		"account_id": stripeID, "app": "", "oauth_app_id": "", "external_user_id": "", "fields": []any{"api_key", "other"},
 		"ttl": json.Number("900"), "min_ttl": json.Number("60"),
 	}, m.read(t, "roles/billing").Data)
 	keys, _ := m.list(t, "roles", nil)
@@ -322,18 +322,18 @@ func TestRoleOfAUserNeedsAProject(t *testing.T) {
 	assert.Zero(t, m.sim.Count(pipedreamtest.KindList))
 }
 
-// TestRoleTakesTheAccountUpdatedLast has a user with several accounts of one app.
-func TestRoleTakesTheAccountUpdatedLast(t *testing.T) {
+// TestRoleTakesTheAccountCreatedLast has a user with several accounts of one app.
+func TestRoleTakesTheAccountCreatedLast(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
 	now := time.Now()
 	for id, change := range map[string]func(*pipedreamtest.Account){
-		"apn_old":        func(a *pipedreamtest.Account) { a.UpdatedAt = now.Add(-2 * time.Hour) },
-		"apn_new":        func(a *pipedreamtest.Account) { a.UpdatedAt = now.Add(-time.Hour) },
-		"apn_sick":       func(a *pipedreamtest.Account) { a.UpdatedAt, a.Unhealthy = now, true },
-		"apn_dead":       func(a *pipedreamtest.Account) { a.UpdatedAt, a.Dead = now, true },
-		"apn_other_app":  func(a *pipedreamtest.Account) { a.UpdatedAt, a.App = now, stripe().App },
-		"apn_other_user": func(a *pipedreamtest.Account) { a.UpdatedAt, a.ExternalUserID = now, "bob" },
+		"apn_old":        func(a *pipedreamtest.Account) { a.CreatedAt, a.UpdatedAt = now.Add(-2*time.Hour), now },
+		"apn_new":        func(a *pipedreamtest.Account) { a.CreatedAt = now.Add(-time.Hour) },
+		"apn_sick":       func(a *pipedreamtest.Account) { a.CreatedAt, a.Unhealthy = now, true },
+		"apn_dead":       func(a *pipedreamtest.Account) { a.CreatedAt, a.Dead = now, true },
+		"apn_other_app":  func(a *pipedreamtest.Account) { a.CreatedAt, a.App = now, stripe().App },
+		"apn_other_user": func(a *pipedreamtest.Account) { a.CreatedAt, a.ExternalUserID = now, "bob" },
 	} {
 		c.sim.SetAccount(connectedWith(id, "alice", change))
 	}

@@ -288,7 +288,7 @@ func (c *Client) get(ctx context.Context, r request) error {
 		if KindOf(err) == KeyRefused {
 			if r.account != "" && c.confirmed(ctx, bearer) {
 				// The bearer is good, so this is about the account.
-				err = c.facts(&Error{Kind: Forbidden, Account: r.account, Status: http.StatusUnauthorized})
+				err = c.facts(&Error{Kind: Unauthorized, Account: r.account, Status: http.StatusUnauthorized})
 			} else if !retried && c.auth.refused(bearer) {
 				continue
 			}

@@ -25,7 +25,9 @@ const (
 	Busy
 	// KeyRefused: 401, or a refused OAuth client.
 	KeyRefused
-	// Forbidden: 403, or a 401 about one account alone.
+	// Unauthorized: a 401 about one account, while the key or client is good for others.
+	Unauthorized
+	// Forbidden: 403.
 	Forbidden
 	// NotFound: 404 or 410, or an answer that says so.
 	NotFound
@@ -73,7 +75,8 @@ var names = map[Kind]string{
 	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer makes no sense", TooLarge: "Pipedream's answer is too large",
 	Throttled: "Pipedream's rate limit is used up", NoBudget: "the mount's budget of requests is used up",
 	Busy: "many accounts are being fetched", KeyRefused: "Pipedream refused the API key or OAuth client", Forbidden: "Pipedream refused access",
-	NotFound: "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream asks for payment",
+	Unauthorized: "Pipedream refused the API key or OAuth client for this account",
+	NotFound:     "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream asks for payment",
 	Dead: "the account is dead", NoCredentials: "the account comes without credentials", WrongAccount: "the answer is about another account",
 	NoAccount: "the external user has no account with the app", Expired: "the credentials have already expired",
 	ListTooLong: "the list has more pages than the budget has requests",

@@ -145,9 +145,6 @@ func (c *Cache) Bytes() int { return c.credentials.Bytes() }
 // Users is how many external users' accounts are known in memory.
 func (c *Cache) Users() int { return c.users.Len() }
 
-// Generation is the name of the generation.
-func (c *Cache) Generation() string { return c.generation }
-
 // View is a cache as the readers of one connection use it.
 type View struct {
 	*Cache
@@ -402,7 +399,7 @@ func (v *View) failed(id string, err error) {
 		v.credentials.Delete(id) // first: a reader who is held off is served what is cached
 	}
 	if !e.OfAll() {
-		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: e.OfAccount() || e.Kind == api.Expired})
+		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized})
 	}
 }
 

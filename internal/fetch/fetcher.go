@@ -74,13 +74,21 @@ type Fetcher struct {
 	list        listState
 }
 
-// New returns a fetcher that asks through client. What it does on nobody's
-// behalf ends with ctx.
-func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *pace.HoldOffs, logger func() hclog.Logger) *Fetcher {
-	return &Fetcher{
+// New returns a fetcher that asks through client. It knows what its predecessor
+// knew of the list, which must have been of the same accounts; nil for none. What
+// it does on nobody's behalf ends with ctx.
+func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *pace.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
+	f := &Fetcher{
 		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger,
 		memory: newPageMemory(), index: newIndex(), calls: map[string]*call{}, pages: map[string]time.Time{},
 	}
+	if predecessor != nil {
+		f.index = predecessor.index
+		predecessor.mu.Lock()
+		defer predecessor.mu.Unlock()
+		f.list.pages, f.list.pagesUntil = predecessor.list.pages, predecessor.list.pagesUntil
+	}
+	return f
 }
 
 // Close ends what is fetched ahead of readers, and forgets the pages. Those who
@@ -110,7 +118,9 @@ func (f *Fetcher) Class(name string, known bool) pace.Class {
 	case known:
 		return pace.Known
 	case f.holdOffs.Guessing():
-		f.takeStock()
+		if api.ValidAccountID(name) {
+			f.takeStock()
+		}
 		return pace.Unproven
 	case f.index.isWhole() && api.ValidAccountID(name):
 		return pace.Unproven

@@ -275,12 +275,15 @@ func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
 		if b.limit > 0 && used.unproven >= b.share(Unproven) {
 			return b.freeIn(now, func(a answer) bool { return a.unproven })
 		}
-		class = Ahead // of the rest it leaves as much alone
 	}
 	if b.limit == 0 {
 		return 0
 	}
-	over := used.all + ahead - b.share(class)
+	share := b.share(class)
+	if class == Unproven { // of all together they leave more alone than anybody else
+		share = max(1, b.limit-max(1, b.limit*3/10))
+	}
+	over := used.all + ahead - share
 	switch {
 	case over < 0:
 		return 0

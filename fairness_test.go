@@ -1,0 +1,228 @@
+package pipedream
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// A mount that serves a company: 100 accounts that are read all the time, 60
+// that nobody has read yet, and somebody who misuses it.
+const (
+	warmAccounts = 100
+	coldAccounts = 60
+	goneAccounts = 60
+	under        = 150 * time.Second // how long each attack lasts
+)
+
+// victims counts what others than the attacker met.
+type victims struct {
+	mu                    sync.Mutex // guards the fields below
+	warm, warmServed      int
+	cold, coldServed      int
+	slowestCold           time.Duration
+	coldErr, firstWarmErr error
+}
+
+// request sends a request of a caller.
+func (m *mount) request(ctx context.Context, caller string, op logical.Operation, path string, data map[string]any) error {
+	_, err := m.b.HandleRequest(ctx, &logical.Request{
+		Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "pipedream/", EntityID: caller,
+	})
+	return err
+}
+
+// attack sends requests one after the other until ctx ends, as that many
+// callers.
+func (m *mount) attack(ctx context.Context, callers int, pause time.Duration, request func(caller string, i int) error) {
+	var all sync.WaitGroup
+	for c := range callers {
+		all.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				_ = request("attacker-"+strconv.Itoa(c), i)
+				time.Sleep(pause)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func (v *victims) read(m *mount, caller, id string, cold bool) {
+	before := time.Now()
+	err := m.request(m.Context(), caller, logical.ReadOperation, "creds/"+id, nil)
+	took := time.Since(before)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !cold {
+		v.warm++
+		if err == nil {
+			v.warmServed++
+		} else if v.firstWarmErr == nil {
+			v.firstWarmErr = err
+		}
+		return
+	}
+	v.cold++
+	v.slowestCold = max(v.slowestCold, took)
+	if err == nil && took <= 10*time.Second {
+		v.coldServed++
+	} else if v.coldErr == nil {
+		v.coldErr = fmt.Errorf("after %s: %w", took, err)
+	}
+}
+
+// One caller who misuses the mount costs the others nothing.
+func TestNobodyCanStarveOthers(t *testing.T) {
+	guess := func(m *mount) func(string, int) error {
+		return func(caller string, i int) error {
+			return m.request(m.Context(), caller, logical.ReadOperation, fmt.Sprintf("creds/apn_guess_%s_%d", caller, i), nil)
+		}
+	}
+	gone := func(m *mount) func(string, int) error {
+		return func(caller string, _ int) error {
+			return m.request(m.Context(), caller, logical.ReadOperation, "creds/apn_gone_"+caller, nil)
+		}
+	}
+	attacks := map[string]func(context.Context, *mount){
+		"nobody":                             func(ctx context.Context, _ *mount) { <-ctx.Done() },
+		"one client guesses ids":             func(ctx context.Context, m *mount) { m.attack(ctx, 1, 0, guess(m)) },
+		"8 clients guess ids":                func(ctx context.Context, m *mount) { m.attack(ctx, 8, 0, guess(m)) },
+		"50 clients guess ids":               func(ctx context.Context, m *mount) { m.attack(ctx, 50, 0, guess(m)) },
+		"20 deleted accounts, once a second": func(ctx context.Context, m *mount) { m.attack(ctx, 20, time.Second, gone(m)) },
+		"40 deleted accounts, once a second": func(ctx context.Context, m *mount) { m.attack(ctx, 40, time.Second, gone(m)) },
+		"60 deleted accounts, once a second": func(ctx context.Context, m *mount) { m.attack(ctx, goneAccounts, time.Second, gone(m)) },
+		"refresh of 9 accounts in a loop": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 9, 100*time.Millisecond, func(caller string, _ int) error {
+				return m.request(m.Context(), caller, logical.UpdateOperation, "refresh/"+accountName(len(caller)%9), nil)
+			})
+		},
+		"refresh of one account in a loop": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 1, 100*time.Millisecond, func(caller string, _ int) error {
+				return m.request(m.Context(), caller, logical.UpdateOperation, "refresh/"+accountName(1), nil)
+			})
+		},
+		"refresh of guessed accounts": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 8, 100*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.UpdateOperation, fmt.Sprintf("refresh/apn_guess_%s_%d", caller, i%20), nil)
+			})
+		},
+		"min_ttl of 1,000 hours": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 1, 100*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, "creds/"+accountName(i%warmAccounts), map[string]any{"min_ttl": "1000h"})
+			})
+		},
+		"metadata of guessed accounts": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 8, 100*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, fmt.Sprintf("accounts/apn_guess_%s_%d", caller, i), nil)
+			})
+		},
+		"metadata of one account in a loop": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 1, 100*time.Millisecond, func(caller string, _ int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, "accounts/"+accountName(1), nil)
+			})
+		},
+		"lists in a loop": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 2, 100*time.Millisecond, func(caller string, _ int) error {
+				return m.request(m.Context(), caller, logical.ListOperation, "accounts/", nil)
+			})
+		},
+		"names of roles that there are not": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 8, 10*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, fmt.Sprintf("creds/role-%s-%d", caller, i), nil)
+			})
+		},
+	}
+	for name, attack := range attacks {
+		for _, restarted := range []bool{false, true} { // after a restart nothing is known of what exists
+			t.Run(fmt.Sprintf("%s, restarted %t", name, restarted), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					for i := range warmAccounts + coldAccounts {
+						m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+					}
+					m.assertFairUnder(attack, restarted)
+				})
+			})
+		}
+	}
+}
+
+// Users who have no account, and come again and again, cost others nothing
+// either.
+func TestUsersWithoutAccountsStarveNobody(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
+		for i := range warmAccounts + coldAccounts {
+			a := connectAccount(accountName(i), "somebody")
+			a.TokenLife = time.Hour
+			m.sim.SetAccount(a)
+		}
+		m.role("github", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id}}"})
+		m.system.EntityVal = &logical.Entity{ID: "nobody"}
+		m.assertFairUnder(func(ctx context.Context, m *mount) {
+			for i := range 3 {
+				m.role("github-"+strconv.Itoa(i), map[string]any{"app": "github", "external_user_id": "nobody-" + strconv.Itoa(i)})
+			}
+			m.attack(ctx, 60, time.Second, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, "creds/github-"+strconv.Itoa(i%3), nil)
+			})
+		}, false)
+	})
+}
+
+// assertFairUnder reads warm accounts all the time and cold ones now and then
+// while somebody attacks, and rotates the key in the middle of it.
+func (m *mount) assertFairUnder(attack func(context.Context, *mount), restarted bool) {
+	m.Helper()
+	m.readAll(warmAccounts)
+	time.Sleep(50 * time.Minute) // they come due while the attack lasts
+	if restarted {
+		m.start()
+	}
+	m.sim.ResetRequests()
+	m.sim.AddFault(pipedreamtest.Fault{Delay: 150 * time.Millisecond})
+	ctx, cancel := context.WithTimeout(m.Context(), under)
+	defer cancel()
+	var all sync.WaitGroup
+	all.Go(func() { attack(ctx, m) })
+	v := &victims{}
+	all.Go(func() {
+		for ctx.Err() == nil {
+			for i := range warmAccounts {
+				v.read(m, "app-"+strconv.Itoa(i), accountName(i), false)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+	all.Go(func() {
+		for ctx.Err() == nil {
+			m.periodic()
+			time.Sleep(time.Minute)
+		}
+	})
+	for i := range coldAccounts {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * under / coldAccounts)
+			v.read(m, "newcomer-"+strconv.Itoa(i), accountName(warmAccounts+i), true)
+		})
+	}
+	all.Go(func() {
+		time.Sleep(under / 2)
+		if err := m.request(m.Context(), "operator", logical.UpdateOperation, "config", map[string]any{"verify": true}); err != nil {
+			m.Errorf("a check of the key in the middle of it: %v", err)
+		}
+	})
+	all.Wait()
+	m.Logf("warm %d of %d, cold %d of %d (slowest %s), %d requests, %d a minute at the most",
+		v.warmServed, v.warm, v.coldServed, v.cold, v.slowestCold.Round(time.Millisecond), len(m.sim.Requests()), m.mostPerMinute())
+	require.Equal(m, v.warm, v.warmServed, "%v", v.firstWarmErr)
+	require.GreaterOrEqual(m, v.coldServed*100, 95*v.cold, "%v", v.coldErr)
+	require.LessOrEqual(m, m.mostPerMinute(), defaultRateLimit)
+}
