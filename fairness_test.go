@@ -143,7 +143,7 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 	for name, attack := range attacks {
 		for _, restarted := range []bool{false, true} { // after a restart nothing is known of what exists
 			t.Run(fmt.Sprintf("%s, restarted %t", name, restarted), func(t *testing.T) {
-				bubble(t, func(t *testing.T, m *mount) {
+				bubble(t, func(_ *testing.T, m *mount) {
 					for i := range warmAccounts + coldAccounts {
 						m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
 					}
@@ -157,7 +157,7 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 // Users who have no account, and come again and again, cost others nothing
 // either.
 func TestUsersWithoutAccountsStarveNobody(t *testing.T) {
-	connectBubble(t, func(t *testing.T, m *mount) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
 		for i := range warmAccounts + coldAccounts {
 			a := connectAccount(accountName(i), "somebody")

@@ -104,10 +104,10 @@ var (
 	errInstead        = errors.New("an error stands in place of the account")
 )
 
-// tooLarge is the detail of an error about a bound.
-type tooLarge string
+// tooLargeError is the detail of an error about a bound.
+type tooLargeError string
 
-func (t tooLarge) Error() string { return string(t) }
+func (t tooLargeError) Error() string { return string(t) }
 
 // decodeAccount reads the answer for one account: {"data": {account}}, or the
 // bare {account} of newer Connect answers.
@@ -169,9 +169,9 @@ func decodePage(body []byte) (*Page, error) {
 	p := &Page{Next: text(answer.PageInfo.EndCursor), Count: len(raw)}
 	switch {
 	case len(raw) > MaxPage:
-		return nil, tooLarge(fmt.Sprintf("it has more than %d accounts on a page", MaxPage))
+		return nil, tooLargeError(fmt.Sprintf("it has more than %d accounts on a page", MaxPage))
 	case len(p.Next) > MaxCursor:
-		return nil, tooLarge(fmt.Sprintf("its cursor has more than %d bytes", MaxCursor))
+		return nil, tooLargeError(fmt.Sprintf("its cursor has more than %d bytes", MaxCursor))
 	}
 	if json.Unmarshal(answer.PageInfo.TotalCount, &p.Total) != nil || p.Total < 0 {
 		p.Total = 0
@@ -192,7 +192,7 @@ func onPage(element json.RawMessage) *Account {
 		return nil
 	}
 	a, err := newAccount(fields)
-	if large := tooLarge(""); errors.As(err, &large) {
+	if large := tooLargeError(""); errors.As(err, &large) {
 		delete(fields, "credentials")
 		a, err = newAccount(fields)
 	}
@@ -232,18 +232,18 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 // credentials reads the credentials of an account within their bounds.
 func credentials(raw json.RawMessage) (map[string]json.RawMessage, error) {
 	if len(raw) > MaxCredential {
-		return nil, tooLarge(fmt.Sprintf("its credentials have more than %d KiB", MaxCredential>>10))
+		return nil, tooLargeError(fmt.Sprintf("its credentials have more than %d KiB", MaxCredential>>10))
 	}
 	var fields map[string]json.RawMessage
 	if !isNull(raw) && json.Unmarshal(raw, &fields) != nil {
 		return nil, errBadCredentials
 	}
 	if len(fields) > MaxFields {
-		return nil, tooLarge(fmt.Sprintf("its credentials have more than %d fields", MaxFields))
+		return nil, tooLargeError(fmt.Sprintf("its credentials have more than %d fields", MaxFields))
 	}
 	for _, value := range fields {
 		if len(value) > MaxField {
-			return nil, tooLarge(fmt.Sprintf("a field of its credentials has more than %d KiB", MaxField>>10))
+			return nil, tooLargeError(fmt.Sprintf("a field of its credentials has more than %d KiB", MaxField>>10))
 		}
 	}
 	return fields, nil
@@ -296,11 +296,11 @@ const firstMilliseconds = 1e11
 // moment is a time as Pipedream writes it, ISO 8601 or Unix; zero for anything
 // else, and for a year that JSON cannot hold.
 func moment(raw json.RawMessage) time.Time {
-	t := parseTime(raw)
+	t := parseTime(raw).UTC()
 	if t.Year() < 1970 || t.Year() > 9999 {
 		return time.Time{}
 	}
-	return t.UTC()
+	return t
 }
 
 func parseTime(raw json.RawMessage) time.Time {

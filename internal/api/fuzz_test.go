@@ -58,7 +58,7 @@ func ownWords(t *testing.T, err error) {
 			return
 		}
 	}
-	var large tooLarge
+	var large tooLargeError
 	if errors.As(err, &large) {
 		return
 	}

@@ -157,7 +157,7 @@ func (c *Client) send(ctx context.Context, r request) error {
 
 // decodeError is the error for a body that could not be decoded.
 func (c *Client) decodeError(r request, err error) error {
-	var large tooLarge
+	var large tooLargeError
 	switch {
 	case err == nil:
 		return nil

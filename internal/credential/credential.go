@@ -53,11 +53,10 @@ func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, err
 	if a.Dead {
 		return nil, &api.Error{Kind: api.Dead, Account: a.ID, Detail: knownReason(a.Error)}
 	}
-	fields, hadRefreshToken := flatten(a.Credentials), false
-	if keepRefreshToken {
-		hadRefreshToken = hasRefreshToken(fields)
-	} else {
-		fields, hadRefreshToken = withoutRefreshTokens(fields)
+	fields := flatten(a.Credentials)
+	stripped, hadRefreshToken := withoutRefreshTokens(fields)
+	if !keepRefreshToken {
+		fields = stripped
 	}
 	if len(fields) == 0 {
 		detail := ""

@@ -70,11 +70,6 @@ func mentions(text, word string) bool {
 	}, text), word)
 }
 
-func hasRefreshToken(fields map[string]string) bool {
-	_, had := withoutRefreshTokens(fields)
-	return had
-}
-
 // withoutRefreshTokens are the fields without those that hold a refresh token,
 // and without the refresh tokens in values that are JSON. It tells whether
 // there were any.

@@ -151,7 +151,7 @@ func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err err
 	default:
 	}
 	b.leave(claim, w)
-	if ctx.Err() == context.DeadlineExceeded { //nolint:errorlint // a context's own error is never wrapped
+	if ctx.Err() == context.DeadlineExceeded {
 		return false, &NoBudgetError{Wait: max(b.waitFor(time.Now(), claim.class, len(b.known)), answerTime)}
 	}
 	return false, ctx.Err()
@@ -294,10 +294,10 @@ func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	}
 }
 
-// freeIn is how long until the first answered slot comes free for which which
-// holds. The caller holds mu.
-func (b *Budget) freeIn(now time.Time, which func(answer) bool) time.Duration {
-	if i := slices.IndexFunc(b.answered, which); i >= 0 {
+// freeIn is how long until the first of the answered slots that match comes free.
+// The caller holds mu.
+func (b *Budget) freeIn(now time.Time, match func(answer) bool) time.Duration {
+	if i := slices.IndexFunc(b.answered, match); i >= 0 {
 		return b.answered[i].freeAt.Sub(now)
 	}
 	return Window

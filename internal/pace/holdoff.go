@@ -59,7 +59,7 @@ func (h holdOff) active(now time.Time) bool { return now.Before(h.until) }
 
 // remaining is the error of h, with the time that is left in it.
 func (h holdOff) remaining(now time.Time) error {
-	if err, ok := h.err.(interface{ WithWait(time.Duration) error }); ok { //nolint:errorlint // as it was passed to Failed
+	if err, ok := h.err.(interface{ WithWait(time.Duration) error }); ok {
 		return err.WithWait(h.until.Sub(now))
 	}
 	return h.err
