@@ -213,9 +213,8 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 		return v.await(ctx, id, v.start(r.Caller, id, e, false), nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)
-	held := v.holdOffs.Check(id) != nil
 	switch {
-	case !due || held:
+	case !due || v.holdOffs.Held(id):
 		return v.hit(e), nil
 	case !wait:
 		if !v.passing(now) {

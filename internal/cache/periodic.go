@@ -112,7 +112,7 @@ type pageAt struct {
 func (v *View) byPage(due []*entry) map[pageAt][]*entry {
 	pages := map[pageAt][]*entry{}
 	for _, e := range due {
-		if v.holdOffs.Check(e.AccountID) != nil {
+		if v.holdOffs.Held(e.AccountID) {
 			continue
 		}
 		var at pageAt

@@ -98,6 +98,9 @@ func (h *HoldOffs) Check(name string) error {
 	return nil
 }
 
+// Held tells whether name is held off.
+func (h *HoldOffs) Held(name string) bool { return h.Check(name) != nil }
+
 // CheckAll is Check for what has no name.
 func (h *HoldOffs) CheckAll() error { return h.Check("") }
 
