@@ -14,6 +14,31 @@ MODULE  := $(shell go list -m)
 # The version lands in the root package, whatever the module is called.
 LDFLAGS := -s -w -X $(MODULE).version=$(VERSION)
 
+# The toolchain that go.mod names and no other, so that the same source makes the same bits on every machine. Where none may
+# be fetched and another is at hand: make GOTOOLCHAIN=local.
+export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
+
+# Whatever else of someone's own settings would change the plugin's bits. On make's command line, not in the environment,
+# each can still be set: make build GOAMD64=v3.
+GOAMD64      := v1
+GOARM64      := v8.0
+GO386        := sse2
+GOARM        := 6
+GOEXPERIMENT :=
+GOFIPS140    := off
+# -trimpath and -buildvcs=false: where the source lies and how it came there make no difference.
+REPRODUCIBLE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOAMD64=$(GOAMD64) GOARM64=$(GOARM64) GO386=$(GO386) \
+	GOARM=$(GOARM) GOEXPERIMENT=$(GOEXPERIMENT) GOFIPS140=$(GOFIPS140)
+
+# A plugin for another platform, as GOOS and GOARCH in the environment say, has a file of its own.
+PLATFORM := $(shell go env GOOS)_$(shell go env GOARCH)
+NATIVE   := $(shell go env GOHOSTOS)_$(shell go env GOHOSTARCH)
+ifeq ($(PLATFORM),$(NATIVE))
+OUT ?= bin/$(PLUGIN)$(shell go env GOEXE)
+else
+OUT ?= bin/$(PLUGIN)_$(PLATFORM)$(shell go env GOEXE)
+endif
+
 # The race detector needs a C compiler. Without one, Go says so by turning cgo off, and the tests run without it.
 RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
@@ -32,8 +57,8 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: ## Build the plugin: bin/vault-plugin-secrets-pipedream
-	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+build: ## Build the plugin: bin/vault-plugin-secrets-pipedream, or with GOOS and GOARCH bin/…_<os>_<arch>
+	$(REPRODUCIBLE) go build -trimpath -ldflags "$(LDFLAGS)" -o $(OUT) ./cmd/$(PLUGIN)
 
 .PHONY: build-race
 build-race: ## Build the plugin with the race detector, for the acceptance tests: bin/race/

@@ -2,6 +2,8 @@ module vault-plugin-secrets-pipedream
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/go-retryablehttp v0.7.8
