@@ -46,7 +46,7 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/vault
+MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/release tools/vault
 
 # One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -59,6 +59,35 @@ help: ## Show this help
 .PHONY: build
 build: ## Build the plugin: bin/vault-plugin-secrets-pipedream, or with GOOS and GOARCH bin/…_<os>_<arch>
 	$(REPRODUCIBLE) go build -trimpath -ldflags "$(LDFLAGS)" -o $(OUT) ./cmd/$(PLUGIN)
+
+# All that Go has of these systems on these processors.
+PLATFORMS ?= $(shell go tool dist list | grep -E '^(linux|darwin|windows|freebsd)/(amd64|arm64|386|arm)$$')
+
+.PHONY: release
+release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." makes less
+	rm -rf dist bin/release
+	for platform in $(PLATFORMS); do \
+		os=$${platform%/*} arch=$${platform#*/}; \
+		GOOS=$$os GOARCH=$$arch $(MAKE) build OUT="bin/release/$${os}_$$arch/$(PLUGIN)$$(GOOS=$$os go env GOEXE)"; \
+	done
+	mkdir -p dist
+	cd tools/release && env -u GOOS -u GOARCH $(REPRODUCIBLE) go run . -name $(PLUGIN) -version $(VERSION) -source ../.. \
+		-binaries ../../bin/release -out ../../dist $(PLATFORMS)
+	if [[ -n "$(GPG_KEY)" ]]; then \
+		gpg --batch --yes --local-user "$(GPG_KEY)" --armor --detach-sign --output dist/SHA256SUMS.asc dist/SHA256SUMS; \
+	fi
+
+.PHONY: test-release
+test-release: ## Make a release of PLATFORMS in several places, and check that each is the same and is whole
+	cd tools/release && go test .
+	scripts/test-release.sh $(PLATFORMS)
+
+# For scripts.
+.PHONY: print-version print-out
+print-version:
+	@echo $(VERSION)
+print-out:
+	@echo $(OUT)
 
 .PHONY: build-race
 build-race: ## Build the plugin with the race detector, for the acceptance tests: bin/race/
@@ -170,6 +199,6 @@ tidy-check: ## Check that every go.mod and go.sum is tidy
 	done
 
 .PHONY: clean
-clean: ## Remove bin/ and the cached test results
-	rm -rf bin
+clean: ## Remove bin/, dist/ and the cached test results
+	rm -rf bin dist
 	go clean -testcache
