@@ -46,7 +46,7 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/release tools/vault
+MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/prometheus tools/release tools/vault
 
 # One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -129,6 +129,11 @@ bin/node/node_modules: acceptance/node/package.json acceptance/node/package-lock
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# Without service discovery, which nothing here needs: that is most of it.
+bin/prometheus bin/promtool: tools/prometheus/go.mod
+	cd tools/prometheus && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags "-s -w" -o ../../$@ \
+		github.com/prometheus/prometheus/cmd/$(notdir $@)
 
 .PHONY: test
 test: test-unit test-acceptance ## Run all tests
