@@ -89,9 +89,13 @@ print-version:
 print-out:
 	@echo $(OUT)
 
+# What an upgrade goes to in the acceptance tests: the same code under another version.
+NEXT_VERSION := v99.0.0
+
 .PHONY: build-race
 build-race: ## Build the plugin with the race detector, for the acceptance tests: bin/race/
 	go build $(RACE) -trimpath -ldflags "$(LDFLAGS)" -o bin/race/$(PLUGIN) ./cmd/$(PLUGIN)
+	go build $(RACE) -trimpath -ldflags "-s -w -X $(MODULE).version=$(NEXT_VERSION)" -o bin/race/next/$(PLUGIN) ./cmd/$(PLUGIN)
 
 .PHONY: sim
 sim: ## Build the simulated Pipedream API: bin/pipedream-sim
