@@ -160,6 +160,10 @@ test-node: race-notice vault build-race bin/node/node_modules ## Run the one tes
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
 		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$' ./acceptance
 
+.PHONY: test-prometheus
+test-prometheus: bin/promtool ## Have Prometheus's promtool check and test the alert rules, scrape job and dashboard
+	PROMTOOL_BIN="$(CURDIR)/bin/promtool" go test -count=1 ./docs/examples
+
 # How long to put load on the plugin.
 SOAK ?= 10m
 
