@@ -46,7 +46,8 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/prometheus tools/release tools/vault
+MODULE_DIRS := . tools/actionlint tools/consul-template tools/golangci-lint tools/govulncheck tools/prometheus \
+	tools/release tools/vault
 
 # One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -81,6 +82,10 @@ release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATF
 test-release: ## Make a release of PLATFORMS in several places, and check that each is the same and is whole
 	cd tools/release && go test .
 	scripts/test-release.sh $(PLATFORMS)
+
+.PHONY: test-module-path
+test-module-path: ## Check that scripts/set-module-path.sh gives a copy of the tree another path, under which it builds
+	scripts/test-module-path.sh
 
 # For scripts.
 .PHONY: print-version print-out
@@ -199,6 +204,20 @@ lint: bin/golangci-lint ## Check the formatting, vet, and run golangci-lint
 	if [[ -n "$$unformatted" ]]; then echo "not formatted (make fmt): $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	bin/golangci-lint run
+
+bin/actionlint: tools/actionlint/go.mod
+	cd tools/actionlint && go build -trimpath -ldflags "-s -w" -o ../../$@ github.com/rhysd/actionlint/cmd/actionlint
+
+bin/govulncheck: tools/govulncheck/go.mod
+	cd tools/govulncheck && go build -trimpath -ldflags "-s -w" -o ../../$@ golang.org/x/vuln/cmd/govulncheck
+
+.PHONY: lint-workflows
+lint-workflows: bin/actionlint ## Check the GitHub workflows with actionlint
+	bin/actionlint .github/workflows/*.yml
+
+.PHONY: vulncheck
+vulncheck: bin/govulncheck ## Look for known vulnerabilities in what is called; asks Go's vulnerability database
+	bin/govulncheck ./...
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code
