@@ -76,7 +76,7 @@ func (s *vaultServer) installContent(t *testing.T, content []byte, name string) 
 // register registers a file of the plugin directory under a version.
 func (s *vaultServer) register(t *testing.T, command, version string) error {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(s.plugins, command))
+	content, err := os.ReadFile(filepath.Join(s.plugins, command)) //nolint:gosec // installed by the test
 	require.NoError(t, err)
 	sum := sha256.Sum256(content)
 	return s.root.Sys().RegisterPlugin(&api.RegisterPluginInput{
@@ -87,7 +87,7 @@ func (s *vaultServer) register(t *testing.T, command, version string) error {
 // tuneTo has the mount be of a version, from the next time on that it is started.
 func (m *mount) tuneTo(t *testing.T, version string) error {
 	t.Helper()
-	return m.vault.root.Sys().TuneMount(m.path, api.MountConfigInput{PluginVersion: version})
+	return m.vault.root.Sys().TuneMountAllowNil(m.path, api.TuneMountConfigInput{PluginVersion: &version})
 }
 
 // reloadPlugin reloads all mounts of the plugin, as the documentation has it.
