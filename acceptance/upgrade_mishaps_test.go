@@ -232,3 +232,36 @@ func TestSnapshotIsRestoredIntoANewCluster(t *testing.T) {
 	_, err = s.root.Sys().Lookup(lease)
 	require.NoError(t, err, "a lease was lost")
 }
+
+// TestLeaseEndsWhileThereIsNoEngine shows what becomes of it: Vault gives up on it at once, and an operator revokes it when
+// the engine is back.
+func TestLeaseEndsWhileThereIsNoEngine(t *testing.T) {
+	t.Parallel()
+	m, token, _ := onUpgradableVault(t)
+	m.vault.installContent(t, []byte("#!/bin/sh\nexit 1\n"), "broken")
+	require.NoError(t, m.vault.register(t, "broken", "v98.0.0"))
+	require.NoError(t, m.tuneTo(t, "v98.0.0"))
+	m.vault.restart(t)
+	m.isGone(t)
+
+	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: m.in("creds/"), Prefix: true}), "it is to end now")
+	require.NoError(t, poll(readyTimeout, "Vault to give up on the lease", func() (bool, error) {
+		return len(m.vault.irrevocable(t)) == 1, nil
+	}))
+	require.NoError(t, m.tuneTo(t, pluginVersion))
+	require.NoError(t, m.reloadPlugin(t))
+	m.serves(t, pluginVersion, token)
+	assert.Len(t, m.vault.irrevocable(t), 1)
+	lease := asType[map[string]any](t, m.vault.irrevocable(t)[0])["lease_id"]
+	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: asType[string](t, lease), Sync: true}))
+	assert.Empty(t, m.vault.irrevocable(t))
+}
+
+// irrevocable returns the leases that Vault has given up on.
+func (s *vaultServer) irrevocable(t *testing.T) []any {
+	t.Helper()
+	secret, err := s.root.Logical().ReadWithData("sys/leases", map[string][]string{"type": {"irrevocable"}})
+	require.NoError(t, err)
+	leases, _ := secret.Data["leases"].([]any)
+	return leases
+}

@@ -52,7 +52,8 @@ rm -rf "$work/zip/$path@$version"/{bin,tools}
 cp "$tree/go.mod" "$proxy/$version.mod"
 printf '{"Version": "%s", "Time": "2026-01-01T00:00:00Z"}\n' "$version" > "$proxy/$version.info"
 echo "$version" > "$proxy/list"
-export GOPROXY="file://$work/proxy,$(go env GOPROXY)" GONOSUMDB=example.com GONOPROXY=none GOFLAGS=-modcacherw
+proxies=$(go env GOPROXY)
+export GOPROXY="file://$work/proxy,$proxies" GONOSUMDB=example.com GONOPROXY=none GOFLAGS=-modcacherw
 (cd "$work" && GOBIN=$work/installed CGO_ENABLED=0 go install "$path/cmd/$plugin@$version")
 "$work/installed/$plugin" -h | grep -q 'secrets engine' || fail "what go install installed does not work"
 printf 'test-module-path: ok, %s\n' "$path"
