@@ -14,6 +14,31 @@ MODULE  := $(shell go list -m)
 # The version lands in the root package, whatever the module is called.
 LDFLAGS := -s -w -X $(MODULE).version=$(VERSION)
 
+# The toolchain that go.mod names and no other, so that the same source makes the same bits on every machine. Where none may
+# be fetched and another is at hand: make GOTOOLCHAIN=local.
+export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
+
+# Whatever else of someone's own settings would change the plugin's bits. On make's command line, not in the environment,
+# each can still be set: make build GOAMD64=v3.
+GOAMD64      := v1
+GOARM64      := v8.0
+GO386        := sse2
+GOARM        := 6
+GOEXPERIMENT :=
+GOFIPS140    := off
+# -trimpath and -buildvcs=false: where the source lies and how it came there make no difference.
+REPRODUCIBLE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOAMD64=$(GOAMD64) GOARM64=$(GOARM64) GO386=$(GO386) \
+	GOARM=$(GOARM) GOEXPERIMENT=$(GOEXPERIMENT) GOFIPS140=$(GOFIPS140)
+
+# A plugin for another platform, as GOOS and GOARCH in the environment say, has a file of its own.
+PLATFORM := $(shell go env GOOS)_$(shell go env GOARCH)
+NATIVE   := $(shell go env GOHOSTOS)_$(shell go env GOHOSTARCH)
+ifeq ($(PLATFORM),$(NATIVE))
+OUT ?= bin/$(PLUGIN)$(shell go env GOEXE)
+else
+OUT ?= bin/$(PLUGIN)_$(PLATFORM)$(shell go env GOEXE)
+endif
+
 # The race detector needs a C compiler. Without one, Go says so by turning cgo off, and the tests run without it.
 RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
@@ -21,7 +46,8 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/vault
+MODULE_DIRS := . tools/actionlint tools/consul-template tools/golangci-lint tools/govulncheck tools/prometheus \
+	tools/release tools/vault
 
 # Some tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -32,12 +58,49 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: ## Build the plugin: bin/vault-plugin-secrets-pipedream
-	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+build: ## Build the plugin: bin/vault-plugin-secrets-pipedream, or with GOOS and GOARCH bin/…_<os>_<arch>
+	$(REPRODUCIBLE) go build -trimpath -ldflags "$(LDFLAGS)" -o $(OUT) ./cmd/$(PLUGIN)
+
+# All that Go has of these systems on these processors.
+PLATFORMS ?= $(shell go tool dist list | grep -E '^(linux|darwin|windows|freebsd)/(amd64|arm64|386|arm)$$')
+
+.PHONY: release
+release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." makes less
+	rm -rf dist bin/release
+	for platform in $(PLATFORMS); do \
+		os=$${platform%/*} arch=$${platform#*/}; \
+		GOOS=$$os GOARCH=$$arch $(MAKE) build OUT="bin/release/$${os}_$$arch/$(PLUGIN)$$(GOOS=$$os go env GOEXE)"; \
+	done
+	mkdir -p dist
+	cd tools/release && env -u GOOS -u GOARCH $(REPRODUCIBLE) go run . -name $(PLUGIN) -version $(VERSION) -source ../.. \
+		-binaries ../../bin/release -out ../../dist $(PLATFORMS)
+	if [[ -n "$(GPG_KEY)" ]]; then \
+		gpg --batch --yes --local-user "$(GPG_KEY)" --armor --detach-sign --output dist/SHA256SUMS.asc dist/SHA256SUMS; \
+	fi
+
+.PHONY: test-release
+test-release: ## Make a release of PLATFORMS in several places, and check that each is the same and is whole
+	cd tools/release && go test .
+	scripts/test-release.sh $(PLATFORMS)
+
+.PHONY: test-module-path
+test-module-path: ## Check that scripts/set-module-path.sh gives a copy of the tree another path, under which it builds
+	scripts/test-module-path.sh
+
+# For scripts.
+.PHONY: print-version print-out
+print-version:
+	@echo $(VERSION)
+print-out:
+	@echo $(OUT)
+
+# What an upgrade goes to in the acceptance tests: the same code under another version.
+NEXT_VERSION := v99.0.0
 
 .PHONY: build-race
 build-race: ## Build the plugin with the race detector, for the acceptance tests: bin/race/
 	go build $(RACE) -trimpath -ldflags "$(LDFLAGS)" -o bin/race/$(PLUGIN) ./cmd/$(PLUGIN)
+	go build $(RACE) -trimpath -ldflags "-s -w -X $(MODULE).version=$(NEXT_VERSION)" -o bin/race/next/$(PLUGIN) ./cmd/$(PLUGIN)
 
 .PHONY: sim
 sim: ## Build the simulated Pipedream API: bin/pipedream-sim
@@ -76,6 +139,11 @@ bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
+# Without service discovery, which nothing here needs: that is most of it.
+bin/prometheus bin/promtool: tools/prometheus/go.mod
+	cd tools/prometheus && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags "-s -w" -o ../../$@ \
+		github.com/prometheus/prometheus/cmd/$(notdir $@)
+
 .PHONY: test
 test: test-unit test-acceptance ## Run all tests
 
@@ -100,6 +168,10 @@ test-node: race-notice vault build-race bin/node/node_modules ## Run the tests t
 .PHONY: test-sdk
 test-sdk: race-notice bin/node/node_modules ## Run the tests of the simulator by Pipedream's SDK, which need Node and npm
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) ./acceptance/sdk
+
+.PHONY: test-prometheus
+test-prometheus: bin/promtool ## Have Prometheus's promtool check and test the alert rules, scrape job and dashboard
+	PROMTOOL_BIN="$(CURDIR)/bin/promtool" go test -count=1 ./docs/examples
 
 # How long to put load on the plugin.
 SOAK ?= 10m
@@ -137,6 +209,20 @@ lint: bin/golangci-lint ## Check the formatting, vet, and run golangci-lint
 	go vet ./...
 	bin/golangci-lint run
 
+bin/actionlint: tools/actionlint/go.mod
+	cd tools/actionlint && go build -trimpath -ldflags "-s -w" -o ../../$@ github.com/rhysd/actionlint/cmd/actionlint
+
+bin/govulncheck: tools/govulncheck/go.mod
+	cd tools/govulncheck && go build -trimpath -ldflags "-s -w" -o ../../$@ golang.org/x/vuln/cmd/govulncheck
+
+.PHONY: lint-workflows
+lint-workflows: bin/actionlint ## Check the GitHub workflows with actionlint
+	bin/actionlint .github/workflows/*.yml
+
+.PHONY: vulncheck
+vulncheck: bin/govulncheck ## Look for known vulnerabilities in what is called; asks Go's vulnerability database
+	bin/govulncheck ./...
+
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code
 	bin/golangci-lint fmt
@@ -149,6 +235,6 @@ tidy-check: ## Check that every go.mod and go.sum is tidy
 	done
 
 .PHONY: clean
-clean: ## Remove bin/ and the cached test results
-	rm -rf bin
+clean: ## Remove bin/, dist/ and the cached test results
+	rm -rf bin dist
 	go clean -testcache

@@ -25,7 +25,8 @@ type cluster struct {
 	ports   [][2]int
 }
 
-func newCluster(t *testing.T) *cluster {
+// newCluster starts a cluster, of servers that are prepared before they are started.
+func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 	t.Helper()
 	c := &cluster{}
 	ports, err := freePorts(6)
@@ -37,6 +38,9 @@ func newCluster(t *testing.T) *cluster {
 		}
 		s.addr = fmt.Sprintf("http://127.0.0.1:%d", ports[2*i])
 		s.root = s.client("")
+		for _, f := range prepare {
+			f(s)
+		}
 		c.servers = append(c.servers, s)
 		c.ports = append(c.ports, [2]int{ports[2*i], ports[2*i+1]})
 	}

@@ -34,6 +34,7 @@ const (
 // vaultServer is a real Vault server with one raft node, on loopback, with the plugin registered by its SHA-256.
 type vaultServer struct {
 	dir       string
+	plugins   string // its plugin directory; that of the plugin under test where empty
 	process   *process
 	addr      string
 	root      *api.Client // may do anything
@@ -59,21 +60,27 @@ func newVault(t *testing.T) *vaultServer {
 // error, for its log to be read and its process to be ended.
 func startVault(dir string) (*vaultServer, error) {
 	s := &vaultServer{dir: dir}
-	for _, sub := range []string{"raft", "home"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, err
-		}
-	}
-	if err := s.launch(); err != nil {
+	err := s.start()
+	if s.process == nil {
 		return nil, err
 	}
-	steps := []func() error{s.initialize, s.unseal, s.enableAudit, s.registerPlugin}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return s, err
+	return s, err
+}
+
+// start brings up a new server.
+func (s *vaultServer) start() error {
+	for _, sub := range []string{"raft", "home"} {
+		if err := os.Mkdir(filepath.Join(s.dir, sub), 0o700); err != nil {
+			return err
 		}
 	}
-	return s, nil
+	steps := []func() error{s.launch, s.initialize, s.unseal, s.enableAudit, s.registerPlugin}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // launch starts the process and waits until it listens, on other ports if these turn out to be taken.
@@ -134,7 +141,14 @@ cluster_addr     = "https://127.0.0.1:%[3]d"
 plugin_directory = %[5]q
 disable_mlock    = true
 log_level        = "trace"
-`, filepath.Join(s.dir, "raft"), port, clusterPort, s.addr, filepath.Dir(pluginBin))
+`, filepath.Join(s.dir, "raft"), port, clusterPort, s.addr, s.pluginDir())
+}
+
+func (s *vaultServer) pluginDir() string {
+	if s.plugins == "" {
+		return filepath.Dir(pluginBin)
+	}
+	return s.plugins
 }
 
 // home is the server's alone, and its plugins have it too.

@@ -1,22 +1,35 @@
-// Command vault-plugin-secrets-pipedream is the plugin that Vault starts. Run by hand it does nothing of use, except
-// to tell its version.
+// Command vault-plugin-secrets-pipedream is the plugin that Vault starts. Run by hand it only tells what it is, and its
+// version.
 package main
 
 import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/sdk/plugin"
 
 	pipedream "vault-plugin-secrets-pipedream"
 )
 
+const usage = `This is vault-plugin-secrets-pipedream %s, a secrets engine for HashiCorp Vault that
+hands out the credentials of Pipedream connected accounts. Vault starts it; it does
+nothing when run by hand. To have Vault start it, with this file in the server's
+plugin_directory:
+
+  vault plugin register -sha256=<its SHA-256> -version=%[1]s secret vault-plugin-secrets-pipedream
+  vault secrets enable -path=pipedream vault-plugin-secrets-pipedream
+
+Flags:
+  -h, -help   print this and exit
+  -version    print the version and exit
+`
+
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
 		// Vault reads a plugin's stderr line by line and passes JSON on to its own log at the level written in it.
 		logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, JSONFormat: true})
 		logger.Error("plugin shutting down", "error", err)
@@ -24,26 +37,23 @@ func main() {
 	}
 }
 
-// run serves the plugin until Vault ends it, or prints the version when that is all that was asked.
-func run(args []string) error {
-	apiClientMeta := &api.PluginAPIClientMeta{}
-	flags := apiClientMeta.FlagSet()
-	version := flags.Bool("version", false, "print the version and exit")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
+// run serves the plugin until Vault ends it, or prints what was asked for.
+func run(args []string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("vault-plugin-secrets-pipedream", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the error says it, once
+	version := flags.Bool("version", false, "")
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		_, err = fmt.Fprintf(stdout, usage, pipedream.Version())
+		return err
+	case err != nil:
+		return fmt.Errorf("%w; -h tells what there is", err)
+	case *version:
+		_, err = fmt.Fprintln(stdout, pipedream.Version())
 		return err
 	}
-	if *version {
-		fmt.Println(pipedream.Version())
-		return nil
-	}
-
 	// Multiplexed: one process serves every mount, so the mounts share its memory but each has a backend of its own.
-	return plugin.ServeMultiplex(&plugin.ServeOpts{
-		BackendFactoryFunc: pipedream.Factory,
-		// Vault 1.12 and later bring their own TLS; the provider is for the older ones.
-		TLSProviderFunc: api.VaultPluginTLSProvider(apiClientMeta.GetTLSConfig()),
-	})
+	// Vault 1.12 and later, which know that, bring their own TLS.
+	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: pipedream.Factory})
 }

@@ -1,0 +1,267 @@
+package acceptance
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// onUpgradableVault enables the plugin on a server with a plugin directory of its own, in which the next version is
+// registered too, and reads a token.
+func onUpgradableVault(t *testing.T) (m *mount, token, nextVersion string) {
+	t.Helper()
+	next, nextVersion := nextPlugin(t)
+	s := startWithOwnPlugins(t)
+	m = enable(t, s, "pipedream")
+	m.configure(t, nil)
+	m.sim.SetAccount(github())
+	token = asType[string](t, m.read(t, "creds/"+githubID).Data["oauth_access_token"])
+	m.sim.ResetRequests()
+	s.install(t, next, nextCommand)
+	require.NoError(t, s.register(t, nextCommand, nextVersion))
+	return m, token, nextVersion
+}
+
+// startWithOwnPlugins is newVault for a server with a plugin directory of its own.
+func startWithOwnPlugins(t *testing.T) *vaultServer {
+	t.Helper()
+	s := &vaultServer{dir: t.TempDir()}
+	withOwnPlugins(t, s)
+	t.Cleanup(func() {
+		if s.process != nil {
+			s.showLog(t)
+			assert.NoError(t, s.process.stop())
+		}
+	})
+	require.NoError(t, s.start())
+	return s
+}
+
+// serves asserts which version serves the mount, and that it serves the token without a request for it.
+func (m *mount) serves(t *testing.T, version, token string) {
+	t.Helper()
+	found, err := m.version()
+	require.NoError(t, err)
+	assert.Equal(t, version, found)
+	assert.Equal(t, token, m.read(t, "static-creds/"+githubID).Data["oauth_access_token"])
+	assert.Empty(t, m.sim.Requests(), "requests for what is alive")
+}
+
+// isGone asserts that there is no engine: as a reader sees it, and in Vault's log.
+func (m *mount) isGone(t *testing.T) {
+	t.Helper()
+	secret, err := m.vault.root.Logical().Read(m.in("status"))
+	require.NoError(t, err, "a path that nothing serves is a 404 without a text")
+	require.Nil(t, secret)
+	assert.Contains(t, m.vault.readLog(t), "skipping plugin-based mount entry: path="+m.in(""))
+}
+
+// otherArchitecture returns a program for a processor that this machine has not: the same with another number in it.
+func otherArchitecture(t *testing.T) []byte {
+	t.Helper()
+	content, err := os.ReadFile(pluginBin)
+	require.NoError(t, err)
+	const machine, s390 = 18, 22
+	require.Equal(t, "\x7fELF", string(content[:4]))
+	content[machine], content[machine+1] = 0, s390
+	return content
+}
+
+// TestUpgradeToWhatCannotBeStarted shows what Vault says to an operator, and that tuning back is the way out of each:
+// before the next start of Vault for nobody to notice, and after it, when there is no engine.
+func TestUpgradeToWhatCannotBeStarted(t *testing.T) {
+	t.Parallel()
+	m, token, _ := onUpgradableVault(t)
+	for _, broken := range []struct {
+		name, version, err string
+		content            []byte
+	}{
+		{"it ends at once", "v98.0.0", "Unrecognized remote plugin message", []byte("#!/bin/sh\nexit 1\n")},
+		{"it is no plugin", "v98.0.1", "Unrecognized remote plugin message: hello", []byte("#!/bin/sh\necho hello\n")},
+		{"it is for another architecture", "v98.0.2", "exec format error", otherArchitecture(t)},
+	} {
+		t.Run(broken.name, func(t *testing.T) {
+			m.vault.installContent(t, broken.content, broken.version)
+			require.NoError(t, m.vault.register(t, broken.version, broken.version), "Vault registers it under any version")
+			err := m.vault.root.Sys().Mount("try", &api.MountInput{
+				Type: pluginName, Config: api.MountConfigInput{PluginVersion: broken.version},
+			})
+			refused(t, err, 400, broken.err)
+
+			require.NoError(t, m.tuneTo(t, broken.version))
+			require.ErrorContains(t, m.reloadPlugin(t), broken.err)
+			m.serves(t, pluginVersion, token)
+			require.NoError(t, m.tuneTo(t, pluginVersion))
+			m.vault.restart(t)
+			m.serves(t, pluginVersion, token)
+
+			require.NoError(t, m.tuneTo(t, broken.version))
+			m.vault.restart(t)
+			m.isGone(t)
+			require.NoError(t, m.tuneTo(t, pluginVersion))
+			require.NoError(t, m.reloadPlugin(t))
+			m.serves(t, pluginVersion, token)
+			m.vault.noIrrevocableLease(t)
+		})
+	}
+}
+
+// TestVersionIsDeregisteredWhileInUse shows that it is served until it has to be started again.
+func TestVersionIsDeregisteredWhileInUse(t *testing.T) {
+	t.Parallel()
+	m, token, nextVersion := onUpgradableVault(t)
+	deregister := func() {
+		require.NoError(t, m.vault.root.Sys().DeregisterPlugin(&api.DeregisterPluginInput{
+			Name: pluginName, Type: api.PluginTypeSecrets, Version: pluginVersion,
+		}))
+	}
+	deregister()
+	m.serves(t, pluginVersion, token)
+	require.ErrorContains(t, m.reloadPlugin(t), "plugin not found in the catalog")
+	refused(t, m.errorOf(t, "status"), 500, "plugin not found in the catalog")
+
+	t.Run("it is registered again", func(t *testing.T) {
+		require.NoError(t, m.vault.register(t, filepath.Base(pluginBin), pluginVersion))
+		m.serves(t, pluginVersion, token)
+		deregister()
+		m.vault.restart(t)
+		m.isGone(t)
+		require.NoError(t, m.vault.register(t, filepath.Base(pluginBin), pluginVersion))
+		require.NoError(t, m.reloadPlugin(t))
+		m.serves(t, pluginVersion, token)
+	})
+	t.Run("another version takes its place", func(t *testing.T) {
+		deregister()
+		m.vault.restart(t)
+		m.isGone(t)
+		require.NoError(t, m.tuneTo(t, nextVersion))
+		require.NoError(t, m.reloadPlugin(t))
+		m.serves(t, nextVersion, token)
+	})
+}
+
+// TestFileOfTheRunningVersionChanges shows that the file may not be written over, nor be gone, when Vault starts it.
+func TestFileOfTheRunningVersionChanges(t *testing.T) {
+	t.Parallel()
+	m, token, _ := onUpgradableVault(t)
+	file := filepath.Join(m.vault.plugins, filepath.Base(pluginBin))
+	for name, happens := range map[string]struct {
+		err string
+		to  func()
+	}{
+		"another version is written over it": {"checksums did not match", func() {
+			require.NoError(t, os.Remove(file)) // as install does
+			next, _ := nextPlugin(t)
+			m.vault.install(t, next, filepath.Base(file))
+		}},
+		"it is removed":     {"no such file or directory", func() { require.NoError(t, os.Remove(file)) }},
+		"it may not be run": {"permission denied", func() { require.NoError(t, os.Chmod(file, 0o600)) }},
+		"it is a link to nowhere": {"no such file or directory", func() {
+			require.NoError(t, os.Remove(file))
+			require.NoError(t, os.Symlink("/nowhere", file))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			happens.to()
+			m.serves(t, pluginVersion, token)
+			require.ErrorContains(t, m.reloadPlugin(t), happens.err)
+			require.ErrorContains(t, m.errorOf(t, "status"), happens.err)
+			require.NoError(t, os.RemoveAll(file))
+			m.vault.install(t, pluginBin, filepath.Base(file))
+			m.serves(t, pluginVersion, token)
+		})
+	}
+}
+
+// TestSymbolicLinksAmongPlugins shows which of them Vault refuses.
+func TestSymbolicLinksAmongPlugins(t *testing.T) {
+	t.Parallel()
+	next, nextVersion := nextPlugin(t)
+	t.Run("a file that is a link to elsewhere", func(t *testing.T) {
+		m, token, _ := onUpgradableVault(t)
+		require.NoError(t, os.Symlink(next, filepath.Join(m.vault.plugins, "link")))
+		require.ErrorContains(t, m.vault.register(t, "link", nextVersion), "cannot execute files outside of configured plugin directory")
+		m.serves(t, pluginVersion, token)
+	})
+	t.Run("a directory that is a link", func(t *testing.T) {
+		s := &vaultServer{dir: t.TempDir()}
+		withOwnPlugins(t, s)
+		target := s.plugins
+		s.plugins = filepath.Join(s.dir, "link")
+		require.NoError(t, os.Symlink(target, s.plugins))
+		t.Cleanup(func() { assert.NoError(t, s.process.stop()) })
+		require.ErrorContains(t, s.start(), "cannot execute files outside of configured plugin directory")
+	})
+}
+
+// TestSnapshotIsRestoredIntoANewCluster shows that a snapshot has the catalog and not the file: the new servers need the
+// one that is registered.
+func TestSnapshotIsRestoredIntoANewCluster(t *testing.T) {
+	t.Parallel()
+	m, token, nextVersion := onUpgradableVault(t)
+	require.NoError(t, m.tuneTo(t, nextVersion))
+	require.NoError(t, m.reloadPlugin(t))
+	lease := m.read(t, "creds/"+githubID).LeaseID
+	snapshot := m.vault.snapshot(t)
+
+	s := startWithOwnPlugins(t)    // with the old version's file alone
+	file, err := os.Open(snapshot) //nolint:gosec // written by snapshot
+	require.NoError(t, err)
+	defer file.Close() //nolint:errcheck // only read
+	require.NoError(t, s.root.Sys().RaftSnapshotRestoreWithContext(t.Context(), file, true))
+	// Its keys are those of the cluster that the snapshot is of.
+	s.unsealKey, s.rootToken = m.vault.unsealKey, m.vault.rootToken
+	s.root.SetToken(s.rootToken)
+	require.NoError(t, poll(readyTimeout, "the snapshot to be taken in", func() (bool, error) {
+		status, err := s.root.Sys().SealStatus()
+		return err == nil && status.Sealed, nil
+	}))
+	require.NoError(t, s.unseal())
+
+	there := *m
+	there.vault = s
+	there.isGone(t)
+	next, _ := nextPlugin(t)
+	s.install(t, next, nextCommand)
+	require.NoError(t, there.reloadPlugin(t))
+	there.serves(t, nextVersion, token)
+	_, err = s.root.Sys().Lookup(lease)
+	require.NoError(t, err, "a lease was lost")
+}
+
+// TestLeaseEndsWhileThereIsNoEngine shows what becomes of it: Vault gives up on it at once, and an operator revokes it when
+// the engine is back.
+func TestLeaseEndsWhileThereIsNoEngine(t *testing.T) {
+	t.Parallel()
+	m, token, _ := onUpgradableVault(t)
+	m.vault.installContent(t, []byte("#!/bin/sh\nexit 1\n"), "broken")
+	require.NoError(t, m.vault.register(t, "broken", "v98.0.0"))
+	require.NoError(t, m.tuneTo(t, "v98.0.0"))
+	m.vault.restart(t)
+	m.isGone(t)
+
+	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: m.in("creds/"), Prefix: true}), "it is to end now")
+	require.NoError(t, poll(readyTimeout, "Vault to give up on the lease", func() (bool, error) {
+		return len(m.vault.irrevocable(t)) == 1, nil
+	}))
+	require.NoError(t, m.tuneTo(t, pluginVersion))
+	require.NoError(t, m.reloadPlugin(t))
+	m.serves(t, pluginVersion, token)
+	assert.Len(t, m.vault.irrevocable(t), 1)
+	lease := asType[map[string]any](t, m.vault.irrevocable(t)[0])["lease_id"]
+	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: asType[string](t, lease), Sync: true}))
+	assert.Empty(t, m.vault.irrevocable(t))
+}
+
+// irrevocable returns the leases that Vault has given up on.
+func (s *vaultServer) irrevocable(t *testing.T) []any {
+	t.Helper()
+	secret, err := s.root.Logical().ReadWithData("sys/leases", map[string][]string{"type": {"irrevocable"}})
+	require.NoError(t, err)
+	leases, _ := secret.Data["leases"].([]any)
+	return leases
+}

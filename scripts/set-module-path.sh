@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Gives the module the path that it is published under, so that go install and go get find it.
+# usage: scripts/set-module-path.sh github.com/OWNER/vault-plugin-secrets-pipedream
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+new=${1-}
+if [[ ! $new =~ ^[a-z0-9-]+(\.[a-z0-9-]+)+(/[A-Za-z0-9._~-]+)+$ ]]; then
+  echo "usage: $0 HOST/PATH, such as github.com/OWNER/vault-plugin-secrets-pipedream" >&2
+  exit 1
+fi
+old=$(go list -m)
+# In a regular expression a dot is any character.
+pattern=${old//./\\.}
+
+# The module, and those of the tools below it.
+for file in go.mod tools/*/go.mod; do
+  path=$(cd "$(dirname "$file")" && go list -m)
+  go mod edit -module="$new${path#"$old"}" "$file"
+done
+
+# An import stands on a line of its own, alone or after a name. Other strings may be the same and are something else:
+# the plugin has the module's name.
+import="^([[:space:]]*|import[[:space:]]+)([A-Za-z_.][A-Za-z0-9_]*[[:space:]]+)?\"$pattern(/[^\"]*)?\"\$"
+find . -path ./bin -prune -o -path ./dist -prune -o -name '*.go' -print0 |
+  while IFS= read -r -d '' file; do
+    if grep -qE "$import" "$file"; then
+      sed -E -i.before "s#$import#\\1\\2\"$new\\3\"#" "$file"
+      rm "$file.before"
+    fi
+  done
+
+sed -i.before "s#module-path: $pattern\$#module-path: $new#" .golangci.yml
+rm .golangci.yml.before
+echo "$old is now $new"

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Checks a release as whoever downloads it could: it is the same bits when made from two clones in different places with
+# different settings, from a tarball without git, and from make build; everything is in it; and its signature holds.
+# usage: scripts/test-release.sh PLATFORM..., such as linux/amd64
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+platforms=$*
+plugin=vault-plugin-secrets-pipedream
+version=$(make -s print-version)
+work=$(mktemp -d)
+cleanup() {
+  gpgconf --homedir "$work/gnupg" --kill all 2>/dev/null || true
+  chmod -R u+w "$work"
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+say() { printf '\n=== %s\n' "$*"; }
+fail() { printf 'test-release: %s\n' "$*" >&2; exit 1; }
+
+say "the tree as it is now, in a clone, in another clone elsewhere, and in a directory without git"
+plain=$work/tarball first=$work/first second=$work/some/where/else/altogether
+mkdir -p "$plain" "$first" "$second"
+git ls-files -z --cached --others --exclude-standard |
+  while IFS= read -r -d '' name; do [[ ! -e $name ]] || printf '%s\0' "$name"; done |
+  tar --null --files-from=- -cf "$work/source.tar"
+git init -q "$work/origin"
+tar -xf "$work/source.tar" -C "$work/origin"
+in_origin() { git -C "$work/origin" -c user.name=test -c user.email=test@example.com -c commit.gpgsign=false "$@"; }
+in_origin add -A
+in_origin commit -qm one
+git clone -q "$work/origin" "$first"
+in_origin commit -qm two --allow-empty
+in_origin tag -m tag v9.9.9
+git clone -q "$work/origin" "$second"
+tar -xf "$work/source.tar" -C "$plain"
+
+say "a release from each"
+make -C "$first" release PLATFORMS="$platforms"
+# Nothing of somebody's own settings may get into it.
+(umask 077 && TZ=Asia/Tokyo LC_ALL=C GOFLAGS='-buildvcs=true -tags=mine' GOAMD64=v3 GOARM=7 GOOS=plan9 \
+  make -C "$second" release PLATFORMS="$platforms")
+make -C "$plain" release PLATFORMS="$platforms"
+
+say "the same from each"
+cat "$first/dist/SHA256SUMS"
+diff -r "$first/dist" "$second/dist" || fail "another release from another clone"
+diff -r "$first/dist" "$plain/dist" || fail "another release without git"
+(cd "$first/dist" && sha256sum --check --strict --quiet SHA256SUMS)
+listed=$(wc -l < "$first/dist/SHA256SUMS") files=$(find "$first/dist" -type f ! -name SHA256SUMS | wc -l)
+[[ $listed == "$files" ]] || fail "SHA256SUMS lists $listed files of $files"
+
+say "whole, and the same as make build makes"
+for platform in $platforms; do
+  os=${platform%/*} arch=${platform#*/} extension=
+  [[ $os != windows ]] || extension=.exe
+  unpacked=$work/unpacked/${os}_$arch archive=$first/dist/${plugin}_${version}_${os}_$arch
+  mkdir -p "$unpacked"
+  if [[ $os == windows ]]; then
+    unzip -q "$archive.zip" -d "$unpacked"
+  else
+    tar -xzf "$archive.tar.gz" -C "$unpacked"
+  fi
+  [[ -x $unpacked/$plugin$extension ]] || fail "$platform: the program is not executable"
+
+  built=$(GOOS=$os GOARCH=$arch make -s -C "$second" print-out)
+  (cd "$second" && GOOS=$os GOARCH=$arch make -s build)
+  cmp "$unpacked/$plugin$extension" "$second/$built" || fail "$platform: make build makes another program"
+
+  # Every module that the program says is linked has its terms in the notices, and is in the SBOM.
+  go version -m "$unpacked/$plugin$extension" | awk '$1 == "dep" { print $2 " " $3 }' > "$work/modules"
+  [[ $(wc -l < "$work/modules") -gt 20 ]] || fail "$platform: the program does not say what is linked into it"
+  while read -r module module_version; do
+    grep -q "^$module  *$module_version" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack $module"
+    grep -q "^$module/" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack the terms of $module"
+    grep -qF "\"purl\": \"pkg:golang/$module@$module_version" "$archive.cdx.json" || fail "$platform: the SBOM lacks $module"
+  done < "$work/modules"
+  grep -q "^std/LICENSE" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack Go's own terms"
+  sum=$(sha256sum "$unpacked/$plugin$extension" | cut -d' ' -f1)
+  grep -q "$sum" "$archive.cdx.json" || fail "$platform: the SBOM is another program's"
+  for name in README.md CHANGELOG.md; do
+    cmp "$name" "$unpacked/$name"
+  done
+done
+
+say "the same from an empty build cache"
+GOCACHE=$work/cache make -s -C "$plain" build
+native=$(make -s -C "$plain" print-out)
+(cd "$second" && make -s build)
+cmp "$plain/$native" "$second/$native" || fail "another compilation makes another program"
+[[ $("$plain/$native" -version) == "$version" ]] || fail "the program is of another version"
+
+say "signed, with a key that is thrown away"
+one=${platforms%% *}
+export GNUPGHOME=$work/gnupg
+mkdir -m 700 "$GNUPGHOME"
+gpg --batch --quiet --passphrase '' --quick-generate-key 'Release test <test@example.com>' ed25519 sign never
+make -s -C "$first" release PLATFORMS="$one" GPG_KEY=test@example.com
+gpg --verify "$first/dist/SHA256SUMS.asc" "$first/dist/SHA256SUMS"
+echo >> "$first/dist/SHA256SUMS"
+if gpg --verify "$first/dist/SHA256SUMS.asc" "$first/dist/SHA256SUMS" 2>/dev/null; then
+  fail "the signature holds for other sums"
+fi
+
+say "refused where CHANGELOG.md says nothing of it"
+if make -s -C "$first" release PLATFORMS="$one" VERSION=v99.0.0 > "$work/refused" 2>&1; then
+  fail "a release without release notes"
+fi
+grep "CHANGELOG.md has no section for v99.0.0" "$work/refused" || { cat "$work/refused"; fail "refused for another reason"; }
+
+printf '\ntest-release: ok, %s\n' "$platforms"

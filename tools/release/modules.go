@@ -1,0 +1,140 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// linkedModule is a module that is linked into the program, with the directories of its packages that are.
+type linkedModule struct {
+	path, version string
+	root          string // of the toolchain for the standard library: its licence lies above its packages
+	dirs          []string
+	legal         []legalText
+	licences      []string // SPDX names, as far as they are known
+}
+
+// legalText is a file of licence terms.
+type legalText struct {
+	name string // begins with the module's path
+	text string
+}
+
+// standard is what the Go toolchain brings along, and its licence is like any other's.
+const standard = "std"
+
+// linkedModules returns the modules that a package has linked into it on a platform, the standard library among them and
+// the package's own not.
+func linkedModules(source, pkg, goos, goarch string) ([]*linkedModule, error) {
+	list := exec.Command("go", "list", "-deps", "-json=Dir,Standard,Module", pkg) //nolint:gosec,noctx // of the caller's choosing
+	list.Dir = source
+	list.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0", "GOWORK=off")
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	byPath := map[string]*linkedModule{}
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p struct {
+			Dir      string
+			Standard bool
+			Module   *struct {
+				Path, Version, Dir, GoVersion string
+				Main                          bool
+				Replace                       *struct{ Path, Version string }
+			}
+		}
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+		m := &linkedModule{path: standard, version: toolchain(), root: goroot()}
+		if !p.Standard {
+			if p.Module.Main {
+				continue
+			}
+			if p.Module.Replace != nil {
+				return nil, fmt.Errorf("%s is replaced: its licence and source are another's", p.Module.Path)
+			}
+			m = &linkedModule{path: p.Module.Path, version: p.Module.Version, root: p.Module.Dir}
+		}
+		if known := byPath[m.path]; known != nil {
+			m = known
+		}
+		byPath[m.path] = m
+		m.dirs = append(m.dirs, p.Dir)
+	}
+	modules := make([]*linkedModule, 0, len(byPath))
+	for _, m := range byPath {
+		if m.legal, err = m.legalTexts(); err != nil {
+			return nil, err
+		}
+		m.licences = licencesIn(m.legal)
+		modules = append(modules, m)
+	}
+	slices.SortFunc(modules, func(a, b *linkedModule) int { return strings.Compare(a.path, b.path) })
+	return modules, nil
+}
+
+// legal is what a file of licence terms is called.
+var legal = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents|unlicense)([._-].*)?$`)
+
+// legalTexts returns the files with terms that lie beside a module's linked packages, or above them within the module. A
+// module without any is an error: nobody could say what its terms are.
+func (m *linkedModule) legalTexts() ([]legalText, error) {
+	searched := map[string]bool{}
+	var found []legalText
+	for _, dir := range m.dirs {
+		for ; !searched[dir] && (dir == m.root || strings.HasPrefix(dir, m.root+string(filepath.Separator))); dir = filepath.Dir(dir) {
+			searched[dir] = true
+			texts, err := m.legalTextsIn(dir)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, texts...)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%s %s has no licence file in %s", m.path, m.version, m.root)
+	}
+	slices.SortFunc(found, func(a, b legalText) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
+
+func (m *linkedModule) legalTextsIn(dir string) ([]legalText, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	below, err := filepath.Rel(m.root, dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []legalText
+	for _, entry := range entries {
+		if !entry.Type().IsRegular() || !legal.MatchString(entry.Name()) || filepath.Ext(entry.Name()) == ".go" {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(dir, entry.Name())) //nolint:gosec // of a module
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, legalText{
+			name: path.Join(m.path, filepath.ToSlash(below), entry.Name()),
+			text: strings.TrimSpace(strings.ReplaceAll(string(content), "\r\n", "\n")),
+		})
+	}
+	return found, nil
+}
