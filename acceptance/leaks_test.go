@@ -182,6 +182,12 @@ func (s *surface) wordyFaults() []pipedreamtest.Fault {
 		{Status: 429, Header: http.Header{"Retry-After": {words}}, Body: string(body)},
 		{TruncatedJSON: true},
 		{CutBody: true},
+		// net/http logs what is left on a connection behind an answer, through the standard logger.
+		{Leftover: words},
+		{LengthOff: -40},
+		{LengthOff: 40},
+		{Trailer: http.Header{"X-Words": {words}}},
+		{Informational: []int{http.StatusProcessing, http.StatusEarlyHints}, Status: http.StatusInternalServerError, Header: http.Header{"X-Words": {words}}},
 	}
 	for _, status := range []int{400, 401, 403, 404, 418, 500, 503} {
 		faults = append(faults, pipedreamtest.Fault{Status: status, Body: string(body), Header: http.Header{"X-Words": {words}}})

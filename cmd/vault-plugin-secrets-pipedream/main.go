@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 
 	"github.com/hashicorp/go-hclog"
@@ -53,6 +54,10 @@ func run(args []string, stdout io.Writer) error {
 		_, err = fmt.Fprintln(stdout, pipedream.Version())
 		return err
 	}
+	// net/http logs what is left on a connection behind an answer, a token perhaps, and Vault would pass that on to its
+	// own log. The engine itself never uses the standard logger.
+	log.SetOutput(io.Discard)
+
 	// Multiplexed: one process serves every mount, so the mounts share its memory but each has a backend of its own.
 	// Vault 1.12 and later, which know that, bring their own TLS.
 	return plugin.ServeMultiplex(&plugin.ServeOpts{BackendFactoryFunc: pipedream.Factory})

@@ -41,6 +41,9 @@ const (
 	// maxFailures is how many requests in a row may find Pipedream unavailable
 	// before those in the queue are told so, instead of finding it out one by one.
 	maxFailures = 3
+	// demandFrom is how many accounts have to be wanted in a minute at the least
+	// before the list is fetched for what does not queue at one time.
+	demandFrom = MaxSingles + MaxSingles/2
 	// busyRetry is when to come again who was not served in time.
 	busyRetry = 5 * time.Second
 	// rememberFor is how long a page is remembered, beside the time that it takes

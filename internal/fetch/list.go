@@ -104,7 +104,7 @@ func (f *Fetcher) listPays(now time.Time) bool {
 	pages := f.list.knownPages(now)
 	waiting, all := len(f.queue), f.singles >= MaxSingles
 	return waiting > max(MaxSingles, pages) ||
-		waiting > 0 && all && f.demand.count(now, f.rememberFor(now)) > max(2*MaxSingles, pages)
+		waiting > 0 && all && f.demand.count(now, f.rememberFor(now)) > max(demandFrom, pages)
 }
 
 // live returns the calls that wait for their turn, in the same memory.
