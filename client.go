@@ -167,7 +167,7 @@ func (c *config) api(base *url.URL) api.Config {
 // does not show in status: until c is stored, the mount goes on with what it
 // has. Some of the budget is kept for it.
 func (b *backend) verify(ctx context.Context, c *config) error {
-	client, err := b.newClient(c, pace.NewHoldOffs(), &stats{})
+	client, err := b.newClient(c, pace.NewHoldOffs(), newStats())
 	if err != nil {
 		return err
 	}

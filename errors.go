@@ -190,6 +190,16 @@ func toLogical(req *logical.Request, err error) error {
 	}
 }
 
+// refuse is [toLogical] for a read or refresh of credentials, which it counts.
+func (b *backend) refuse(req *logical.Request, err error) error {
+	answer := toLogical(req, err)
+	if coded, ok := answer.(logical.HTTPCodedError); ok { //nolint:errorlint // a wrapped one would lose its code on gRPC
+		path, _, _ := strings.Cut(req.Path, "/")
+		b.stats.refused(path, coded.Code())
+	}
+	return answer
+}
+
 var errNotConfigured = errors.New("the engine is not configured yet; " +
 	"store a Pipedream API key with: vault write <mount>/config api_key=- (or an OAuth client: see vault path-help <mount>/config)")
 

@@ -12,6 +12,8 @@ import (
 const (
 	// secretType is stored with every lease and must never change.
 	secretType = "pipedream_credential"
+
+	pathCreds = "creds"
 )
 
 const pathCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, as a lease.`
@@ -37,7 +39,7 @@ than the mount's or the role's min_ttl with the parameter of that name.
 `
 
 func (b *backend) pathCreds() *framework.Path {
-	return b.credentialsPath("creds/", "credentials", pathCredsHelpSyn, pathCredsHelpDesc, credentialFields(), b.credsRead)
+	return b.credentialsPath(pathCreds+"/", "credentials", pathCredsHelpSyn, pathCredsHelpDesc, credentialFields(), b.credsRead)
 }
 
 // credentialsPath is a path that hands out credentials. Update does the same
@@ -127,7 +129,7 @@ func revoke(context.Context, *logical.Request, *framework.FieldData) (*logical.R
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	got, err := b.credential(ctx, req, data)
 	if err != nil {
-		return nil, toLogical(req, err)
+		return nil, b.refuse(req, err)
 	}
 	ttl := got.capTTL(got.credential.Lease(got.config.policy(), time.Now()))
 	if most := b.System().MaxLeaseTTL(); most > 0 {

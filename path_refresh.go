@@ -11,6 +11,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
+const pathRefresh = "refresh"
+
 const pathRefreshHelpSyn = `Fetch an account's credentials again, now.`
 
 const pathRefreshHelpDesc = `
@@ -27,7 +29,7 @@ Pipedream cannot be reached, what is cached stays.
 
 func (b *backend) pathRefresh() *framework.Path {
 	return &framework.Path{
-		Pattern:      "refresh/" + framework.GenericNameRegex("name"),
+		Pattern:      pathRefresh + "/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields:       map[string]*framework.FieldSchema{"name": nameField()},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -59,7 +61,7 @@ func (b *backend) pathRefresh() *framework.Path {
 func (b *backend) refresh(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	t, err := b.target(ctx, req, data)
 	if err != nil {
-		return nil, toLogical(req, err)
+		return nil, b.refuse(req, err)
 	}
 	var changed bool
 	var c *credential.Credential
@@ -69,7 +71,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 		c, changed, err = t.view.RefreshOf(ctx, t.reader, t.user)
 	}
 	if err != nil {
-		return nil, toLogical(req, err)
+		return nil, b.refuse(req, err)
 	}
 	result := map[string]any{"changed": changed}
 	if c.Expires() {

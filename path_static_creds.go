@@ -8,6 +8,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
+const pathStaticCreds = "static-creds"
+
 const pathStaticCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, without a lease.`
 
 const pathStaticCredsHelpDesc = `
@@ -39,13 +41,13 @@ func (b *backend) pathStaticCreds() *framework.Path {
 		Required:    true,
 		Description: "When these credentials were first seen, RFC 3339 in UTC.",
 	}
-	return b.credentialsPath("static-creds/", "static-credentials", pathStaticCredsHelpSyn, pathStaticCredsHelpDesc, fields, b.staticCredsRead)
+	return b.credentialsPath(pathStaticCreds+"/", "static-credentials", pathStaticCredsHelpSyn, pathStaticCredsHelpDesc, fields, b.staticCredsRead)
 }
 
 func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	got, err := b.credential(ctx, req, data)
 	if err != nil {
-		return nil, toLogical(req, err)
+		return nil, b.refuse(req, err)
 	}
 	policy := got.config.policy()
 	again := got.capTTL(got.credential.ReadAgainIn(policy, got.reader.Demand, time.Now()))

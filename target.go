@@ -62,6 +62,7 @@ type target struct {
 
 // target finds out what the request is about, without asking Pipedream.
 func (b *backend) target(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
+	path, _, _ := strings.Cut(req.Path, "/")
 	name := data.Get("name").(string)
 	isAccount := api.ValidAccountID(name)
 	if !isAccount && (len(name) > maxNameLength || strings.HasPrefix(name, accountIDPrefix)) {
@@ -71,7 +72,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 	if err != nil {
 		return nil, err
 	}
-	t := &target{connection: c, reader: cache.Reader{Demand: c.config.policy().Default(), Caller: caller(req)}}
+	t := &target{connection: c, reader: cache.Reader{Path: path, Demand: c.config.policy().Default(), Caller: caller(req)}}
 	if isAccount {
 		if !c.config.AllowAccountIDs {
 			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read a role's")

@@ -51,7 +51,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 				assert.NoError(t, group.Wait())
 				t.Logf("%d requests, %s", len(m.sim.Requests()), time.Since(began))
 				assert.Zero(t, refused.Load())
-						// 19 on a machine that is idle. Where a page takes seconds to arrive, some accounts are asked for one by one.
+				// 19 on a machine that is idle. Where a page takes seconds to arrive, some accounts are asked for one by one.
 				assert.LessOrEqual(t, len(m.sim.Requests()), accounts/10)
 			})
 		}

@@ -44,10 +44,23 @@ const (
 	maxExpiredRetries = 3
 )
 
+// How is how a reader was served.
+type How int
+
+const (
+	// Hit: from the cache.
+	Hit How = iota + 1
+	// Fetched: by a fetch.
+	Fetched
+	// Stale: from the cache, while there should be something newer.
+	Stale
+)
+
 // Stats counts how readers were served.
 type Stats interface {
-	Hit()  // from the cache
-	Miss() // by a fetch, or not at all
+	Served(path string, how How)
+	// Missed is called where a fetch did not serve its reader.
+	Missed()
 	// Refreshed is called for each new token that was fetched: ahead of its
 	// readers, or while one waited.
 	Refreshed(ahead bool)
@@ -165,6 +178,8 @@ func (c *Cache) View(client *api.Client, fetcher *fetch.Fetcher, budget *pace.Bu
 type Reader struct {
 	// Demand is at least the policy's default.
 	Demand credential.Demand
+	// Path is the path that is read, for the statistics.
+	Path string
 	// Caller stands for whoever reads; callers that ask for what may not exist
 	// take turns.
 	Caller string
@@ -200,7 +215,7 @@ func (v *View) fresh(r Reader, id string) *entry {
 	if due, _ := e.Due(v.policy, r.Demand, now); due || !e.Servable(now) {
 		return nil
 	}
-	return v.hit(e)
+	return v.serve(r, e, Hit)
 }
 
 func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
@@ -210,19 +225,21 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 	}
 	now := time.Now()
 	if e == nil || !e.Servable(now) {
-		return v.await(ctx, id, v.start(r.Caller, id, e, false), nil)
+		return v.await(ctx, r, id, v.start(r.Caller, id, e, false), nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)
 	switch {
-	case !due || v.holdOffs.Held(id):
-		return v.hit(e), nil
+	case !due:
+		return v.serve(r, e, Hit), nil
+	case v.holdOffs.Held(id):
+		return v.serve(r, e, Stale), nil
 	case !wait:
 		if !v.passing(now) {
 			v.start(r.Caller, id, e, true)
 		}
-		return v.hit(e), nil
+		return v.serve(r, e, Stale), nil
 	default:
-		return v.await(ctx, id, v.start(r.Caller, id, e, false), e)
+		return v.await(ctx, r, id, v.start(r.Caller, id, e, false), e)
 	}
 }
 
@@ -244,9 +261,9 @@ func (v *View) lookup(ctx context.Context, id string) (*entry, error) {
 	}), nil
 }
 
-// hit notes that e served a reader.
-func (v *View) hit(e *entry) *entry {
-	v.stats.Hit()
+// serve notes that e serves a reader.
+func (v *View) serve(r Reader, e *entry, how How) *entry {
+	v.stats.Served(r.Path, how)
 	// Looked at first: a line of memory that all readers write is slow to share.
 	if !e.read.Load() {
 		e.read.Store(true)
@@ -257,7 +274,7 @@ func (v *View) hit(e *entry) *entry {
 // await waits for a fetch. Where there is a live credential to fall back on, it
 // waits for a few seconds at most, and no failure but the account's own gets in
 // the way of serving it.
-func (v *View) await(ctx context.Context, id string, f *flight[*entry], fallback *entry) (*entry, error) {
+func (v *View) await(ctx context.Context, r Reader, id string, f *flight[*entry], fallback *entry) (*entry, error) {
 	var outOfPatience <-chan time.Time
 	if fallback != nil {
 		timer := time.NewTimer(Patience)
@@ -268,9 +285,7 @@ func (v *View) await(ctx context.Context, id string, f *flight[*entry], fallback
 	select {
 	case <-f.landed:
 		if f.err == nil {
-			v.stats.Miss()
-			f.value.read.Store(true)
-			return f.value, nil
+			return v.serve(r, f.value, Fetched), nil
 		}
 		err = f.err
 	case <-outOfPatience:
@@ -278,12 +293,12 @@ func (v *View) await(ctx context.Context, id string, f *flight[*entry], fallback
 		err = ctx.Err()
 	}
 	if fallback != nil && fallback.Servable(time.Now()) && !api.OfAccount(err) {
-		return v.hit(fallback), nil
+		return v.serve(r, fallback, Stale), nil
 	}
 	if err == nil { // out of patience, and the fallback ended meanwhile
-		return v.await(ctx, id, f, nil)
+		return v.await(ctx, r, id, f, nil)
 	}
-	v.stats.Miss()
+	v.stats.Missed()
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = v.fetcher.Overdue(id)
 	}

@@ -41,13 +41,14 @@ func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.
 		return nil, false, err
 	}
 	if e != nil && e.Servable(began) && (began.Sub(e.CheckedAt) < RefreshQuiet || v.isQuiet(id)) {
+		v.stats.Served(r.Path, Hit)
 		return e.Credential, isNew(e), nil
 	}
 	if !v.isQuiet(id) {
 		v.holdOffs.Retry(id)
 	}
 	for {
-		fresh, err := v.await(ctx, id, v.startAs(v.class(id, e, false), r.Caller, id, e, began), nil)
+		fresh, err := v.await(ctx, r, id, v.startAs(v.class(id, e, false), r.Caller, id, e, began), nil)
 		if err != nil {
 			v.noteRefresh(id, false)
 			return nil, false, err

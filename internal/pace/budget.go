@@ -353,6 +353,14 @@ func (b *Budget) NextFree() time.Duration {
 	return b.waitFor(now, Known, len(b.known))
 }
 
+// Used is how many requests count against the limit now.
+func (b *Budget) Used() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.prune(time.Now())
+	return b.used().all
+}
+
 // Left is how many requests may go out now; -1 where there is no limit.
 func (b *Budget) Left() int {
 	b.mu.Lock()

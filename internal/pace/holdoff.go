@@ -192,6 +192,23 @@ func (h *HoldOffs) AllUntil() time.Time {
 	return h.all.until
 }
 
+// AllError is the failure that everything is or was held off for; nil where the
+// last request succeeded.
+func (h *HoldOffs) AllError() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.all.err
+}
+
+// Each calls f for every name that failed when it was last asked for.
+func (h *HoldOffs) Each(f func(name string, err error)) {
+	for _, name := range h.named.Keys() {
+		if held, ok := h.named.Peek(name); ok {
+			f(name, held.err)
+		}
+	}
+}
+
 // Count is how many names are held off now.
 func (h *HoldOffs) Count() (held int) {
 	now := time.Now()

@@ -1,0 +1,148 @@
+package pipedream
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// metrics reads metrics as a scrape does.
+func (m *mount) metrics() (text string, families map[string]*dto.MetricFamily) {
+	m.Helper()
+	resp, err := m.b.HandleRequest(m.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "metrics", Storage: m.storage})
+	require.NoError(m, err)
+	require.Equal(m, http.StatusOK, resp.Data[logical.HTTPStatusCode])
+	require.Contains(m, resp.Data[logical.HTTPContentType], "text/plain; version=0.0.4")
+	raw := resp.Data[logical.HTTPRawBody].([]byte)
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err = parser.TextToMetricFamilies(bytes.NewReader(raw))
+	require.NoError(m, err)
+	return string(raw), families
+}
+
+// metric is the value of a metric with these labels; 0 where there is none.
+func (m *mount) metric(name string, labels ...string) float64 {
+	m.Helper()
+	_, families := m.metrics()
+	for _, one := range families[name].GetMetric() {
+		matches := 0
+		for i := 0; i < len(labels); i += 2 {
+			for _, pair := range one.GetLabel() {
+				if pair.GetName() == labels[i] && pair.GetValue() == labels[i+1] {
+					matches++
+				}
+			}
+		}
+		if matches == len(labels)/2 {
+			return one.GetGauge().GetValue() + one.GetCounter().GetValue()
+		}
+	}
+	return 0
+}
+
+func TestMetrics(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.creds(github)
+		_, err := m.read("static-creds/apn_nobody")
+		require.Error(t, err)
+		m.sim.SetAccount(pipedreamtest.Account{ID: "apn_dead", Dead: true, Credentials: map[string]any{"a": "b"}})
+		_, err = m.read("creds/apn_dead")
+		require.Error(t, err)
+		for name, want := range map[string]float64{
+			"reads_total path=creds result=fetched":            1,
+			"reads_total path=creds result=hit":                1,
+			"reads_total path=static-creds result=refused_400": 1,
+			"requests_total kind=account outcome=success":      2,
+			"requests_total kind=account outcome=not_found":    1,
+			"accounts_failing reason=dead":                     1,
+			"accounts_failing reason=failing":                  1,
+			"held_off scope=account":                           2,
+			"held_off scope=mount":                             0,
+			"budget_limit":                                     100,
+			"budget_used":                                      4,
+			"cached_accounts":                                  1,
+			"configured":                                       1,
+			"key_refused":                                      0,
+			"last_success_timestamp_seconds":                   float64(time.Now().Unix()),
+		} {
+			name, rest, _ := strings.Cut(name, " ")
+			var labels []string
+			for pair := range strings.FieldsSeq(rest) {
+				label, value, _ := strings.Cut(pair, "=")
+				labels = append(labels, label, value)
+			}
+			require.InDelta(t, want, m.metric(metricPrefix+name, labels...), 0, "%s %s", name, rest)
+		}
+
+		time.Sleep(56 * time.Minute)
+		m.creds(github)
+		m.periodic()
+		synctest.Wait()
+		require.InDelta(t, 1, m.metric(metricPrefix+"tokens_refreshed_total", "when", "ahead"), 0)
+
+		m.sim.SetAPIKey("pd_rotated")
+		_, err = m.read("creds/" + stripe)
+		require.Error(t, err)
+		require.InDelta(t, 1, m.metric(metricPrefix+"key_refused"), 0)
+		require.InDelta(t, 1, m.metric(metricPrefix+"held_off", "scope", "mount"), 0)
+	})
+}
+
+// The metrics are as documented, with names and help that Prometheus's own linter
+// likes, and none of them names anything of a caller's or of Pipedream's.
+func TestMetricsAreAsDocumented(t *testing.T) {
+	documented := map[string]string{}
+	list, err := os.ReadFile("docs/examples/metrics.txt")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(list)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] != "#" {
+			documented[fields[1]] = fields[0]
+		}
+	}
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("secretrole", map[string]any{"app": "github", "external_user_id": "alice"})
+		m.creds("secretrole")
+		_, err := m.read("creds/apn_nobody")
+		require.Error(t, err)
+		time.Sleep(56 * time.Minute)
+		m.creds("secretrole")
+		text, families := m.metrics()
+		for name, family := range families {
+			require.Equal(t, documented[name], strings.ToLower(family.GetType().String()), name)
+		}
+		for name := range documented {
+			require.Contains(t, families, name)
+		}
+		problems, err := promlint.New(strings.NewReader(text)).Lint()
+		require.NoError(t, err)
+		require.Empty(t, problems)
+		for _, word := range []string{"apn_", "alice", "secretrole", "github"} {
+			require.NotContains(t, text, word)
+		}
+		m.noSecretIn(text)
+	})
+}
+
+func TestMetricsUnconfigured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		require.Zero(t, m.metric(metricPrefix+"configured"))
+		require.InDelta(t, 1, m.metric(metricPrefix+"build_info", "version", version), 0)
+		_, families := m.metrics()
+		require.NotContains(t, families, metricPrefix+"key_refused")
+	})
+}
