@@ -21,7 +21,7 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/vault
+MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/links tools/vault
 
 # Some tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -136,6 +136,12 @@ lint: bin/golangci-lint ## Check the formatting, vet, and run golangci-lint
 	if [[ -n "$$unformatted" ]]; then echo "not formatted (make fmt): $$unformatted" >&2; exit 1; fi
 	go vet ./...
 	bin/golangci-lint run
+
+# The checker has tests of its own, which run first: it is all that tells a good link from a bad one.
+.PHONY: check-links
+check-links: ## Check the links of all pages: files and headings; of what is outside the form alone
+	cd tools/links && go vet ./... && go test ./...
+	cd tools/links && go run . ../..
 
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code
