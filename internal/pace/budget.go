@@ -291,8 +291,8 @@ func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	}
 }
 
-// freeIn is how long until the first answered slot comes free that which is true
-// of. The caller holds mu.
+// freeIn is how long until the first answered slot comes free for which which
+// holds. The caller holds mu.
 func (b *Budget) freeIn(now time.Time, which func(answer) bool) time.Duration {
 	if i := slices.IndexFunc(b.answered, which); i >= 0 {
 		return b.answered[i].freeAt.Sub(now)
