@@ -137,12 +137,6 @@ lint: bin/golangci-lint ## Check the formatting, vet, and run golangci-lint
 	go vet ./...
 	bin/golangci-lint run
 
-# The checker has tests of its own, which run first: it is all that tells a good link from a bad one.
-.PHONY: check-links
-check-links: ## Check the links of all pages: files and headings; of what is outside the form alone
-	cd tools/links && go vet ./... && go test ./...
-	cd tools/links && go run . ../..
-
 .PHONY: fmt
 fmt: bin/golangci-lint ## Format the code
 	bin/golangci-lint fmt
@@ -153,6 +147,12 @@ tidy-check: ## Check that every go.mod and go.sum is tidy
 		echo "go mod tidy -diff ($$dir)"; \
 		(cd "$$dir" && go mod tidy -diff); \
 	done
+
+# The checker has tests of its own, which run first: it is all that tells a good link from a bad one.
+.PHONY: check-links
+check-links: ## Check the links of all pages: files and headings; of what is outside the form alone
+	cd tools/links && go vet ./... && go test ./...
+	cd tools/links && go run . ../..
 
 .PHONY: clean
 clean: ## Remove bin/ and the cached test results
