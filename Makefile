@@ -46,7 +46,7 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/actionlint tools/consul-template tools/golangci-lint tools/govulncheck tools/prometheus \
+MODULE_DIRS := . tools/actionlint tools/consul-template tools/golangci-lint tools/govulncheck tools/links tools/prometheus \
 	tools/release tools/vault
 
 # Some tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
@@ -233,6 +233,12 @@ tidy-check: ## Check that every go.mod and go.sum is tidy
 		echo "go mod tidy -diff ($$dir)"; \
 		(cd "$$dir" && go mod tidy -diff); \
 	done
+
+# The checker has tests of its own, which run first: it is all that tells a good link from a bad one.
+.PHONY: check-links
+check-links: ## Check the links of all pages: files and headings; of what is outside the form alone
+	cd tools/links && go vet ./... && go test ./...
+	cd tools/links && go run . ../..
 
 .PHONY: clean
 clean: ## Remove bin/, dist/ and the cached test results

@@ -1,0 +1,60 @@
+// Command links checks the links of all Markdown pages of a repository. A link to a file must lead to one that is in
+// the repository, and an anchor to a heading. What is outside is not asked for: of such links the form alone is checked.
+//
+//	links [directory]
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+)
+
+func main() {
+	dir := "."
+	if len(os.Args) > 1 {
+		dir = os.Args[1]
+	}
+	if err := run(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(dir string) error {
+	files := os.DirFS(dir)
+	names, err := list(dir, files)
+	if err != nil {
+		return err
+	}
+	problems, err := check(files, names)
+	if err != nil {
+		return err
+	}
+	if len(problems) > 0 {
+		return errors.New(strings.Join(problems, "\n"))
+	}
+	return nil
+}
+
+// list returns the files of a repository: those that git knows, and those that it would take. A link to anything else
+// works on this machine alone.
+func list(dir string, files fs.FS) ([]string, error) {
+	git := exec.CommandContext(context.Background(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	git.Dir, git.Stderr = dir, os.Stderr
+	out, err := git.Output()
+	if err != nil {
+		return nil, fmt.Errorf("the files of the repository could not be listed: %w", err)
+	}
+	var names []string
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		if _, err := fs.Stat(files, name); err == nil { // else it was deleted, and that is not committed yet
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
