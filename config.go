@@ -163,7 +163,7 @@ func (c *config) validate() error {
 	case c.MaxRetries < 0 || c.MaxRetries > mostRetries:
 		return badRequest("max_retries must be from 0 to %d", mostRetries)
 	case c.RateLimit != nil && *c.RateLimit < 0:
-		return badRequest("rate_limit must not be negative; 0 lifts the limit")
+		return badRequest("rate_limit must not be negative: 0 lifts the limit, and -1 is what Pipedream allows")
 	case c.StaticTTL < time.Second:
 		return badRequest("static_ttl must be at least 1s")
 	}

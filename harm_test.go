@@ -483,6 +483,9 @@ func TestRateLimitByKindOfConnection(t *testing.T) {
 		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 50})
 		m.creds("apn_alice")
 		inForce(50)
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": -1})
+		m.creds("apn_alice")
+		inForce(400)
 	})
 	bubble(t, func(t *testing.T, m *mount) {
 		resp, err := m.read("config")

@@ -161,9 +161,9 @@ func configSettings() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum retries"},
 		},
 		"rate_limit": {
-			Type:         framework.TypeInt,
-			Default:      defaultRateLimit,
-			Description:  "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Default 100. Pipedream's own limit is 100 for everything that uses the workspace.",
+			Type: framework.TypeInt,
+			Description: "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Default, and again with -1: what Pipedream allows, " +
+				"100 for a workspace and 400 for a Connect project.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
 		},
 		"min_ttl": {
@@ -299,6 +299,9 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	if v, ok := data.GetOk("rate_limit"); ok {
 		limit := v.(int)
 		updated.RateLimit = &limit
+		if limit == -1 {
+			updated.RateLimit = nil
+		}
 	}
 	if v, ok := data.GetOk("expose_refresh_token"); ok {
 		updated.ExposeRefreshToken = v.(bool)

@@ -121,7 +121,7 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 		"time is a word":        {map[string]any{"request_timeout": "soon"}, "request_timeout"},
 		"retries below 0":       {map[string]any{"max_retries": -1}, "max_retries"},
 		"retries without end":   {map[string]any{"max_retries": 11}, "max_retries"},
-		"negative limit":        {map[string]any{"rate_limit": -1}, "rate_limit"},
+		"negative limit":        {map[string]any{"rate_limit": -2}, "rate_limit"},
 		"negative min_ttl":      {map[string]any{"min_ttl": "-1s"}, "min_ttl"},
 		"static_ttl of nothing": {map[string]any{"static_ttl": 0}, "static_ttl"},
 	}

@@ -66,7 +66,7 @@ func TestConfigIsRefused(t *testing.T) {
 		"a new URL without the key":          {map[string]any{"base_url": elsewhereURL}, []string{"base_url", "api_key"}},
 		"a URL that sends the key in clear":  {map[string]any{"base_url": "http://pipedream.example", "api_key": m.apiKey}, []string{"base_url", "https"}},
 		"a timeout longer than the client's": {map[string]any{"request_timeout": "60s"}, []string{"request_timeout"}},
-		"a negative rate":                    {map[string]any{"rate_limit": -1}, []string{"rate_limit"}},
+		"a negative rate":                    {map[string]any{"rate_limit": -2}, []string{"rate_limit"}},
 		"no certificate":                     {map[string]any{"ca_cert": "none"}, []string{"ca_cert"}},
 	} {
 		t.Run(name, func(t *testing.T) {

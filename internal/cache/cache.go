@@ -145,7 +145,8 @@ func decodeLegacy(generation, id string, stored []byte) (*entry, bool) {
 		return nil, false
 	}
 	old.Credential.CheckedAt = old.CheckedAt
-	return &entry{Credential: old.Credential}, true
+	stripped := old.Credential.Stripped()
+	return &entry{Credential: stripped}, len(stripped.Fields) > 0
 }
 
 // Len and Bytes are how many credentials are in memory, and about how many bytes

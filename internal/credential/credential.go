@@ -81,6 +81,18 @@ func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, err
 	}, nil
 }
 
+// Stripped is c without refresh tokens, for what an older version stored that knew
+// fewer names of them.
+func (c *Credential) Stripped() *Credential {
+	fields, had := withoutRefreshTokens(c.Fields)
+	if !had || c.RefreshTokenKept {
+		return c
+	}
+	stripped := *c
+	stripped.Fields, stripped.RefreshTokenOmitted = fields, true
+	return &stripped
+}
+
 // onlyRefreshToken is the detail of an error for an account that has a refresh
 // token and nothing else.
 const onlyRefreshToken = "but a refresh token, which reads return only with expose_refresh_token=true"

@@ -203,7 +203,9 @@ func (s *Store[V]) Move(ctx context.Context, key string, useful func(V) bool) er
 			return err
 		}
 		if there == nil {
-			s.write(ctx, key, value)
+			if err := s.write(ctx, key, value); err != nil {
+				return err
+			}
 		}
 	}
 	return s.storage.Delete(ctx, s.codec.Legacy.Key(key))
@@ -227,25 +229,27 @@ func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V,
 	if store {
 		ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 		defer cancel()
-		s.write(ctx, key, value)
+		if err := s.write(ctx, key, value); err != nil {
+			s.warnOfStorage(key, err)
+		}
 	}
 	s.remember(key, value)
 	return value
 }
 
 // write stores a value. The caller holds the key's lock.
-func (s *Store[V]) write(ctx context.Context, key string, value V) {
+func (s *Store[V]) write(ctx context.Context, key string, value V) error {
 	raw, err := s.codec.Encode(value)
-	if err == nil {
-		err = s.storage.Put(ctx, &logical.StorageEntry{Key: s.prefix + key, Value: raw})
-	}
 	if err != nil {
-		s.warnOfStorage(key, err)
-		return
+		return err
+	}
+	if err := s.storage.Put(ctx, &logical.StorageEntry{Key: s.prefix + key, Value: raw}); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.deleted, key)
+	return nil
 }
 
 func (s *Store[V]) warnOfStorage(key string, err error) {

@@ -187,7 +187,7 @@ func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call 
 	}
 	f.demand.note(id, now)
 	f.enqueue(c)
-	f.pump()
+	f.startNext()
 	return c
 }
 
@@ -195,7 +195,7 @@ func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call 
 func (f *Fetcher) enqueue(c *call) {
 	f.queue = append(f.queue, c)
 	if f.list.underWay {
-		time.AfterFunc(lateAfter, f.pumpLater)
+		time.AfterFunc(lateAfter, f.startLater)
 	}
 }
 
@@ -252,8 +252,8 @@ func (f *Fetcher) progress(id string) (asked, succeededAt time.Time, unproven bo
 	return asked, f.succeededAt, unproven
 }
 
-// pump starts what can be started now. The caller holds mu.
-func (f *Fetcher) pump() {
+// startNext starts what can be started now. The caller holds mu.
+func (f *Fetcher) startNext() {
 	if f.listPays(time.Now()) {
 		f.startList()
 	}
@@ -262,12 +262,12 @@ func (f *Fetcher) pump() {
 	}
 }
 
-// pumpLater is pump for a timer.
-func (f *Fetcher) pumpLater() {
+// startLater is startNext for a timer.
+func (f *Fetcher) startLater() {
 	_ = guard.Run(f.logger(), func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.pump()
+		f.startNext()
 		return nil
 	})
 }
@@ -310,7 +310,7 @@ func (f *Fetcher) askCounted(c *call) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			leavePlace()
-			f.pump()
+			f.startNext()
 			return nil
 		})
 	})
@@ -336,8 +336,8 @@ func (f *Fetcher) ask(c *call, ended func()) {
 		defer f.mu.Unlock()
 		ended()
 		f.note(err)
-		f.settle(c, a, err)
-		f.pump()
+		f.conclude(c, a, err)
+		f.startNext()
 	})
 }
 
@@ -391,8 +391,8 @@ func (f *Fetcher) begin(c *call) bool {
 	return true
 }
 
-// settle ends a call whose request has ended. The caller holds mu.
-func (f *Fetcher) settle(c *call, a *api.Account, err error) {
+// conclude ends a call whose request has ended. The caller holds mu.
+func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	if c.state != queued && c.state != alone {
 		return // a page, or an outage, was faster, or nobody waits any more
 	}

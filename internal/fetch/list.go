@@ -166,7 +166,7 @@ func (f *Fetcher) fetchList() {
 func (f *Fetcher) listPage(after string) (p *api.Page, err error) {
 	for {
 		class, waiting := f.urgency()
-		time.AfterFunc(lateAfter, f.pumpLater)
+		time.AfterFunc(lateAfter, f.startLater)
 		p, err = f.page(f.ctx, after, class)
 		if !waiting || api.KindOf(err) != api.NoBudget {
 			return p, err
@@ -228,7 +228,7 @@ func (f *Fetcher) missed(after string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.endPage(after)
-	f.pump()
+	f.startNext()
 }
 
 // endPage queues those who still wait for a page. The caller holds mu.
@@ -303,7 +303,7 @@ func (f *Fetcher) pays(p *api.Page, fetched, served int) bool {
 			missing++
 		}
 	}
-	f.pump()
+	f.startNext()
 	switch {
 	case f.list.stockTaking:
 		return true
@@ -357,7 +357,7 @@ func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 	} else {
 		f.queue = append(missing, f.queue...)
 	}
-	f.pump()
+	f.startNext()
 }
 
 // Prefetch fetches a page ahead of readers, as soon as the budget allows it.
@@ -367,7 +367,7 @@ func (f *Fetcher) Prefetch(ctx context.Context, after string) error {
 		if err == nil {
 			f.arrived(p, after, false)
 			f.mu.Lock()
-			f.pump()
+			f.startNext()
 			f.mu.Unlock()
 			return nil
 		}

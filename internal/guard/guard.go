@@ -14,7 +14,7 @@ import (
 var ErrPanic = errors.New("internal error; the plugin's log has more")
 
 // Run calls f and turns a panic into [ErrPanic]. Every goroutine that the
-// engine starts runs under it.
+// engine starts runs under it; timers that only keep the books do not.
 func Run(logger hclog.Logger, f func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
