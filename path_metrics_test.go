@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -34,23 +35,24 @@ func (m *mount) metrics() (text string, families map[string]*dto.MetricFamily) {
 }
 
 // metric is the value of a metric with these labels; 0 where there is none.
-func (m *mount) metric(name string, labels ...string) float64 {
+func (m *mount) metric(name string, labels ...label) float64 {
 	m.Helper()
 	_, families := m.metrics()
 	for _, one := range families[name].GetMetric() {
-		matches := 0
-		for i := 0; i < len(labels); i += 2 {
-			for _, pair := range one.GetLabel() {
-				if pair.GetName() == labels[i] && pair.GetValue() == labels[i+1] {
-					matches++
-				}
-			}
-		}
-		if matches == len(labels)/2 {
+		if hasLabels(one, labels) {
 			return one.GetGauge().GetValue() + one.GetCounter().GetValue()
 		}
 	}
 	return 0
+}
+
+func hasLabels(metric *dto.Metric, labels []label) bool {
+	for _, l := range labels {
+		if !slices.ContainsFunc(metric.GetLabel(), func(pair *dto.LabelPair) bool { return pair.GetName() == l.name && pair.GetValue() == l.value }) {
+			return false
+		}
+	}
+	return true
 }
 
 func TestMetrics(t *testing.T) {
@@ -80,10 +82,10 @@ func TestMetrics(t *testing.T) {
 			"last_success_timestamp_seconds":                   float64(time.Now().Unix()),
 		} {
 			name, rest, _ := strings.Cut(name, " ")
-			var labels []string
+			var labels []label
 			for pair := range strings.FieldsSeq(rest) {
-				label, value, _ := strings.Cut(pair, "=")
-				labels = append(labels, label, value)
+				name, value, _ := strings.Cut(pair, "=")
+				labels = append(labels, label{name, value})
 			}
 			require.InDelta(t, want, m.metric(metricPrefix+name, labels...), 0, "%s %s", name, rest)
 		}
@@ -92,13 +94,13 @@ func TestMetrics(t *testing.T) {
 		m.creds(github)
 		m.periodic()
 		synctest.Wait()
-		require.InDelta(t, 1, m.metric(metricPrefix+"tokens_refreshed_total", "when", "ahead"), 0)
+		require.InDelta(t, 1, m.metric(metricPrefix+"tokens_refreshed_total", label{"when", "ahead"}), 0)
 
 		m.sim.SetAPIKey("pd_rotated")
 		_, err = m.read("creds/" + stripe)
 		require.Error(t, err)
 		require.InDelta(t, 1, m.metric(metricPrefix+"key_refused"), 0)
-		require.InDelta(t, 1, m.metric(metricPrefix+"held_off", "scope", "mount"), 0)
+		require.InDelta(t, 1, m.metric(metricPrefix+"held_off", label{"scope", "mount"}), 0)
 	})
 }
 
@@ -141,7 +143,7 @@ func TestMetricsUnconfigured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		require.Zero(t, m.metric(metricPrefix+"configured"))
-		require.InDelta(t, 1, m.metric(metricPrefix+"build_info", "version", version), 0)
+		require.InDelta(t, 1, m.metric(metricPrefix+"build_info", label{"version", version}), 0)
 		_, families := m.metrics()
 		require.NotContains(t, families, metricPrefix+"key_refused")
 	})

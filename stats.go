@@ -162,14 +162,16 @@ type gauge struct {
 	value  float64
 }
 
-func newGauge(name, help string, value float64, labels ...string) gauge {
-	names := make([]string, 0, len(labels)/2)
-	values := make([]string, 0, len(labels)/2)
-	for i := 0; i < len(labels); i += 2 {
-		names, values = append(names, labels[i]), append(values, labels[i+1])
+func newGauge(name, help string, value float64, labels ...label) gauge {
+	var names, values []string
+	for _, l := range labels {
+		names, values = append(names, l.name), append(values, l.value)
 	}
 	return gauge{desc: prometheus.NewDesc(metricPrefix+name, help, names, nil), labels: values, value: value}
 }
+
+// label is one of few values that a metric has.
+type label struct{ name, value string }
 
 // gauges collects how things are.
 type gauges []gauge
@@ -197,7 +199,7 @@ func (b *backend) gauges(c *connection) gauges {
 		lastSuccess = float64(success.Unix())
 	}
 	all := gauges{
-		newGauge("build_info", "The plugin's version; always 1.", 1, "version", version, "goversion", runtime.Version()),
+		newGauge("build_info", "The plugin's version; always 1.", 1, label{"version", version}, label{"goversion", runtime.Version()}),
 		newGauge("configured", "Whether config has been written.", flagValue(c != nil)),
 		newGauge("budget_limit", "Requests to Pipedream allowed in any minute; 0 for no limit.", float64(b.budget.Limit())),
 		newGauge("budget_used", "Requests to Pipedream that count against the limit now.", float64(b.budget.Used())),
@@ -214,10 +216,10 @@ func (b *backend) gauges(c *connection) gauges {
 		newGauge("cached_accounts", "Accounts whose credentials are in memory.", float64(c.view.Len())),
 		newGauge("cached_bytes", "About how many bytes these take.", float64(c.view.Bytes())),
 		newGauge("users", "External users whose account is known in memory.", float64(c.view.Users())),
-		newGauge(held, heldHelp, flagValue(c.holdOffs.AllUntil().After(time.Now())), "scope", "mount"),
-		newGauge(held, heldHelp, float64(c.holdOffs.Count()), "scope", "account"),
-		newGauge(failing, failingHelp, float64(dead), "reason", "dead"),
-		newGauge(failing, failingHelp, float64(others), "reason", "failing"),
+		newGauge(held, heldHelp, flagValue(c.holdOffs.AllUntil().After(time.Now())), label{"scope", "mount"}),
+		newGauge(held, heldHelp, float64(c.holdOffs.Count()), label{"scope", "account"}),
+		newGauge(failing, failingHelp, float64(dead), label{"reason", "dead"}),
+		newGauge(failing, failingHelp, float64(others), label{"reason", "failing"}),
 	)
 }
 

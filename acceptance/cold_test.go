@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
@@ -28,7 +29,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 					m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = fmt.Sprintf("apn_%04d", i), 24*time.Hour }))
 				}
 				if shuffled {
-					rand.Shuffle(accounts, func(i, j int) { order[i], order[j] = order[j], order[i] })
+					rand.Shuffle(accounts, func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // an order
 				}
 				m.sim.AddFault(pipedreamtest.Fault{Delay: 60 * time.Millisecond})
 				client := m.vault.client(m.vault.rootToken)
@@ -48,7 +49,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 						return nil
 					})
 				}
-				assert.NoError(t, group.Wait())
+				require.NoError(t, group.Wait())
 				t.Logf("%d requests, %s", len(m.sim.Requests()), time.Since(began))
 				assert.Zero(t, refused.Load())
 				// 19 on a machine that is idle. Where a page takes seconds to arrive, some accounts are asked for one by one.

@@ -48,11 +48,11 @@ const (
 type How int
 
 const (
-	// Hit: from the cache.
+	// Hit is from the cache.
 	Hit How = iota + 1
-	// Fetched: by a fetch.
+	// Fetched is by a fetch.
 	Fetched
-	// Stale: from the cache, while there should be something newer.
+	// Stale is from the cache, while there should be something newer.
 	Stale
 )
 
