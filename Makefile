@@ -34,9 +34,9 @@ REPRODUCIBLE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOAMD64=$(GOAMD
 PLATFORM := $(shell go env GOOS)_$(shell go env GOARCH)
 NATIVE   := $(shell go env GOHOSTOS)_$(shell go env GOHOSTARCH)
 ifeq ($(PLATFORM),$(NATIVE))
-OUT ?= bin/$(PLUGIN)$(shell go env GOEXE)
+OUT := bin/$(PLUGIN)$(shell go env GOEXE)
 else
-OUT ?= bin/$(PLUGIN)_$(PLATFORM)$(shell go env GOEXE)
+OUT := bin/$(PLUGIN)_$(PLATFORM)$(shell go env GOEXE)
 endif
 
 # The race detector needs a C compiler. Without one, Go says so by turning cgo off, and the tests run without it.

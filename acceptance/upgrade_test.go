@@ -222,9 +222,12 @@ func TestUpgradeOneServerAfterTheOther(t *testing.T) {
 	t.Logf("refused while a server was restarted: %v", tr.whileFailing)
 	t.Logf("refused otherwise: %v", tr.otherwise)
 	assert.Empty(t, m.sim.Requests(), "requests for what is alive")
-	assert.Empty(t, tr.otherwise, "reads refused while no server was restarted")
 	for what := range tr.whileFailing {
-		assert.True(t, isVaultsOwn(what), "a read refused while a server was restarted, and not by Vault itself: %s", what)
+		assert.True(t, what == "no connection" || isVaultsOwn(what), "a read refused while a server was restarted, and not by Vault itself: %s", what)
+	}
+	// On a loaded machine there may be an election at any time.
+	for what := range tr.otherwise {
+		assert.True(t, isVaultsOwn(what), "a read refused while no server was restarted: %s", what)
 	}
 	for _, lease := range append(tr.leases, first.LeaseID, key.LeaseID) {
 		_, err := m.vault.root.Sys().Lookup(lease)
@@ -234,13 +237,17 @@ func TestUpgradeOneServerAfterTheOther(t *testing.T) {
 	m.vault.noIrrevocableLease(t)
 }
 
-// isVaultsOwn tells whether an error that readers saw is of a server that is gone, sealed or looks for the active one.
+// isVaultsOwn tells whether an error that readers saw is of a server that is sealed or looks for the active one. What a
+// plugin's end does to a request under way is not.
 func isVaultsOwn(what string) bool {
-	if what == "no connection" {
-		return true
-	}
 	code, text, _ := strings.Cut(what, " ")
-	return (code == "500" || code == "503") && !strings.Contains(text, "Pipedream") && !strings.Contains(text, "plugin")
+	if code != "500" && code != "503" {
+		return false
+	}
+	if strings.Contains(text, "rpc error") || strings.Contains(text, "transport") {
+		return strings.Contains(text, "forwarding") // from one server to another
+	}
+	return !strings.Contains(text, "Pipedream") && !strings.Contains(text, "plugin")
 }
 
 // moveTo moves the mount to a version, and then restarts one server after the other, the active one last.

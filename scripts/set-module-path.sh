@@ -21,11 +21,11 @@ done
 
 # An import stands on a line of its own, alone or after a name. Other strings may be the same and are something else:
 # the plugin has the module's name.
-import="^([[:space:]]*|import[[:space:]]+)([A-Za-z_.][A-Za-z0-9_]*[[:space:]]+)?\"$pattern(/[^\"]*)?\"\$"
+import="^([[:space:]]*|import[[:space:]]+)([A-Za-z_.][A-Za-z0-9_]*[[:space:]]+)?\"$pattern(/[^\"]*)?\"([[:space:]]*//.*)?\$"
 find . -path ./bin -prune -o -path ./dist -prune -o -name '*.go' -print0 |
   while IFS= read -r -d '' file; do
     if grep -qE "$import" "$file"; then
-      sed -E -i.before "s#$import#\\1\\2\"$new\\3\"#" "$file"
+      sed -E -i.before "s#$import#\\1\\2\"$new\\3\"\\4#" "$file"
       rm "$file.before"
     fi
   done
