@@ -3,6 +3,7 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"net/http"
 	"runtime"
 	"strconv"
 	"sync"
@@ -66,9 +67,21 @@ func newStats() *stats {
 		Name: metricPrefix + "tokens_refreshed_total", Help: "New tokens of accounts that were cached: fetched ahead of their readers, or late, while one waited.",
 	}, []string{"when"})
 	s.ahead, s.late = refreshed.WithLabelValues("ahead"), refreshed.WithLabelValues("late")
+	// All are there from the start, at 0: else a rate would miss the first of each.
 	for _, path := range []string{pathCreds, pathStaticCreds, pathRefresh} {
 		for how, name := range howNames {
 			s.served[servedAs{path, how}] = s.reads.WithLabelValues(path, name)
+		}
+		for _, code := range []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusBadGateway} {
+			s.reads.WithLabelValues(path, refusedWith(code))
+		}
+	}
+	for _, kind := range []string{
+		api.ForAccount, api.ForPage, api.ForSearch, api.ForMetadata, api.ForList, api.ForToken, api.ForCheck,
+	} {
+		s.took.WithLabelValues(kind)
+		for _, end := range outcomes {
+			s.answered.WithLabelValues(kind, end)
 		}
 	}
 	s.registry.MustRegister(s.answered, s.took, s.reads, refreshed)
@@ -95,8 +108,10 @@ func (s *stats) Missed() { s.misses.Add(1) }
 
 // refused counts a read that was answered with an error.
 func (s *stats) refused(path string, code int) {
-	s.reads.WithLabelValues(path, "refused_"+strconv.Itoa(code)).Inc()
+	s.reads.WithLabelValues(path, refusedWith(code)).Inc()
 }
+
+func refusedWith(code int) string { return "refused_" + strconv.Itoa(code) }
 
 // Refreshed counts a new token of an account that was cached.
 func (s *stats) Refreshed(ahead bool) {
@@ -127,6 +142,8 @@ func (s *stats) Answered(what string, took time.Duration, err error) {
 	}
 	s.lastError, s.lastErrorAt = err, time.Now()
 }
+
+var outcomes = []string{"success", "unavailable", "throttled", "refused", "forbidden", "not_found", "other"}
 
 // outcome is what metrics call the end of a request.
 func outcome(err error) string {
