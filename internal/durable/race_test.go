@@ -306,6 +306,24 @@ func TestAValueThatComesWhileTheOldOneIsDeletedLater(t *testing.T) {
 	})
 }
 
+// What is to be deleted later is stored anew just when its turn has come.
+func TestAValueThatIsStoredJustBeforeTheOldOneIsDeletedLater(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *store) {
+		s.put("a", 1)
+		s.storage.fails(remove)
+		s.Delete("a")
+		s.storage.isLate(put, time.Second)
+		// 1. The new one is on its way to storage. 2. The old one's turn has come, and waits.
+		writer := after(func() { s.put("a", 2) })
+		later := after(func() { s.DeleteLater(t.Context()) })
+		require.True(t, open(later))
+		// 3. Storage has the new one. 4. There is nothing to delete any more.
+		<-writer
+		<-later
+		s.agree("a", 2)
+	})
+}
+
 func TestWhatCannotBeDeletedEndsWithItsContext(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
