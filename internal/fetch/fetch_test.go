@@ -140,6 +140,54 @@ func TestAReaderWaitsForThePageThatIsUnderWay(t *testing.T) {
 	})
 }
 
+// Whoever queues for something newer than the page that comes gets a request of
+// their own.
+func TestAPageThatIsTooOldServesNobodyWhoWantsNewer(t *testing.T) {
+	bubble(t, 100, func(t *testing.T, f *fetcher) {
+		f.answersTake(account, time.Second)
+		f.answersTake(list, 500*time.Millisecond)
+		page := make(chan error)
+		go func() { page <- f.Prefetch(t.Context(), "") }()
+		time.Sleep(100 * time.Millisecond)
+		for i := range MaxSingles {
+			f.wantsAs(t.Context(), pace.Known, id(i), time.Now())
+		}
+		synctest.Wait() // all places are taken
+		wanted := time.Now()
+		queues := f.wantsAs(t.Context(), pace.Known, id(20), wanted)
+		other := f.wants(id(21))
+		require.NoError(t, <-page)
+		f.served(other, id(21))
+		f.served(queues, id(20))
+		require.True(t, queues.at.After(wanted))
+		require.Equal(t, 2*time.Second, queues.took, "after one of the others")
+		f.costs(MaxSingles+1, 1)
+	})
+}
+
+// The page of an account that came without credentials is of no use for it.
+func TestAnAccountThatItsPageHasNoCredentialsOfIsAskedForByItself(t *testing.T) {
+	bubble(t, 100, func(t *testing.T, f *fetcher) {
+		require.NoError(t, f.Prefetch(t.Context(), ""))
+		time.Sleep(5 * time.Minute)
+		f.costs(0, 1)
+		f.sim.Update(id(0), func(a *pipedreamtest.Account) { a.NoCredentials = true })
+		f.answersTake(list, time.Second)
+		page := make(chan error)
+		go func() { page <- f.Prefetch(t.Context(), "") }()
+		time.Sleep(100 * time.Millisecond)
+		bare := f.wants(id(0))
+		require.NoError(t, <-page)
+		<-bare.ended
+		require.NoError(t, bare.err)
+		require.Empty(t, bare.account.Credentials)
+		f.costs(1, 1)
+		_, known := f.Page(id(0))
+		require.False(t, known)
+		f.isIdle()
+	})
+}
+
 func TestWhoWaitedForAPageThatFailsIsServedWithoutIt(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
