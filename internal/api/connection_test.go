@@ -1,0 +1,105 @@
+package api
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+const limit = 20
+
+// When a connection that was used before turns out to be dead, net/http sends a
+// GET again by itself. What can have reached the server is counted.
+func TestWhatNetHTTPSendsAgainIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := pipedreamtest.New()
+		defer sim.Close()
+		fleet(sim, 1)
+		c := newClient(t, sim.Transport(), nil)
+		defer c.Close()
+		c.budget.SetLimit(limit)
+		for range 3 {
+			_, err := c.Account(patient(t), "apn_0000") // over a connection that is used again
+			require.NoError(t, err)
+			sim.AddFault(pipedreamtest.Fault{Cut: true, Times: 1})
+			_, err = c.Account(patient(t), "apn_0000")
+			require.NoError(t, err, "net/http tried again")
+		}
+		require.Equal(t, 9, sim.Count(""))
+		require.Equal(t, 9, c.counts.requests())
+		require.Equal(t, limit-9, c.budget.Left())
+		time.Sleep(time.Minute)
+		require.Equal(t, limit, c.budget.Left(), "each slot comes free again")
+	})
+}
+
+func TestWhatNetHTTPSendsAgainIsCountedOnARealConnection(t *testing.T) {
+	var arrived atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		arrived.Add(1)
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(err)
+		}
+		serveTwo(conn, buffered.Reader, &arrived)
+	}))
+	defer server.Close()
+	transport, err := NewTransport("")
+	require.NoError(t, err)
+	c := newClient(t, transport, func(c *Config) {
+		c.BaseURL, err = url.Parse(server.URL)
+		require.NoError(t, err)
+	})
+	c.budget.SetLimit(limit)
+	for range 4 {
+		_, err := c.Account(patient(t), github)
+		require.NoError(t, err)
+	}
+	require.Greater(t, arrived.Load(), int32(4), "some were sent again")
+	require.Equal(t, int(arrived.Load()), c.counts.requests())
+	require.Equal(t, limit-int(arrived.Load()), c.budget.Left())
+}
+
+// serveTwo answers the first request of a connection, which was read, and hangs
+// up on the second without an answer.
+func serveTwo(conn net.Conn, reader *bufio.Reader, arrived *atomic.Int32) {
+	defer func() { _ = conn.Close() }()
+	const body = `{"id":"apn_github"}`
+	if _, err := conn.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n" + body)); err != nil {
+		return
+	}
+	if _, err := http.ReadRequest(reader); err == nil {
+		arrived.Add(1)
+	}
+}
+
+func TestNoRequestGoesOutWithoutBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{answer: says(`{"id":"apn_github"}`)}
+		c := newClient(t, s, func(c *Config) { c.MaxRetries = 3 })
+		c.budget.SetLimit(1)
+		_, err := c.Account(t.Context(), github)
+		require.NoError(t, err)
+		_, err = c.Account(t.Context(), github)
+		e := isError(t, err, NoBudget, "the mount's budget of requests is used up")
+		require.Equal(t, Error{Kind: NoBudget, Account: github, Wait: time.Minute}, e)
+		require.Len(t, s.requests(), 1)
+	})
+}
+
+func TestTheCertificateOfACompany(t *testing.T) {
+	for _, pem := range []string{"nonsense", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"} {
+		_, err := NewTransport(pem)
+		require.EqualError(t, err, "no certificate in it")
+	}
+}

@@ -1,0 +1,323 @@
+package credential
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// All times of these tests are told from the moment at which a credential was
+// fetched.
+var fetched = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+const never = time.Duration(0)
+
+var usual = Policy{MinTTL: 5 * time.Minute, StaticTTL: time.Hour}
+
+// credentialOf is a credential that was fetched at the time above, ends after
+// expires, and is refreshed by Pipedream after next.
+func credentialOf(expires, next time.Duration) *Credential {
+	c := &Credential{AccountID: "apn_github", Fields: map[string]string{"token": "t"}, FetchedAt: fetched, CheckedAt: fetched}
+	if expires != never {
+		c.ExpiresAt = fetched.Add(expires)
+	}
+	if next != never {
+		c.NextRefreshAt = fetched.Add(next)
+	}
+	return c
+}
+
+func TestAReaderAsksForTheMountsLifeOrMore(t *testing.T) {
+	require.Equal(t, Demand{MinTTL: 5 * time.Minute, AtLeast: 75 * time.Second}, usual.Default())
+	short := Policy{MinTTL: 30 * time.Second}
+	require.Equal(t, Demand{MinTTL: 30 * time.Second, AtLeast: 30 * time.Second}, short.Default())
+	require.Equal(t, Demand{MinTTL: 10 * time.Minute, AtLeast: 10 * time.Minute}, usual.Default().Raise(10*time.Minute))
+	require.Equal(t, usual.Default(), usual.Default().Raise(time.Minute), "the default is the least")
+}
+
+func TestWhenACredentialIsDue(t *testing.T) {
+	const m, s = time.Minute, time.Second
+	for name, tc := range map[string]struct {
+		c         *Credential
+		policy    Policy
+		demand    time.Duration // a reader's own min_ttl
+		at        time.Duration
+		due, wait bool
+	}{
+		"a token with life enough":                             {c: credentialOf(60*m, never), at: 54 * m, due: false, wait: true},
+		"a token with exactly min_ttl left":                    {c: credentialOf(60*m, never), at: 55 * m, due: false, wait: true},
+		"a token with less than min_ttl left":                  {c: credentialOf(60*m, never), at: 55*m + s, due: true, wait: true},
+		"a token with less than the reader's min_ttl left":     {c: credentialOf(60*m, never), demand: 20 * m, at: 41 * m, due: true, wait: true},
+		"a reader's min_ttl of less than the mount's":          {c: credentialOf(60*m, never), demand: 1 * m, at: 56 * m, due: true, wait: true},
+		"a token that was short from the beginning":            {c: credentialOf(2*m, never), at: 29 * s, due: false, wait: false},
+		"the same after a quarter of its life":                 {c: credentialOf(2*m, never), at: 30 * s, due: true, wait: true},
+		"a reader who asks for more than any token has":        {c: credentialOf(60*m, never), demand: 1000 * time.Hour, at: 59 * s, due: false, wait: false},
+		"the same a minute after the fetch":                    {c: credentialOf(60*m, never), demand: 1000 * time.Hour, at: m, due: true, wait: true},
+		"before the announced refresh":                         {c: credentialOf(60*m, 50*m), at: 50*m - 1, due: false, wait: false},
+		"at the announced refresh, while the old token lasts":  {c: credentialOf(60*m, 50*m), at: 50 * m, due: true, wait: false},
+		"after it, with 75 s left":                             {c: credentialOf(60*m, 50*m), at: 60*m - 75*s, due: true, wait: false},
+		"after it, with less than 75 s left":                   {c: credentialOf(60*m, 50*m), at: 60*m - 74*s, due: true, wait: true},
+		"after it, with less than a reader's own min_ttl left": {c: credentialOf(60*m, 50*m), demand: 8 * m, at: 53 * m, due: true, wait: true},
+		"before it, a reader's own min_ttl has no effect":      {c: credentialOf(60*m, 55*m), demand: 30 * m, at: 40 * m, due: false, wait: true},
+		"a mount's min_ttl below 75 s counts in full":          {c: credentialOf(60*m, 50*m), policy: Policy{MinTTL: 20 * s}, at: 59 * m, due: true, wait: false},
+		"and once less is left":                                {c: credentialOf(60*m, 50*m), policy: Policy{MinTTL: 20 * s}, at: 60*m - 19*s, due: true, wait: true},
+		"a refresh announced for after the end is none":        {c: credentialOf(60*m, 70*m), at: 56 * m, due: true, wait: true},
+		"a refresh announced for the end itself is none":       {c: credentialOf(60*m, 60*m), at: 56 * m, due: true, wait: true},
+		"a refresh that is late, a moment after the fetch":     {c: credentialOf(60*m, -m), at: 59 * s, due: false, wait: false},
+		"a refresh that is late, a minute after the fetch":     {c: credentialOf(60*m, -m), at: m, due: true, wait: false},
+		"a key within static_ttl":                              {c: credentialOf(never, never), at: 60*m - s - 1, due: false, wait: false},
+		"a key a second before static_ttl is over":             {c: credentialOf(never, never), at: 60*m - s, due: true, wait: true},
+		"a key with a static_ttl of 1 s":                       {c: credentialOf(never, never), policy: Policy{StaticTTL: s}, at: 499 * time.Millisecond, due: false, wait: false},
+		"the same after half of it":                            {c: credentialOf(never, never), policy: Policy{StaticTTL: s}, at: 500 * time.Millisecond, due: true, wait: true},
+		"no end, before the announced refresh":                 {c: credentialOf(never, 3*60*m), at: 3*60*m - 1, due: false, wait: false},
+		"no end, at the announced refresh":                     {c: credentialOf(never, 3*60*m), at: 3 * 60 * m, due: true, wait: true},
+		"no end, refreshed sooner than static_ttl":             {c: credentialOf(never, 10*m), at: 10 * m, due: true, wait: true},
+		"no end, a refresh that is late":                       {c: credentialOf(never, -m), at: 10 * m, due: false, wait: false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			policy := tc.policy
+			if policy == (Policy{}) {
+				policy = usual
+			}
+			due, wait := tc.c.Due(policy, policy.Default().Raise(tc.demand), fetched.Add(tc.at))
+			require.Equal(t, tc.due, due, "due")
+			if due {
+				require.Equal(t, tc.wait, wait, "a reader waits")
+			}
+		})
+	}
+}
+
+func TestARefreshTokenThatWasLeftOutIsFetchedOnceItIsWanted(t *testing.T) {
+	c := credentialOf(time.Hour, 50*time.Minute)
+	c.RefreshTokenOmitted = true
+	exposing := usual
+	exposing.ExposeRefreshToken = true
+	due, wait := c.Due(exposing, exposing.Default(), fetched)
+	require.True(t, due && wait)
+	due, _ = c.Due(usual, usual.Default(), fetched)
+	require.False(t, due)
+}
+
+func TestWhatIsFetchedAheadOfItsReaders(t *testing.T) {
+	const m, s = time.Minute, time.Second
+	for name, tc := range map[string]struct {
+		c    *Credential
+		at   time.Duration
+		soon bool
+	}{
+		"a token, more than 75 s before it is due":  {c: credentialOf(60*m, never), at: 55*m - 76*s, soon: false},
+		"a token, 75 s before it is due":            {c: credentialOf(60*m, never), at: 55*m - 75*s, soon: true},
+		"a key, 75 s before it is due":              {c: credentialOf(never, never), at: 60*m - s - 75*s, soon: true},
+		"a key, before that":                        {c: credentialOf(never, never), at: 60*m - 77*s, soon: false},
+		"never before Pipedream refreshes it":       {c: credentialOf(60*m, 50*m), at: 50*m - 1, soon: false},
+		"once Pipedream has":                        {c: credentialOf(60*m, 50*m), at: 50 * m, soon: true},
+		"no end, never before Pipedream does":       {c: credentialOf(never, 50*m), at: 50*m - 1, soon: false},
+		"no end, once Pipedream has":                {c: credentialOf(never, 50*m), at: 50 * m, soon: true},
+		"not again in the minute after a late one":  {c: credentialOf(60*m, -m), at: 59 * s, soon: false},
+		"a short token, 75 s before its turn comes": {c: credentialOf(4*m, never), at: 0, soon: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, tc.soon, tc.c.DueSoon(usual, fetched.Add(tc.at)))
+		})
+	}
+}
+
+// A credential can be left to a later pass only while its readers need not wait.
+func TestWhatCanWaitForOthers(t *testing.T) {
+	const m, s = time.Minute, time.Second
+	announced := credentialOf(60*m, 50*m)
+	const fetching = 10 * s
+	last := 60*m - 75*s - Lookahead - fetching // 75 s is what readers insist on
+	require.True(t, announced.CanWait(usual, fetching, fetched.Add(last)))
+	require.False(t, announced.CanWait(usual, fetching, fetched.Add(last+1)))
+	require.False(t, announced.CanWait(usual, fetching+1, fetched.Add(last)))
+	require.False(t, credentialOf(60*m, never).CanWait(usual, 0, fetched), "it is due when its readers wait")
+	require.False(t, credentialOf(never, 50*m).CanWait(usual, 0, fetched), "its readers wait from then on")
+	require.False(t, credentialOf(never, never).CanWait(usual, 0, fetched))
+}
+
+func TestHowLongACredentialIsLeased(t *testing.T) {
+	const m, s, ms = time.Minute, time.Second, time.Millisecond
+	for name, tc := range map[string]struct {
+		c         *Credential
+		staticTTL time.Duration
+		at        time.Duration
+		lease     time.Duration
+	}{
+		"a token, until its end":                           {c: credentialOf(60*m, never), at: 15 * m, lease: 45 * m},
+		"a token, in whole seconds, rounded down":          {c: credentialOf(60*m, never), at: 15*m + ms, lease: 45*m - s},
+		"a token, past the announced refresh too":          {c: credentialOf(60*m, 50*m), at: 10 * m, lease: 50 * m},
+		"a token with 2 s left":                            {c: credentialOf(60*m, never), at: 60*m - 2*s, lease: 2 * s},
+		"a token that ends while it is handed out":         {c: credentialOf(60*m, never), at: 60*m - 1*s, lease: 2 * s},
+		"a key, for static_ttl":                            {c: credentialOf(never, never), at: 0, lease: 60 * m},
+		"a key, for what is left of it":                    {c: credentialOf(never, never), at: 20 * m, lease: 40 * m},
+		"a key, the age counts in whole seconds":           {c: credentialOf(never, never), at: 20*m + 999*ms, lease: 40 * m},
+		"a key with 2 s left":                              {c: credentialOf(never, never), at: 60*m - 2*s, lease: 2 * s},
+		"a key with less left is overdue":                  {c: credentialOf(never, never), at: 60*m - 1*s, lease: m},
+		"a key that is long overdue":                       {c: credentialOf(never, never), at: 5 * time.Hour, lease: m},
+		"an overdue key, with a static_ttl of less":        {c: credentialOf(never, never), staticTTL: 10 * s, at: m, lease: 10 * s},
+		"a key with a static_ttl of 1 s":                   {c: credentialOf(never, never), staticTTL: s, at: 0, lease: s},
+		"no end, until the announced refresh":              {c: credentialOf(never, 10*m), at: 4 * m, lease: 6 * m},
+		"no end, in whole seconds":                         {c: credentialOf(never, 10*m), at: 4*m + ms, lease: 6*m - s},
+		"no end, never longer than static_ttl":             {c: credentialOf(never, 3*60*m), at: 30 * m, lease: 60 * m},
+		"no end, the refresh was late when it was fetched": {c: credentialOf(never, -m), at: 20 * m, lease: 40 * m},
+	} {
+		t.Run(name, func(t *testing.T) {
+			policy := Policy{MinTTL: 5 * m, StaticTTL: tc.staticTTL}
+			if policy.StaticTTL == 0 {
+				policy.StaticTTL = time.Hour
+			}
+			require.Equal(t, tc.lease, tc.c.Lease(policy, fetched.Add(tc.at)))
+		})
+	}
+}
+
+func TestWhenToReadAgainWithoutALease(t *testing.T) {
+	const m, s, ms = time.Minute, time.Second, time.Millisecond
+	for name, tc := range map[string]struct {
+		c         *Credential
+		staticTTL time.Duration
+		demand    time.Duration
+		at        time.Duration
+		again     time.Duration
+	}{
+		"a token, when less than min_ttl is left":       {c: credentialOf(60*m, never), at: 15 * m, again: 40 * m},
+		"a token, when the reader's own min_ttl is":     {c: credentialOf(60*m, never), demand: 20 * m, at: 15 * m, again: 25 * m},
+		"a token, when Pipedream has refreshed it":      {c: credentialOf(60*m, 50*m), at: 15 * m, again: 35 * m},
+		"never a moment before it is due":               {c: credentialOf(60*m, 50*m), at: 15*m + 1*ms, again: 35 * m},
+		"a short token, when it is worth to ask":        {c: credentialOf(2*m, never), at: 0, again: 30 * s},
+		"overdue, in a while":                           {c: credentialOf(60*m, 50*m), at: 52 * m, again: m},
+		"overdue, after a quarter of what is left":      {c: credentialOf(60*m, 50*m), at: 58 * m, again: 30 * s},
+		"overdue, but before the end":                   {c: credentialOf(60*m, 50*m), at: 60*m - 3*s, again: s},
+		"at the very end":                               {c: credentialOf(60*m, 50*m), at: 60*m - s, again: s},
+		"due in the last second, but before the end":    {c: credentialOf(60*m, 60*m-500*ms), at: 59 * m, again: 59 * s},
+		"a key, a second before static_ttl is over":     {c: credentialOf(never, never), at: 20 * m, again: 40*m - s},
+		"a key that is overdue":                         {c: credentialOf(never, never), at: 2 * time.Hour, again: m},
+		"an overdue key, with a static_ttl of less":     {c: credentialOf(never, never), staticTTL: 10 * s, at: m, again: 10 * s},
+		"a key with a static_ttl of 1 s":                {c: credentialOf(never, never), staticTTL: s, at: 0, again: s},
+		"no end, when Pipedream has refreshed it":       {c: credentialOf(never, 10*m), at: 4 * m, again: 6 * m},
+		"no end, but within static_ttl":                 {c: credentialOf(never, 3*60*m), at: 4 * m, again: 60 * m},
+		"no end, and the announced refresh has gone by": {c: credentialOf(never, 10*m), at: 12 * m, again: m},
+	} {
+		t.Run(name, func(t *testing.T) {
+			policy := Policy{MinTTL: 5 * m, StaticTTL: tc.staticTTL}
+			if policy.StaticTTL == 0 {
+				policy.StaticTTL = time.Hour
+			}
+			require.Equal(t, tc.again, tc.c.ReadAgainIn(policy, policy.Default().Raise(tc.demand), fetched.Add(tc.at)))
+		})
+	}
+}
+
+// Whoever reads when told to finds the credential due, and so a new one; and
+// that before the old one ends.
+func TestWhoReadsWhenToldToFindsItDue(t *testing.T) {
+	for _, expires := range []time.Duration{never, 3 * time.Second, time.Minute, 10 * time.Minute, 61 * time.Minute, 24 * time.Hour} {
+		for _, next := range []time.Duration{never, -time.Minute, 2 * time.Second, 9 * time.Minute, 59 * time.Minute, 23 * time.Hour} {
+			c := credentialOf(expires, next)
+			for at := time.Duration(0); at < 2*time.Hour; at += 7777 * time.Millisecond {
+				now := fetched.Add(at)
+				if !c.Servable(now) {
+					break
+				}
+				again := c.ReadAgainIn(usual, usual.Default(), now)
+				require.Equal(t, again.Truncate(time.Second), again)
+				require.GreaterOrEqual(t, again, time.Second)
+				if c.Expires() && c.ExpiresAt.Sub(now) > MinServable {
+					require.True(t, now.Add(again).Before(c.ExpiresAt), "expires %s, next %s, at %s: again in %s", expires, next, at, again)
+				}
+				due, _ := c.Due(usual, usual.Default(), now)
+				later, _ := c.Due(usual, usual.Default(), now.Add(again+1)) // a request takes a moment
+				ends := c.Expires() && !now.Add(again+time.Second).Before(c.ExpiresAt)
+				within := !c.Expires() && again == usual.StaticTTL
+				require.True(t, due || later || ends || within, "expires %s, next %s, at %s: again in %s", expires, next, at, again)
+			}
+		}
+	}
+}
+
+func TestWhatMayBeHandedOut(t *testing.T) {
+	c := credentialOf(time.Hour, never)
+	require.True(t, c.Servable(fetched.Add(time.Hour-2*time.Second)))
+	require.False(t, c.Servable(fetched.Add(time.Hour-2*time.Second+1)), "Vault takes a lease of less than a second for none")
+	require.False(t, c.Ended(fetched.Add(time.Hour-1)))
+	require.True(t, c.Ended(fetched.Add(time.Hour)))
+	key := credentialOf(never, never)
+	require.True(t, key.Servable(fetched.Add(10*365*24*time.Hour)))
+	require.False(t, key.Ended(fetched.Add(10*365*24*time.Hour)))
+}
+
+func TestHowLongACredentialLives(t *testing.T) {
+	c := credentialOf(time.Hour, 50*time.Minute)
+	c.CheckedAt = fetched.Add(20 * time.Minute)
+	require.Equal(t, time.Hour, c.Life(usual), "from when it was first seen")
+	require.Equal(t, usual.StaticTTL, credentialOf(never, never).Life(usual))
+	require.Equal(t, usual.StaticTTL, credentialOf(never, 10*time.Minute).Life(usual))
+	require.Equal(t, MinServable, credentialOf(time.Second, never).Life(usual))
+}
+
+func TestWhatNobodyReadsIsAbandoned(t *testing.T) {
+	const day = 24 * time.Hour
+	key := credentialOf(never, never)
+	require.False(t, key.Abandoned(usual, fetched.Add(7*day-1)))
+	require.True(t, key.Abandoned(usual, fetched.Add(7*day)))
+	long := Policy{StaticTTL: 10 * day}
+	require.False(t, key.Abandoned(long, fetched.Add(20*day-1)), "twice static_ttl, where that is longer")
+	require.True(t, key.Abandoned(long, fetched.Add(20*day)))
+	require.False(t, credentialOf(day, never).Abandoned(usual, fetched.Add(365*day)), "a token goes at its end")
+}
+
+func TestWhenPipedreamIsAskedForTheSuccessor(t *testing.T) {
+	const ms = time.Millisecond
+	require.Equal(t, time.Second, credentialOf(time.Hour, never).UntilNext(fetched))
+	require.Equal(t, 510*ms, credentialOf(500*ms, never).UntilNext(fetched), "just after its end")
+	require.Equal(t, 210*ms, credentialOf(500*ms, 200*ms).UntilNext(fetched), "just after its refresh")
+	require.Equal(t, 510*ms, credentialOf(500*ms, -200*ms).UntilNext(fetched))
+	require.Equal(t, time.Second, credentialOf(-time.Minute, -2*time.Minute).UntilNext(fetched), "both have gone by")
+	require.Equal(t, time.Second, credentialOf(never, never).UntilNext(fetched))
+}
+
+func TestACredentialOfAClockThatWasAhead(t *testing.T) {
+	now := fetched.Add(-48 * time.Hour)
+
+	t.Run("a key is due at once, and leased as one that is overdue", func(t *testing.T) {
+		c := credentialOf(never, never).Corrected(usual, now)
+		due, wait := c.Due(usual, usual.Default(), now)
+		require.True(t, due && wait)
+		require.Equal(t, time.Minute, c.Lease(usual, now))
+		require.Equal(t, time.Minute, c.ReadAgainIn(usual, usual.Default(), now))
+		require.False(t, c.Abandoned(usual, now))
+		require.False(t, c.FetchedAt.After(c.CheckedAt))
+	})
+	t.Run("a token is asked for as if it had not been for long", func(t *testing.T) {
+		c := credentialOf(-47*time.Hour, never).Corrected(usual, now) // an hour from now
+		due, _ := c.Due(usual, usual.Default().Raise(2*time.Hour), now)
+		require.True(t, due)
+		require.Equal(t, time.Hour, c.Lease(usual, now))
+	})
+	t.Run("with any static_ttl", func(t *testing.T) {
+		for _, ttl := range []time.Duration{time.Second, time.Minute, 365 * 24 * time.Hour} {
+			policy := Policy{StaticTTL: ttl}
+			c := credentialOf(never, never).Corrected(policy, now)
+			due, _ := c.Due(policy, policy.Default(), now)
+			require.True(t, due, ttl)
+			require.False(t, c.Abandoned(policy, now), ttl)
+		}
+	})
+	t.Run("when it was first seen is corrected too", func(t *testing.T) {
+		c := credentialOf(never, never)
+		c.CheckedAt = now.Add(-time.Minute)
+		require.False(t, c.Corrected(usual, now).FetchedAt.After(now))
+	})
+	t.Run("what a right clock wrote stays", func(t *testing.T) {
+		c := credentialOf(time.Hour, never)
+		require.Same(t, c, c.Corrected(usual, fetched))
+	})
+	t.Run("the credential itself is never changed", func(t *testing.T) {
+		c := credentialOf(never, never)
+		c.Corrected(usual, now)
+		require.Equal(t, fetched, c.CheckedAt)
+	})
+}

@@ -1,0 +1,143 @@
+package fetch
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// fetcher is a fetcher before a simulated Pipedream, in fake time.
+type fetcher struct {
+	*Fetcher
+	*testing.T
+
+	sim *pipedreamtest.Server
+}
+
+// nobody is an observer that does not care.
+type nobody struct{}
+
+func (nobody) Sent()                                 {}
+func (nobody) Answered(string, time.Duration, error) {}
+
+const timeout = 20 * time.Second
+
+// bubble runs f with a fetcher without a limit, and so many accounts in the
+// list, from apn_0000 on.
+func bubble(t *testing.T, accounts int, f func(t *testing.T, f *fetcher)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		sim := pipedreamtest.New(pipedreamtest.WithLimit(0))
+		t.Cleanup(sim.Close)
+		for i := range accounts {
+			sim.SetAccount(pipedreamtest.Account{ID: id(i), TokenLife: time.Hour})
+		}
+		base, err := url.Parse("http://pipedream.test/v1")
+		require.NoError(t, err)
+		budget, holdOffs := pace.NewBudget(0), pace.NewHoldOffs()
+		config := api.Config{BaseURL: base, APIKey: "pd_test_key", Timeout: timeout}
+		client := api.New(t.Context(), config, sim.Transport(), budget, holdOffs, nobody{}, hclog.NewNullLogger)
+		t.Cleanup(client.Close)
+		f(t, &fetcher{Fetcher: New(t.Context(), client, budget, holdOffs, hclog.NewNullLogger), T: t, sim: sim})
+		require.Empty(t, sim.Violations())
+	})
+}
+
+func id(i int) string { return fmt.Sprintf("apn_%04d", i) }
+
+// answersTake has Pipedream take a while for some kind of requests.
+func (f *fetcher) answersTake(kind pipedreamtest.Kind, d time.Duration) {
+	f.sim.AddFault(pipedreamtest.Fault{Kind: kind, Delay: d})
+}
+
+// reader is somebody who wants an account.
+type reader struct {
+	ended chan struct{} // closed when the fields below are set
+
+	account *api.Account
+	at      time.Time // as of when the account is
+	err     error
+	took    time.Duration
+}
+
+// wants has somebody want an account for as long as a piece of work may take,
+// and returns once they wait.
+func (f *fetcher) wants(id string) *reader {
+	f.Helper()
+	r := f.wantsAs(f.Context(), pace.Known, id, time.Time{})
+	synctest.Wait()
+	return r
+}
+
+func (f *fetcher) wantsAs(ctx context.Context, class pace.Class, id string, newerThan time.Time) *reader {
+	r := &reader{ended: make(chan struct{})}
+	go func() {
+		defer close(r.ended)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		began := time.Now()
+		r.account, r.at, r.err = f.Account(ctx, id, f.budget.NewClaim(class, "somebody"), newerThan)
+		r.took = time.Since(began)
+	}()
+	return r
+}
+
+// served asserts that somebody got the account, with its credentials.
+func (f *fetcher) served(r *reader, id string) {
+	f.Helper()
+	<-r.ended
+	require.NoError(f, r.err, id)
+	require.Equal(f, id, r.account.ID)
+	require.NotEmpty(f, r.account.Credentials)
+}
+
+// get is an account for somebody who wants it now.
+func (f *fetcher) get(id string) {
+	f.Helper()
+	f.served(f.wants(id), id)
+}
+
+// getAll has so many accounts be wanted at once, from the first on.
+func (f *fetcher) getAll(n int) {
+	f.Helper()
+	var group sync.WaitGroup
+	for i := range n {
+		r := f.wantsAs(f.Context(), pace.Known, id(i), time.Time{})
+		group.Go(func() { f.served(r, id(i)) })
+	}
+	group.Wait()
+}
+
+// costs asserts how many requests there were since the last time.
+func (f *fetcher) costs(singles, pages int) {
+	f.Helper()
+	synctest.Wait()
+	require.Equal(f, singles, f.sim.Count(pipedreamtest.KindAccount), "requests for one account")
+	require.Equal(f, pages, f.sim.Count(pipedreamtest.KindList), "pages")
+	f.sim.ResetRequests()
+}
+
+// isIdle asserts that nothing is left behind.
+func (f *fetcher) isIdle() {
+	f.Helper()
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.Empty(f, f.calls)
+	require.Empty(f, live(f.queue))
+	require.Empty(f, live(f.lacking))
+	require.Empty(f, f.pages)
+	require.Zero(f, f.singles)
+	require.False(f, f.list.underWay)
+}

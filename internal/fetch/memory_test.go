@@ -1,0 +1,166 @@
+package fetch
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+)
+
+// withField is an account with a credential of so many bytes.
+func withField(id string, size int) *api.Account {
+	return &api.Account{ID: id, Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + strings.Repeat("x", size) + `"`)}}
+}
+
+// remembers puts an account into memory as a page does that was asked for now.
+func remembers(m *pageMemory, a *api.Account) {
+	m.put(a, time.Now(), time.Now().Add(time.Minute))
+}
+
+func TestWhatAPageBroughtIsTakenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, asked, a := newPageMemory(), time.Now(), withField("apn_a", 1)
+		remembers(m, a)
+		b, ok := m.take("apn_a", time.Time{})
+		require.True(t, ok)
+		require.Same(t, a, b.account)
+		require.Equal(t, asked, b.at)
+		_, ok = m.take("apn_a", time.Time{})
+		require.False(t, ok)
+		require.Zero(t, m.bytes)
+	})
+}
+
+func TestWhatAPageBroughtIsRememberedForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newPageMemory()
+		remembers(m, withField("apn_a", 1))
+		remembers(m, withField("apn_b", 1))
+		time.Sleep(time.Minute - time.Nanosecond)
+		_, ok := m.take("apn_a", time.Time{})
+		require.True(t, ok)
+		time.Sleep(time.Nanosecond)
+		_, ok = m.take("apn_b", time.Time{})
+		require.False(t, ok)
+	})
+}
+
+// What nobody takes is gone soon after.
+func TestWhatIsTooOldTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newPageMemory()
+		for round := range 3 {
+			remembers(m, withField("apn_a", 1))
+			time.Sleep(30 * time.Second)
+			remembers(m, withField("apn_b", 1))
+			time.Sleep(30*time.Second + tidyEvery)
+			synctest.Wait()
+			require.Equal(t, []string{"apn_b"}, m.byID.Keys(), "round %d", round)
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			require.Zero(t, m.byID.Len())
+			require.Zero(t, m.bytes)
+			require.Nil(t, m.timer, "there is nothing to tidy")
+		}
+	})
+}
+
+func TestOnlyANewerPageIsGoodEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := time.Now()
+		for name, tc := range map[string]struct {
+			newerThan time.Time
+			taken     bool
+		}{
+			"for anybody":                             {time.Time{}, true},
+			"for one who has an older one":            {asked.Add(-time.Nanosecond), true},
+			"not for one who has one of then":         {asked, false},
+			"not for one who has a newer one already": {asked.Add(time.Second), false},
+		} {
+			m := newPageMemory()
+			m.put(withField("apn_a", 1), asked, asked.Add(time.Minute))
+			_, ok := m.take("apn_a", tc.newerThan)
+			require.Equal(t, tc.taken, ok, name)
+			require.Zero(t, m.byID.Len(), "%s: of no use for anybody else either", name)
+		}
+	})
+}
+
+func TestANewerPageReplacesAnOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, now := newPageMemory(), time.Now()
+		early, late := withField("apn_a", 1), withField("apn_a", 100)
+		m.put(early, now, now.Add(time.Minute))
+		m.put(late, now.Add(time.Second), now.Add(time.Minute))
+		require.Equal(t, late.Size(), m.bytes)
+		m.put(early, now, now.Add(time.Minute)) // a page that was asked for earlier, and came later
+		require.Equal(t, late.Size(), m.bytes)
+		b, ok := m.take("apn_a", time.Time{})
+		require.True(t, ok)
+		require.Same(t, late, b.account)
+	})
+}
+
+func TestWhatAPageDoesNotTellIsLeftToARequestOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newPageMemory()
+		remembers(m, &api.Account{ID: "apn_a"})
+		dead := withField("apn_b", 1)
+		dead.Dead = true
+		remembers(m, dead)
+		require.Zero(t, m.byID.Len())
+	})
+}
+
+func TestPagesTakeABoundedMemory(t *testing.T) {
+	t.Run("in accounts", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newPageMemory()
+			for i := range maxRemembered + 10 {
+				remembers(m, withField(fmt.Sprintf("apn_%d", i), 1))
+			}
+			require.Equal(t, maxRemembered, m.byID.Len())
+			_, ok := m.take("apn_9", time.Time{})
+			require.False(t, ok, "the oldest went")
+			_, ok = m.take("apn_10", time.Time{})
+			require.True(t, ok)
+			bytes := 0
+			for _, b := range m.byID.Values() {
+				bytes += b.account.Size()
+			}
+			require.Equal(t, bytes, m.bytes)
+		})
+	})
+	t.Run("in bytes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m, size := newPageMemory(), withField("apn_x", 1<<20).Size()
+			for i := range 40 {
+				remembers(m, withField(fmt.Sprintf("apn_%d", i), 1<<20))
+				require.LessOrEqual(t, m.bytes, maxRememberedBytes)
+			}
+			require.Equal(t, maxRememberedBytes/size, m.byID.Len())
+			_, ok := m.take("apn_39", time.Time{})
+			require.True(t, ok, "the oldest went")
+		})
+	})
+}
+
+func TestAClosedMemoryForgetsAndLearnsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newPageMemory()
+		remembers(m, withField("apn_a", 1))
+		m.close()
+		require.Zero(t, m.byID.Len())
+		require.Zero(t, m.bytes)
+		remembers(m, withField("apn_a", 1))
+		_, ok := m.take("apn_a", time.Time{})
+		require.False(t, ok)
+		newPageMemory().close() // with nothing in it
+	})
+}
