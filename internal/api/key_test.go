@@ -50,9 +50,9 @@ func TestA401OfOneAccountIsConfirmedFirst(t *testing.T) {
 				before := len(s.requests())
 
 				_, err = c.Account(t.Context(), stripe)
-				e := isError(t, err, Forbidden, "Pipedream refused access (its answer was 401)")
+				e := isError(t, err, Unauthorized, "Pipedream refused the API key or OAuth client for this account (its answer was 401)")
 				require.Equal(t, stripe, e.Account)
-				require.True(t, e.OfAccount())
+				require.False(t, e.OfAccount(), "a live token of its stays")
 				require.Equal(t, []string{"/v1/accounts/apn_stripe?include_credentials=true", tc.confirm}, s.requests()[before:])
 				require.NoError(t, c.holdOffs.CheckAll(), "the others go on")
 				_, err = c.Account(t.Context(), github)

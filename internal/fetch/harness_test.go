@@ -49,7 +49,7 @@ func bubble(t *testing.T, accounts int, f func(t *testing.T, f *fetcher)) {
 		config := api.Config{BaseURL: base, APIKey: "pd_test_key", Timeout: timeout}
 		client := api.New(t.Context(), config, sim.Transport(), budget, holdOffs, nobody{}, hclog.NewNullLogger)
 		t.Cleanup(client.Close)
-		f(t, &fetcher{Fetcher: New(t.Context(), client, budget, holdOffs, hclog.NewNullLogger), T: t, sim: sim})
+		f(t, &fetcher{Fetcher: New(t.Context(), client, budget, holdOffs, nil, hclog.NewNullLogger), T: t, sim: sim})
 		require.Empty(t, sim.Violations())
 	})
 }

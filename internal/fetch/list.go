@@ -145,11 +145,11 @@ func (f *Fetcher) fetchList() {
 	err := guard.Run(f.logger(), func() error {
 		for fetched := 1; !walk.Done(); fetched++ {
 			after := walk.After()
-			p, err := f.listPage(after)
+			p, at, err := f.listPage(after)
 			if err != nil {
 				return err
 			}
-			n := f.arrived(p, after, fetched == 1)
+			n := f.arrived(p, after, at, fetched == 1)
 			served += n
 			walk.Note(p)
 			if !f.pays(p, fetched, n) {
@@ -162,19 +162,19 @@ func (f *Fetcher) fetchList() {
 }
 
 // listPage fetches one page of the list, and waits for the budget to allow it
-// while somebody waits for the page.
-func (f *Fetcher) listPage(after string) (p *api.Page, err error) {
+// while somebody waits for the page. It tells when the page was asked for.
+func (f *Fetcher) listPage(after string) (p *api.Page, at time.Time, err error) {
 	for {
 		class, waiting := f.urgency()
 		time.AfterFunc(lateAfter, f.startLater)
-		p, err = f.page(f.ctx, after, class)
+		p, at, err = f.page(f.ctx, after, class)
 		if !waiting || api.KindOf(err) != api.NoBudget {
-			return p, err
+			return p, at, err
 		}
 		var e *api.Error
 		errors.As(err, &e)
 		if err := pace.Sleep(f.ctx, min(max(e.Wait, time.Second), 5*time.Second)); err != nil {
-			return nil, err
+			return nil, at, err
 		}
 	}
 }
@@ -201,11 +201,12 @@ func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
 	return class, waiting
 }
 
-// page fetches a page. While it is under way, whoever wants an account that was
-// on it last time waits for it.
-func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *api.Page, err error) {
+// page fetches a page, and tells when it was asked for. While it is under way,
+// whoever wants an account that was on it last time waits for it.
+func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *api.Page, at time.Time, err error) {
+	at = time.Now()
 	f.mu.Lock()
-	f.pages[after] = time.Now()
+	f.pages[after] = at
 	f.mu.Unlock()
 	err = guard.Run(f.logger(), func() (err error) {
 		if err := f.holdOffs.CheckAll(); err != nil {
@@ -220,7 +221,7 @@ func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *
 	if err != nil {
 		f.missed(after)
 	}
-	return p, err
+	return p, at, err
 }
 
 // missed has those queue who waited for a page that did not come.
@@ -253,15 +254,14 @@ func (f *Fetcher) waitingFor(page string) (calls []*call) {
 	return calls
 }
 
-// arrived serves those who wait for accounts on a page, remembers the others,
-// and tells how many were served. From the first page of the list on, all who
+// arrived serves those who wait for accounts on a page that was asked for at that
+// time, remembers the others, and tells how many were served. From the first page of the list on, all who
 // queue wait for the list.
-func (f *Fetcher) arrived(p *api.Page, after string, first bool) (served int) {
+func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (served int) {
 	f.index.note(p, after)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	at := f.pages[after]
 	f.failures, f.succeededAt = 0, now
 	if p.Total > 0 {
 		f.list.pages, f.list.pagesUntil = (p.Total+api.PageLimit-1)/api.PageLimit, now.Add(pagesKnownFor)
@@ -363,9 +363,9 @@ func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 // Prefetch fetches a page ahead of readers, as soon as the budget allows it.
 func (f *Fetcher) Prefetch(ctx context.Context, after string) error {
 	for until := time.Now().Add(pagePatience); ; {
-		p, err := f.page(ctx, after, pace.Ahead)
+		p, at, err := f.page(ctx, after, pace.Ahead)
 		if err == nil {
-			f.arrived(p, after, false)
+			f.arrived(p, after, at, false)
 			f.mu.Lock()
 			f.startNext()
 			f.mu.Unlock()

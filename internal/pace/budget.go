@@ -178,7 +178,7 @@ func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 	if claim.class == Unproven {
 		for _, caller := range claim.callers {
 			if !b.unproven.add(caller, w, b.share(Unproven)) {
-				claim.waiter = nil
+				b.leave(claim, w)
 				return nil, &NoBudgetError{Wait: max(wait, answerTime)}
 			}
 		}
