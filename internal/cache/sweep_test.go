@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -157,6 +158,23 @@ func TestWhatVersion01StoredIsMoved(t *testing.T) {
 		time.Sleep(sweepEvery)
 		s.sweep()
 		require.True(t, s.sweeper.LegacyGone())
+	})
+}
+
+func TestUsersOfVersion01AreLookedForWhileThereAreAny(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores("now/"+github, lives(github, time.Hour))
+		for i := range sweepBatch + 1 {
+			s.stores("users/"+user(strconv.Itoa(i)), found{User: user(strconv.Itoa(i)), AccountID: github, CacheID: generation})
+		}
+		s.sweep()
+		require.False(t, s.sweeper.LegacyGone())
+		for i := range sweepBatch + 1 {
+			_, ok, err := s.users.Load(t.Context(), user(strconv.Itoa(i)))
+			require.NoError(t, err)
+			require.True(t, ok)
+		}
 	})
 }
 
