@@ -205,15 +205,17 @@ func TestStorageThatHangsKeepsNobodyForLong(t *testing.T) {
 		inBubble(t, func(t *testing.T, s *store) {
 			s.put("a", 1)
 			s.storage.does(func(string, string) (time.Duration, error) { return time.Hour, nil })
-			// 1. to 3. Three values come: the first holds the key for 5 s, the second for 5 s more.
-			for i := range 3 {
-				after(func() { s.Update("a", func(int, bool) (int, bool) { return 2 + i, true }) })
-			}
-			// 4. The key is deleted, and has no turn within 5 s.
+			// 1. A value comes, and holds the key for 5 s. 2. A second later another comes, which
+			// holds it for the 5 s after that.
+			after(func() { s.put("a", 2) })
+			time.Sleep(time.Second)
+			after(func() { s.put("a", 3) })
+			// 3. A second later the key is deleted, and has no turn within 5 s.
+			time.Sleep(time.Second)
 			began := time.Now()
 			s.Delete("a")
 			require.Equal(t, Timeout, time.Since(began))
-			// 5. All have given up, and storage is well again.
+			// 4. All have given up, and storage is well again.
 			time.Sleep(time.Minute)
 			s.storage.isWell()
 			s.Forget("a")

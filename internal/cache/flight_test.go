@@ -1,0 +1,76 @@
+package cache
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/guard"
+	"vault-plugin-secrets-pipedream/internal/pace"
+)
+
+// takesOff starts a flight of that name and class, or joins it.
+func takesOff(f *flights[int], name string, class pace.Class, work func(*pace.Claim) (int, error)) *flight[int] {
+	budget := pace.NewBudget(0)
+	return f.start(name, hclog.NewNullLogger(), func() *pace.Claim { return budget.NewClaim(class, "somebody") },
+		func(claim *pace.Claim) { claim.Join(class, "somebody") }, work)
+}
+
+func TestAllWhoWantTheSameShareTheWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f flights[int]
+		var worked atomic.Int32
+		work := func(*pace.Claim) (int, error) {
+			time.Sleep(time.Second)
+			return int(worked.Add(1)), nil
+		}
+		first, second, other := takesOff(&f, "a", pace.Known, work), takesOff(&f, "a", pace.Known, work), takesOff(&f, "b", pace.Known, work)
+		require.Same(t, first, second)
+		require.NotSame(t, first, other)
+		<-first.landed
+		<-other.landed
+		require.Equal(t, 3, first.value+other.value, "1 and 2")
+		again := takesOff(&f, "a", pace.Known, work)
+		<-again.landed
+		require.Equal(t, 3, again.value)
+		require.Empty(t, f.byName)
+	})
+}
+
+func TestWorkBecomesAsUrgentAsWhoeverJoinsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f flights[int]
+		classes := make(chan pace.Class, 2)
+		work := func(claim *pace.Claim) (int, error) {
+			classes <- claim.Class()
+			time.Sleep(time.Second)
+			classes <- claim.Class()
+			return 0, nil
+		}
+		flight := takesOff(&f, "a", pace.Ahead, work)
+		synctest.Wait()
+		takesOff(&f, "a", pace.Known, work)
+		<-flight.landed
+		require.Equal(t, pace.Ahead, <-classes)
+		require.Equal(t, pace.Known, <-classes)
+	})
+}
+
+func TestAFlightThatFailsOrPanicsLands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f flights[int]
+		failed := errors.New("it failed")
+		flight := takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { return 0, failed })
+		<-flight.landed
+		require.Equal(t, failed, flight.err)
+		flight = takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { panic("at work") })
+		<-flight.landed
+		require.ErrorIs(t, flight.err, guard.ErrPanic)
+		require.Empty(t, f.byName, "the next one begins anew")
+	})
+}

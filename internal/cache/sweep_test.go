@@ -1,0 +1,310 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/credential"
+)
+
+const (
+	generation = "now"
+	github     = "apn_github"
+	stripe     = "apn_stripe"
+)
+
+var policy = credential.Policy{MinTTL: 5 * time.Minute, StaticTTL: time.Hour}
+
+// swept is a cache, what is stored for it, and what sweeps that.
+type swept struct {
+	*Cache
+	*testing.T
+
+	storage *logical.InmemStorage
+	sweeper *Sweeper
+}
+
+func newSwept(t *testing.T) *swept {
+	t.Helper()
+	storage := &logical.InmemStorage{}
+	sweeper := NewSweeper(storage, hclog.NewNullLogger)
+	return &swept{
+		Cache: New(t.Context(), storage, generation, sweeper.LegacyGone, nil, hclog.NewNullLogger),
+		T:     t, storage: storage, sweeper: sweeper,
+	}
+}
+
+// stores puts JSON into storage below the cache.
+func (s *swept) stores(key string, value any) {
+	s.Helper()
+	entry, err := logical.StorageEntryJSON(Prefix+key, value)
+	require.NoError(s, err)
+	require.NoError(s, s.storage.Put(context.Background(), entry))
+}
+
+// stored are the keys below the cache, sorted.
+func (s *swept) stored() []string {
+	s.Helper()
+	keys, err := logical.CollectKeys(context.Background(), logical.NewStorageView(s.storage, Prefix))
+	require.NoError(s, err)
+	slices.Sort(keys)
+	return keys
+}
+
+func (s *swept) sweep() {
+	s.Helper()
+	s.sweeper.Sweep(s.Context(), s.Cache, policy)
+}
+
+// lives is a credential that ends after a while; 0 is never.
+func lives(id string, d time.Duration) *credential.Credential {
+	now := time.Now()
+	c := &credential.Credential{AccountID: id, Fields: map[string]string{"token": "t"}, FetchedAt: now, CheckedAt: now}
+	if d != 0 {
+		c.ExpiresAt = now.Add(d)
+	}
+	return c
+}
+
+// legacy is what version 0.1 stored of a credential.
+func legacy(c *credential.Credential, cacheID string) map[string]any {
+	return map[string]any{"credential": c, "cache_id": cacheID, "checked_at": time.Now()}
+}
+
+func user(name string) string { return User{App: "github", ExternalID: name}.Key() }
+
+func TestASweepDeletesWhatIsOfNoMoreUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores("now/"+github, lives(github, time.Hour))
+		s.stores("now/apn_ended", lives("apn_ended", -time.Second))
+		s.stores("now/apn_key", lives("apn_key", 0))
+		abandoned := lives("apn_abandoned", 0)
+		abandoned.CheckedAt = abandoned.CheckedAt.Add(-7 * 24 * time.Hour)
+		s.stores("now/apn_abandoned", abandoned)
+		s.stores("now/apn_nonsense", "nonsense")
+		s.stores("now/apn_renamed", lives(github, time.Hour))
+		s.stores("now/users/"+user("a"), found{User: user("a"), AccountID: github})
+		s.stores("now/users/"+user("b"), found{User: user("b"), AccountID: "apn_unknown"})
+		s.stores("before/"+github, lives(github, time.Hour))
+		s.stores("before/users/"+user("a"), found{User: user("a"), AccountID: github})
+		s.sweep()
+		require.ElementsMatch(t, []string{"now/" + github, "now/apn_key", "now/users/" + user("a")}, s.stored())
+		require.True(t, s.sweeper.LegacyGone())
+	})
+}
+
+func TestASweepWithoutAConnectionKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores("now/"+github, lives(github, time.Hour))
+		s.stores(github, legacy(lives(github, time.Hour), generation))
+		s.sweeper.Sweep(t.Context(), nil, policy)
+		require.Empty(t, s.stored())
+	})
+}
+
+func TestWhatMemoryHasIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.credentials.Update(github, func(*entry, bool) (*entry, bool) { return &entry{Credential: lives(github, -time.Hour)}, true })
+		s.sweep()
+		require.Equal(t, []string{"now/" + github}, s.stored(), "the sweep of memory sees to it")
+		s.SweepMemory(t.Context(), policy)
+		require.Empty(t, s.stored())
+		require.Zero(t, s.Len())
+	})
+}
+
+// What version 0.1 stored serves on after an upgrade, and is moved to where this
+// one stores it.
+func TestWhatVersion01StoredIsMoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores(github, legacy(lives(github, time.Hour), generation))
+		s.stores(stripe, legacy(lives(stripe, time.Hour), "before")) // of another key
+		s.stores("apn_ended", legacy(lives("apn_ended", -time.Second), generation))
+		s.stores("users/"+user("a"), found{User: user("a"), AccountID: github, CacheID: generation})
+		s.stores("users/"+user("b"), found{User: user("b"), AccountID: github, CacheID: "before"})
+
+		e, ok, err := s.credentials.Load(t.Context(), github)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, map[string]string{"token": "t"}, e.Fields)
+		_, ok, err = s.credentials.Load(t.Context(), stripe)
+		require.NoError(t, err)
+		require.False(t, ok, "nothing of another key is served")
+
+		s.sweep()
+		require.ElementsMatch(t, []string{"now/" + github, "now/users/" + user("a")}, s.stored())
+		require.False(t, s.sweeper.LegacyGone(), "there was something when it was listed")
+		restarted := New(t.Context(), s.storage, generation, s.sweeper.LegacyGone, nil, hclog.NewNullLogger)
+		e, ok, err = restarted.credentials.Load(t.Context(), github)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, time.Now(), e.CheckedAt.In(time.Local))
+
+		time.Sleep(sweepEvery)
+		s.sweep()
+		require.True(t, s.sweeper.LegacyGone())
+	})
+}
+
+func TestUsersOfVersion01AreLookedForWhileThereAreAny(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores("now/"+github, lives(github, time.Hour))
+		for i := range sweepBatch + 1 {
+			s.stores("users/"+user(strconv.Itoa(i)), found{User: user(strconv.Itoa(i)), AccountID: github, CacheID: generation})
+		}
+		s.sweep()
+		require.False(t, s.sweeper.LegacyGone())
+		for i := range sweepBatch + 1 {
+			_, ok, err := s.users.Load(t.Context(), user(strconv.Itoa(i)))
+			require.NoError(t, err)
+			require.True(t, ok)
+		}
+	})
+}
+
+func TestStoredEntriesThatMakeNoSenseAreNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		good := lives(github, time.Hour)
+		for name, value := range map[string]any{
+			"no JSON object": []int{1}, "of another account": lives(stripe, time.Hour), "without fields": credential.Credential{AccountID: github},
+			"fields that are none": map[string]any{"account_id": github, "fields": "pd_secret"},
+		} {
+			s := newSwept(t)
+			s.stores("now/"+github, value)
+			s.stores(github, legacy(good, "before"))
+			_, ok, err := s.credentials.Load(t.Context(), github)
+			require.NoError(t, err)
+			require.False(t, ok, name)
+			raw, err := json.Marshal(value)
+			require.NoError(t, err)
+			_, err = credentialCodec(generation, s.sweeper.LegacyGone).Decode(github, raw)
+			require.Equal(t, errNotOurs, err, "it repeats nothing of what it read")
+		}
+		for name, value := range map[string]any{
+			"no JSON object": []int{1}, "of another user": found{User: user("b"), AccountID: github}, "no account's id": found{User: user("a"), AccountID: "../config"},
+		} {
+			s := newSwept(t)
+			s.stores("now/users/"+user("a"), value)
+			_, ok, err := s.users.Load(t.Context(), user("a"))
+			require.NoError(t, err)
+			require.False(t, ok, name)
+		}
+	})
+}
+
+func TestASweepTakesABatchAPassAndListsOnceAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		for i := range 2*sweepBatch + 1 {
+			s.stores(fmt.Sprintf("before/apn_%04d", i), "x")
+		}
+		for _, left := range []int{sweepBatch + 1, 1, 0} {
+			s.sweep()
+			require.Len(t, s.stored(), left)
+		}
+		s.stores("before/apn_late", "x")
+		s.sweep()
+		time.Sleep(sweepEvery - time.Nanosecond)
+		s.sweep()
+		require.Len(t, s.stored(), 1)
+		time.Sleep(time.Nanosecond)
+		s.sweep()
+		require.Empty(t, s.stored())
+	})
+}
+
+func TestASweepEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores("before/"+github, "x")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		s.sweeper.Sweep(ctx, s.Cache, policy)
+		require.Len(t, s.stored(), 1)
+	})
+}
+
+func TestEmptyingKeepsTheGenerationInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for keep, left := range map[string][]string{"": nil, generation: {"now/" + github, "now/users/" + user("a")}} {
+			s := newSwept(t)
+			s.stores("now/"+github, "x")
+			s.stores("now/users/"+user("a"), "x")
+			s.stores("nowhere/"+github, "x")
+			s.stores("before/users/"+user("a"), "x")
+			s.stores(github, "x")
+			s.sweeper.Empty(t.Context(), keep)
+			require.ElementsMatch(t, left, s.stored())
+		}
+	})
+}
+
+// A key that another node changed is loaded anew.
+func TestWhatChangedElsewhereIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		s.stores("now/"+github, lives(github, time.Hour))
+		s.stores("now/users/"+user("a"), found{User: user("a"), AccountID: github})
+		load := func() {
+			_, ok, err := s.credentials.Load(t.Context(), github)
+			require.NoError(t, err)
+			require.True(t, ok)
+			_, ok, err = s.users.Load(t.Context(), user("a"))
+			require.NoError(t, err)
+			require.True(t, ok)
+		}
+		load()
+		for _, key := range []string{"before/" + github, "before/users/" + user("a"), github, "now/", "now/" + stripe} {
+			s.Forget(Prefix + key)
+		}
+		require.Equal(t, 1, s.Len())
+		require.Equal(t, 1, s.Users())
+		s.Forget(Prefix + "now/" + github)
+		require.Zero(t, s.Len())
+		require.Equal(t, 1, s.Users())
+		s.Forget(Prefix + "now/users/" + user("a"))
+		require.Zero(t, s.Users())
+		load()
+	})
+}
+
+// A refresh that brings nothing new is answered without a request for ever
+// longer, so that a loop of them cannot use up the budget.
+func TestRefreshesInVainAreQuietForEverLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &View{Cache: newSwept(t).Cache}
+		for _, wait := range strings.Fields("5s 10s 20s 40s 1m 1m 1m") {
+			d, err := time.ParseDuration(wait)
+			require.NoError(t, err)
+			require.False(t, v.isQuiet(github))
+			v.noteRefresh(github, false)
+			require.False(t, v.isQuiet(stripe))
+			time.Sleep(d - time.Nanosecond)
+			require.True(t, v.isQuiet(github), wait)
+			time.Sleep(time.Nanosecond)
+			require.False(t, v.isQuiet(github), wait)
+		}
+		v.noteRefresh(github, false)
+		v.noteRefresh(github, true)
+		require.False(t, v.isQuiet(github), "a new token ends it")
+		v.noteRefresh(github, false)
+		time.Sleep(5 * time.Second)
+		require.False(t, v.isQuiet(github), "it begins anew")
+	})
+}
