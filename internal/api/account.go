@@ -157,6 +157,9 @@ func decodePage(body []byte) (*Page, error) {
 		return nil, errNotJSON
 	}
 	var raw []json.RawMessage
+	if isNull(answer.Data) {
+		return nil, errNotJSON
+	}
 	if json.Unmarshal(answer.Data, &raw) != nil {
 		var older struct {
 			Accounts []json.RawMessage `json:"accounts"`

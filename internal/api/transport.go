@@ -320,7 +320,7 @@ type attempts struct {
 	releases []func()
 }
 
-func (a *attempts) gotConn(httptrace.GotConnInfo) {
+func (a *attempts) gotConn(info httptrace.GotConnInfo) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.count++; a.count == 1 {
@@ -329,6 +329,11 @@ func (a *attempts) gotConn(httptrace.GotConnInfo) {
 	release, ok := a.client.budget.TryAcquire()
 	if !ok {
 		a.fail(&pace.NoBudgetError{Wait: a.client.budget.NextFree()})
+		// The request may be on its way before its context is looked at. A connection
+		// of HTTP/2 is shared with others.
+		if secure, ok := info.Conn.(*tls.Conn); !ok || secure.ConnectionState().NegotiatedProtocol != "h2" {
+			_ = info.Conn.Close() // nothing was sent over it yet
+		}
 		return
 	}
 	a.client.observer.Sent()

@@ -10,6 +10,7 @@ package api
 type Walk struct {
 	after   string
 	done    bool
+	looped  bool // a cursor came again
 	seen    int
 	total   int // as the last page said; 0 if it did not
 	cursors map[string]struct{}
@@ -32,10 +33,11 @@ func (w *Walk) Note(p *Page) {
 	w.seen += p.Count
 	w.total = p.Total
 	w.cursors[w.after] = struct{}{}
-	_, again := w.cursors[p.Next]
-	w.done = p.Next == "" || again || p.Count < PageLimit || p.Total > 0 && w.seen >= p.Total
+	_, before := w.cursors[p.Next]
+	w.looped = before && p.Next != ""
+	w.done = p.Next == "" || w.looped || p.Count < PageLimit || p.Total > 0 && w.seen >= p.Total
 	w.after = p.Next
 }
 
 // Whole tells whether nothing of the list can be missing.
-func (w *Walk) Whole() bool { return w.done && w.seen >= w.total }
+func (w *Walk) Whole() bool { return w.done && w.seen >= w.total && (!w.looped || w.total > 0) }

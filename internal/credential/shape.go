@@ -3,6 +3,8 @@ package credential
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -13,9 +15,15 @@ import (
 // into its JSON text, so that a number keeps all its digits. Null is left out.
 func flatten(raw map[string]json.RawMessage) map[string]string {
 	fields := make(map[string]string, len(raw))
-	for _, name := range slices.Sorted(maps.Keys(raw)) { // the outcome depends on no map's order
-		if text, ok := flat(raw[name]); ok {
-			fields[printableName(name, fields)] = text
+	names := slices.Sorted(maps.Keys(raw))       // the outcome depends on no map's order
+	for _, asItIs := range []bool{true, false} { // a name that is changed takes the place of no other
+		for _, name := range names {
+			if (printable(name) == name) != asItIs {
+				continue
+			}
+			if text, ok := flat(raw[name]); ok {
+				fields[freeName(printable(name), asItIs, fields)] = text
+			}
 		}
 	}
 	return fields
@@ -37,22 +45,26 @@ func flat(value json.RawMessage) (text string, ok bool) {
 	return strings.ToValidUTF8(compact.String(), "\uFFFD"), true
 }
 
-// printableName is the name of a field without what a terminal might obey: a
-// read shows it on one.
-func printableName(name string, taken map[string]string) string {
-	clean := strings.Map(func(r rune) rune {
+// printable is the name of a field without what a terminal might obey: a read
+// shows it on one.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return -1
 	}, name)
-	if clean == name {
+}
+
+// freeName is a name that no other field has.
+func freeName(name string, asItIs bool, taken map[string]string) string {
+	if asItIs {
 		return name
 	}
-	for _, ok := taken[clean]; ok || clean == ""; _, ok = taken[clean] {
-		clean += "_"
+	for _, ok := taken[name]; ok || name == ""; _, ok = taken[name] {
+		name += "_"
 	}
-	return clean
+	return name
 }
 
 // isRefreshToken tells whether a field of that name holds a refresh token:
@@ -81,7 +93,7 @@ func withoutRefreshTokens(fields map[string]string) (kept map[string]string, had
 			delete(kept, name)
 			continue
 		}
-		if stripped, ok := stripJSON(value); ok {
+		if stripped, ok := stripText(value); ok {
 			had = true
 			kept[name] = stripped
 		}
@@ -89,32 +101,50 @@ func withoutRefreshTokens(fields map[string]string) (kept map[string]string, had
 	return kept, had
 }
 
-// stripJSON is a JSON text without its members that hold refresh tokens; not ok
-// where it has none.
-func stripJSON(text string) (stripped string, ok bool) {
+// stripText is text without the refresh tokens in the JSON values that it is made
+// of; not ok where it is no JSON, or has none.
+func stripText(text string) (stripped string, ok bool) {
 	trimmed := strings.TrimSpace(text)
-	if trimmed == "" || trimmed[0] != '{' && trimmed[0] != '[' {
+	if trimmed == "" || !strings.ContainsRune("{[\"", rune(trimmed[0])) {
 		return "", false
 	}
 	decoder := json.NewDecoder(strings.NewReader(trimmed))
 	decoder.UseNumber() // a number keeps all its digits
-	var value any
-	if decoder.Decode(&value) != nil || !strip(value) {
-		return "", false
+	var values []string
+	for had := false; ; {
+		var value any
+		switch err := decoder.Decode(&value); {
+		case errors.Is(err, io.EOF):
+			return strings.Join(values, "\n"), had
+		case err != nil: // no JSON from here on
+			return "", false
+		}
+		value, some := strip(value)
+		had = had || some
+		encoded, err := encode(value)
+		if err != nil {
+			return "", false
+		}
+		values = append(values, encoded)
 	}
+}
+
+func encode(value any) (string, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetEscapeHTML(false)
-	if encoder.Encode(value) != nil {
-		return "", false
-	}
-	return strings.TrimSpace(out.String()), true
+	err := encoder.Encode(value)
+	return strings.TrimSpace(out.String()), err
 }
 
-// strip drops the members of value that hold refresh tokens, and tells whether
+// strip is value without its members that hold refresh tokens, and tells whether
 // there were any.
-func strip(value any) (had bool) {
+func strip(value any) (stripped any, had bool) {
 	switch v := value.(type) {
+	case string:
+		if inner, ok := stripText(v); ok {
+			return inner, true
+		}
 	case map[string]any:
 		for name, member := range v {
 			if isRefreshToken(name) {
@@ -122,19 +152,16 @@ func strip(value any) (had bool) {
 				had = true
 				continue
 			}
-			if text, isText := member.(string); isText {
-				if inner, ok := stripJSON(text); ok {
-					v[name] = inner
-					had = true
-				}
-				continue
-			}
-			had = strip(member) || had
+			var some bool
+			v[name], some = strip(member)
+			had = had || some
 		}
 	case []any:
-		for _, element := range v {
-			had = strip(element) || had
+		for i := range v {
+			var some bool
+			v[i], some = strip(v[i])
+			had = had || some
 		}
 	}
-	return had
+	return value, had
 }

@@ -144,8 +144,12 @@ func (c *Credential) Lease(p Policy, now time.Time) time.Duration {
 		return max(MinServable, c.ExpiresAt.Sub(now).Truncate(time.Second))
 	}
 	left := p.StaticTTL - now.Sub(c.CheckedAt).Truncate(time.Second)
-	if c.announcesRefresh() && c.NextRefreshAt.After(now) {
-		left = min(p.StaticTTL, c.NextRefreshAt.Sub(now).Truncate(time.Second))
+	switch {
+	case !c.NextRefreshAt.After(c.CheckedAt): // nothing was announced since
+	case c.NextRefreshAt.After(now):
+		return min(p.StaticTTL, max(MinServable, c.NextRefreshAt.Sub(now).Truncate(time.Second)))
+	default:
+		left = 0
 	}
 	if left >= MinServable {
 		return left

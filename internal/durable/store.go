@@ -214,7 +214,8 @@ func (s *Store[V]) Move(ctx context.Context, key string, useful func(V) bool) er
 // Update puts a value under key: what merge makes of what memory has, and
 // whether storage has to have it too. Storage comes first, so that a restart
 // finds whatever a reader was given. Where it fails, the value is in memory
-// alone. Update returns the value that is kept.
+// alone. Where storage keeps others waiting for the key, it is in neither. Update
+// returns the value.
 func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V, store bool)) V {
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
@@ -222,7 +223,7 @@ func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V,
 	latest, known := s.Peek(key)
 	value, store := merge(latest, known)
 	if err != nil { // storage has kept others for so long that it would keep this one too
-		s.warnOfStorage(key, err)
+		s.logger().Warn("a "+s.codec.Name+" is served once, and neither kept nor stored", "key", s.prefix+key, "error", err)
 		return value
 	}
 	defer unlock()
@@ -341,7 +342,9 @@ func (s *Store[V]) DeleteLater(ctx context.Context) {
 			return
 		}
 		if s.isDeleted(key) { // and was not stored anew since
+			ctx, cancel := context.WithTimeout(ctx, Timeout)
 			s.erase(ctx, key)
+			cancel()
 		}
 		unlock()
 	}

@@ -16,6 +16,9 @@ const (
 	// or was refused, and after it failed.
 	listUselessFor = 10 * time.Minute
 	listFailedFor  = time.Minute
+	// maxBare is how many pages in a row may come without any credentials before
+	// the list is of no use. Accounts that come without lie together at times.
+	maxBare = 3
 	// pagesKnownFor is how long the length of the list is relied upon.
 	pagesKnownFor = time.Hour
 	// pagePatience is how long a page that is fetched ahead waits for the budget:
@@ -33,6 +36,7 @@ type listState struct {
 	pageSince    time.Time     // when the latest page was asked for
 	ended        chan struct{} // closed when the one under way ends
 	ahead        bool          // somebody waits for it ahead of readers
+	bare         int           // pages in a row without any credentials
 	stockTaking  bool          // it is fetched to its end, whoever waits
 	stockTakenAt time.Time     // or tried
 	pages        int           // that it has; 0 if unknown
@@ -134,7 +138,7 @@ func (f *Fetcher) takeStock() {
 
 // startList fetches the list on a goroutine of its own. The caller holds mu.
 func (f *Fetcher) startList() {
-	f.list.underWay, f.list.pageSince, f.list.ended = true, time.Now(), make(chan struct{})
+	f.list.underWay, f.list.pageSince, f.list.ended, f.list.bare = true, time.Now(), make(chan struct{}), 0
 	guard.Go(f.logger(), f.fetchList)
 }
 
@@ -255,8 +259,8 @@ func (f *Fetcher) waitingFor(page string) (calls []*call) {
 }
 
 // arrived serves those who wait for accounts on a page that was asked for at that
-// time, remembers the others, and tells how many were served. From the first page of the list on, all who
-// queue wait for the list.
+// time, remembers the others, and tells how many were served. From the first page
+// of the list on, all who queue wait for the list.
 func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (served int) {
 	f.index.note(p, after)
 	f.mu.Lock()
@@ -293,7 +297,9 @@ func (f *Fetcher) pays(p *api.Page, fetched, served int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if !hasCredentials(p) {
+	if hasCredentials(p) {
+		f.list.bare = 0
+	} else if f.list.bare++; f.list.bare >= maxBare {
 		f.list.setUseless(now.Add(listUselessFor))
 		return f.list.stockTaking
 	}
@@ -335,7 +341,9 @@ func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 		if walk.Whole() {
 			f.index.setWhole()
 		}
-		if served == 0 && !f.list.stockTaking {
+		if f.list.bare > 0 && served == 0 {
+			f.list.setUseless(now.Add(listUselessFor))
+		} else if served == 0 && !f.list.stockTaking {
 			f.list.setUseless(now.Add(listFailedFor))
 		}
 	}

@@ -176,11 +176,13 @@ func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 	}
 	claim.waiter = w
 	if claim.class == Unproven {
+		queued := false
 		for _, caller := range claim.callers {
-			if !b.unproven.add(caller, w, b.share(Unproven)) {
-				b.leave(claim, w)
-				return nil, &NoBudgetError{Wait: max(wait, answerTime)}
-			}
+			queued = b.unproven.add(caller, w, b.share(Unproven)) || queued
+		}
+		if !queued { // all of them have as many waiting as they may have
+			claim.waiter = nil
+			return nil, &NoBudgetError{Wait: max(wait, answerTime)}
 		}
 	} else {
 		b.known = append(b.known, w)

@@ -78,7 +78,9 @@ func (c *Claim) Join(class Class, caller string) {
 	defer b.mu.Unlock()
 	waiting := c.waiter != nil && !c.waiter.gone
 	switch {
-	case class == Known && c.class != Known:
+	case c.class == Known || c.class == Check:
+		return
+	case class == Known:
 		if waiting {
 			b.unproven.drop(c.callers, c.waiter)
 			b.known = append(b.known, c.waiter)
@@ -93,8 +95,6 @@ func (c *Claim) Join(class Class, caller string) {
 		if waiting {
 			b.unproven.add(caller, c.waiter, b.share(Unproven))
 		}
-	default:
-		return
 	}
 	b.dispatch()
 }

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"encoding/json"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// Where the budget has no slot for it, nothing is sent again.
+func TestWhatTheBudgetHasNoSlotForIsNotSentAgain(t *testing.T) {
+	for range 1000 { // it must not hang on luck
+		synctest.Test(t, func(t *testing.T) {
+			sim := pipedreamtest.New()
+			defer sim.Close()
+			fleet(sim, 1)
+			c := newClient(t, sim.Transport(), nil)
+			defer c.Close()
+			c.budget.SetLimit(2)
+			_, err := c.Account(patient(t), "apn_0000")
+			require.NoError(t, err)
+			sim.AddFault(pipedreamtest.Fault{Cut: true, Times: 1})
+			_, err = c.Account(patient(t), "apn_0000")
+			e := isError(t, err, NoBudget, "the mount's budget of requests is used up")
+			require.Positive(t, e.Wait)
+			synctest.Wait()
+			require.Equal(t, 2, sim.Count(""), "it reached Pipedream all the same")
+			require.Equal(t, 2, c.counts.requests())
+		})
+	}
+}
+
+// JSON holds no year 10000, so what ends then could be served and never stored.
+func TestAnEndThatIsOfTheYear10000InUTC(t *testing.T) {
+	a, err := account(t, says(`{"id":"apn_github","expires_at":"9999-12-31T23:59:59-23:59"}`))
+	if err == nil {
+		_, err := json.Marshal(a.ExpiresAt)
+		require.NoError(t, err)
+	}
+}
+
+func TestAPageWithoutAListIsNone(t *testing.T) {
+	for _, body := range []string{`{"data":null}`, `{"error":"half of us is down","data":null}`} {
+		_, err := page(t, body)
+		isError(t, err, BadAnswer, "Pipedream's answer makes no sense: it is not the JSON that was expected")
+	}
+}
+
+func TestARoundOfCursorsIsNotWhole(t *testing.T) {
+	var walk Walk
+	walk.Note(&Page{Count: 100, Next: "a"})
+	walk.Note(&Page{Count: 100, Next: "a"})
+	require.True(t, walk.Done())
+	require.False(t, walk.Whole(), "nobody knows what is behind it")
+}

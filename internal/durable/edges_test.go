@@ -1,0 +1,44 @@
+package durable
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAnOldValueThatCannotBeMovedStays(t *testing.T) {
+	s := newStore(t)
+	s.has("old/a", "1")
+	s.storage.fails(put)
+	_ = s.Move(t.Context(), "a", func(int) bool { return true })
+	require.Equal(t, 1, s.stored("old/a"), "the only copy was deleted")
+}
+
+func TestADeleteLaterHoldsAKeyForLong(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *store) {
+		s.put("a", 1)
+		s.storage.fails(remove)
+		s.Delete("a")
+		s.storage.isLate(remove, time.Minute)
+		began := time.Now()
+		s.DeleteLater(t.Context())
+		require.LessOrEqual(t, time.Since(began), Timeout)
+	})
+}
+
+// A value for which storage kept others for too long is served, and neither kept
+// nor stored.
+func TestAValueThatHadNoTurnIsServedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, s *store) {
+		s.storage.isLate(put, time.Hour)
+		one := after(func() { s.put("a", 1) })
+		time.Sleep(time.Second)
+		two := after(func() { s.put("a", 2) }) // has its turn after 5 s
+		time.Sleep(time.Second)
+		s.put("a", 3) // has none before 7 s
+		<-one
+		<-two
+		require.Equal(t, 2, s.inMemory("a"))
+	})
+}
