@@ -21,7 +21,8 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/vault
+MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/kubernetes tools/vault tools/vault-k8s \
+	tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
 # One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -71,6 +72,24 @@ bin/node/node_modules: acceptance/node/package.json acceptance/node/package-lock
 	cp $^ bin/node/
 	cd bin/node && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
+
+# $(call tool,<module>,<package>) builds a package of tools/<module> at $@.
+tool = cd tools/$(1) && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$(CURDIR)/$@" $(2)
+
+bin/kubernetes/kube-apiserver: tools/kubernetes/go.mod
+	$(call tool,kubernetes,k8s.io/kubernetes/cmd/kube-apiserver)
+
+bin/kubernetes/etcd: tools/kubernetes/go.mod
+	$(call tool,kubernetes,go.etcd.io/etcd/server/v3)
+
+bin/kubernetes/vault-k8s: tools/vault-k8s/go.mod
+	$(call tool,vault-k8s,github.com/hashicorp/vault-k8s)
+
+bin/kubernetes/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
+	$(call tool,vault-plugin-auth-kubernetes,github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes)
+
+bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
+	$(call tool,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator)
 
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
