@@ -85,7 +85,8 @@ bin/kubernetes/etcd: tools/kubernetes/go.mod
 bin/kubernetes/vault-k8s: tools/vault-k8s/go.mod
 	$(call tool,vault-k8s,github.com/hashicorp/vault-k8s)
 
-bin/kubernetes/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
+# Beside the plugin under test, for Vault has one directory of plugins.
+bin/race/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
 	$(call tool,vault-plugin-auth-kubernetes,github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes)
 
 bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
@@ -115,6 +116,16 @@ test-node: race-notice vault build-race bin/node/node_modules ## Run the one tes
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
 		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$' ./acceptance
+
+# A real API server with its etcd, and what reads from Vault in a cluster, all as plain processes of the test.
+KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
+	bin/kubernetes/vault-secrets-operator bin/race/vault-plugin-auth-kubernetes
+
+.PHONY: test-kubernetes
+test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples for Kubernetes in a real API server
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	VAULT_SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
+		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
 
 # How long to put load on the plugin.
 SOAK ?= 10m

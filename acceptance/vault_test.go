@@ -201,17 +201,22 @@ func (s *vaultServer) enableAudit() error {
 }
 
 func (s *vaultServer) registerPlugin() error {
-	content, err := os.ReadFile(pluginBin)
+	return s.register(api.PluginTypeSecrets, pluginName, pluginBin, pluginVersion)
+}
+
+// register has Vault know a plugin, which lies in its plugin directory.
+func (s *vaultServer) register(kind api.PluginType, name, path, version string) error {
+	content, err := os.ReadFile(path) //nolint:gosec // a program under test
 	if err != nil {
 		return err
 	}
 	sum := sha256.Sum256(content)
 	return s.root.Sys().RegisterPlugin(&api.RegisterPluginInput{
-		Name:    pluginName,
-		Type:    api.PluginTypeSecrets,
-		Command: filepath.Base(pluginBin),
+		Name:    name,
+		Type:    kind,
+		Command: filepath.Base(path),
 		SHA256:  hex.EncodeToString(sum[:]),
-		Version: pluginVersion,
+		Version: version,
 	})
 }
 
