@@ -24,9 +24,12 @@ TESTFLAGS ?=
 MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/kubernetes tools/vault tools/vault-k8s \
 	tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
-# One test runs a Node program. Without Node and npm it is left out, which is said; NODE= leaves it out too.
+# Two tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
 NODE_MODULES := $(if $(NODE),$(CURDIR)/bin/node/node_modules)
+
+# One program of the examples is in Python, and needs hvac. Without both it is left out, which is said.
+PYTHON ?= $(shell for python in python3 /usr/bin/python3; do $$python -c 'import hvac' 2>/dev/null && { echo $$python; break; }; done)
 
 .PHONY: help
 help: ## Show this help
@@ -106,16 +109,16 @@ test-unit: race-notice ## Run the tests that need no Vault
 # -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
 # they compute.
 .PHONY: test-acceptance
-test-acceptance: race-notice node-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
+test-acceptance: race-notice node-notice python-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" \
+	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" PYTHON="$(PYTHON)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
 
 .PHONY: test-node
-test-node: race-notice vault build-race bin/node/node_modules ## Run the one test that needs Node and npm
+test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Node and npm
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
-		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$' ./acceptance
+		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestApplications$$/^node$$' ./acceptance
 
 # A real API server with its etcd, and what reads from Vault in a cluster, all as plain processes of the test.
 KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
@@ -141,7 +144,11 @@ race-notice:
 
 .PHONY: node-notice
 node-notice:
-	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client (make test-node)" >&2; fi
+	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node clients (make test-node)" >&2; fi
+
+.PHONY: python-notice
+python-notice:
+	@if [[ -z "$(PYTHON)" ]]; then echo "no Python with hvac: testing without the Python client" >&2; fi
 
 .PHONY: demo
 demo: vault build sim ## Show the plugin at work in a real Vault; with PIPEDREAM_API_KEY set, on the real Pipedream
