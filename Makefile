@@ -127,7 +127,7 @@ KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/v
 .PHONY: test-kubernetes
 test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples for Kubernetes in a real API server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	VAULT_SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
+	SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
 
 # How long to put load on the plugin.

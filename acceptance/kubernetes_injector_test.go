@@ -38,6 +38,7 @@ const (
 // TestKubernetesVaultAgentInjector makes a pod of docs/examples/agent-injector.yaml, which the injector, as a webhook of
 // the API server, adds an Agent to. It runs that Agent, and watches its file.
 func TestKubernetesVaultAgentInjector(t *testing.T) {
+	t.Parallel()
 	c := newKubernetes(t)
 	m := onOwnVault(t)
 	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
@@ -127,6 +128,17 @@ metadata: { name: injector }
 apiVersion: v1
 kind: ServiceAccount
 metadata: { name: injector, namespace: injector }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: injector }
+rules: [{ apiGroups: [admissionregistration.k8s.io], resources: [mutatingwebhookconfigurations], verbs: [get, list, watch] }]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: { name: injector }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: injector }
+subjects: [{ kind: ServiceAccount, name: injector, namespace: injector }]
 `)
 	// The injector finds the API server as a pod does, in a directory that is there for pods alone. It gets a /run of its own.
 	inCluster := t.TempDir()
@@ -220,6 +232,7 @@ func (n *node) configOf(t *testing.T, c container) string {
 	require.True(t, json.Valid(config), "%s", config)
 	changes := []string{
 		"/run/secrets/vault/token", n.in("token"), "/vault/secrets/", n.dir + "/", "/home/vault/.vault-token", n.in("sink"),
+		"/home/vault/.pid", n.in("pid"),
 	}
 	text := string(config)
 	for i := 0; i < len(changes); i += 2 {

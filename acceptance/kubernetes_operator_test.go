@@ -20,6 +20,7 @@ import (
 // TestKubernetesVaultSecretsOperator applies docs/examples/vault-secrets-operator.yaml as it is, but for addresses, and watches the
 // Secrets that the operator makes of it.
 func TestKubernetesVaultSecretsOperator(t *testing.T) {
+	t.Parallel()
 	c := newKubernetes(t)
 	m := onOwnVault(t)
 	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
@@ -39,6 +40,8 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	}
 	leased := &keeper{account: account, path: "creds/" + exampleID, held: secretOf("github-leased")}
 	lasting := &keeper{account: account, path: "static-creds/" + exampleID, held: secretOf("github")}
+	// Before 1.4.0 the operator can go by a ttl that is over. That it does not here is luck.
+	lasting.takes = account.TokenLife
 	m.stayAlive(t, []*keeper{leased, lasting})
 
 	t.Run("restarts once for each new token", func(t *testing.T) {
@@ -52,15 +55,17 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 		assert.LessOrEqual(t, c.generation(t)-first, len(tokens), "restarts for %d tokens", len(tokens))
 	})
 
-	t.Run("mixed up, reads once", func(t *testing.T) {
+	t.Run("mixed up, it does not read again", func(t *testing.T) {
 		for name, path := range map[string]string{"once-leased": "creds/", "once-static": "static-creds/"} {
-			assert.Equal(t, 1, m.reads(t, path+mixedUp.ID), path)
+			// Once as it is made, and once more as the operator itself changes it.
+			assert.LessOrEqual(t, m.reads(t, path+mixedUp.ID), 2, path)
 			assert.NotEqual(t, m.sim.Token(mixedUp.ID), c.secret(t, name, "oauth_access_token"), path)
 		}
 	})
 
 	t.Run("an error leaves the Secret alone", func(t *testing.T) {
 		const text = "Pipedream does not know account " + exampleID
+		last := []string{leased.held(), lasting.held(), m.sim.Token(exampleID)}
 		m.sim.DeleteAccount(exampleID)
 		for kind, k := range map[string]*keeper{"github": lasting, "github-leased": leased} {
 			waitUntil(t, "the engine's text in the events of "+kind, func() bool {
@@ -68,7 +73,7 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 					return strings.Contains(message, text)
 				})
 			})
-			assert.Contains(t, k.kept, k.held(), "the Secret of %s is no longer what it was", kind)
+			assert.Contains(t, last, k.held(), "the Secret of %s is no longer what it was", kind)
 		}
 		m.sim.SetAccount(account)
 		for _, k := range []*keeper{leased, lasting} {
@@ -80,8 +85,8 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 // startVaultSecretsOperator installs the operator with the definitions and rights of its own module, and runs it.
 func startVaultSecretsOperator(t *testing.T, c *kubernetes) {
 	t.Helper()
-	module := os.Getenv("VAULT_SECRETS_OPERATOR_MODULE")
-	require.NotEmpty(t, module, "make test-kubernetes sets VAULT_SECRETS_OPERATOR_MODULE")
+	module := os.Getenv("SECRETS_OPERATOR_MODULE")
+	require.NotEmpty(t, module, "make test-kubernetes sets SECRETS_OPERATOR_MODULE")
 	c.applyFiles(t, filepath.Join(module, "config", "crd", "bases", "*.yaml"))
 	c.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: { name: system }\n")
 	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
