@@ -21,8 +21,8 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/golangci-lint tools/kubernetes tools/vault tools/vault-k8s \
-	tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
+MODULE_DIRS := . tools/consul-template tools/external-secrets tools/golangci-lint tools/kubernetes tools/opentofu \
+	tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
 # Two tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -95,6 +95,12 @@ bin/race/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
 bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
 	$(call tool,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator)
 
+bin/tofu: tools/opentofu/go.mod
+	$(call tool,opentofu,github.com/opentofu/opentofu/cmd/tofu)
+
+bin/kubernetes/external-secrets: tools/external-secrets/go.mod
+	$(call tool,external-secrets,github.com/external-secrets/external-secrets)
+
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -129,6 +135,26 @@ test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples 
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
+
+# A target of its own: this operator alone takes longer to build than all the others.
+.PHONY: test-external-secrets
+test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes/external-secrets ## Run the example for the External Secrets Operator in a real API server
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	EXTERNAL_SECRETS_MODULE="$$(cd tools/external-secrets && go list -m -f '{{.Dir}}' github.com/external-secrets/external-secrets)" \
+		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
+
+# The provider hashicorp/vault is no module that could be built here: VAULT_PROVIDER_BIN=path gives it.
+VAULT_PROVIDER_BIN ?=
+
+.PHONY: test-terraform
+test-terraform: race-notice provider-notice vault build-race bin/tofu ## Run the examples for Terraform with OpenTofu; needs VAULT_PROVIDER_BIN=path
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	TOFU_BIN="$(CURDIR)/bin/tofu" PROVIDER_BIN="$(abspath $(VAULT_PROVIDER_BIN))" \
+		go test $(RACE) -tags terraform -count=1 -timeout 15m $(TESTFLAGS) -run '^TestTerraform' ./acceptance
+
+.PHONY: provider-notice
+provider-notice:
+	@if [[ -z "$(VAULT_PROVIDER_BIN)" ]]; then echo "no VAULT_PROVIDER_BIN: leaving out the tests of Terraform" >&2; fi
 
 # How long to put load on the plugin.
 SOAK ?= 10m
