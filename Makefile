@@ -143,6 +143,16 @@ test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes
 	EXTERNAL_SECRETS_MODULE="$$(cd tools/external-secrets && go list -m -f '{{.Dir}}' github.com/external-secrets/external-secrets)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
 
+# OpenBao is no module that could be built here: OPENBAO_BIN=path gives it. The Node and Python clients tell nothing more
+# of another server.
+.PHONY: test-openbao
+test-openbao: race-notice build build-race sim bin/consul-template ## Run the tests and the demo on OpenBao: OPENBAO_BIN=path
+	@[[ -x "$(OPENBAO_BIN)" ]] || { echo "OPENBAO_BIN=$(OPENBAO_BIN): no such program" >&2; exit 1; }
+	VAULT_BIN="$(abspath $(OPENBAO_BIN))" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" \
+		go test $(RACE) -count=1 -parallel 6 -timeout 30m $(TESTFLAGS) ./acceptance/...
+	DEMO_SERVER="$(abspath $(OPENBAO_BIN))" scripts/demo.sh
+
 # The provider hashicorp/vault is no module that could be built here: VAULT_PROVIDER_BIN=path gives it.
 VAULT_PROVIDER_BIN ?=
 

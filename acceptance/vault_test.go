@@ -118,7 +118,7 @@ func (s *vaultServer) launchOnFreePorts() error {
 // config is that of a server on loopback with everything logged. The raft timing is the tightest there is, for a
 // single node has nobody to wait for.
 func (s *vaultServer) config(port, clusterPort int) string {
-	return fmt.Sprintf(`
+	config := fmt.Sprintf(`
 storage "raft" {
   path                   = %q
   node_id                = "node"
@@ -135,6 +135,10 @@ plugin_directory = %[5]q
 disable_mlock    = true
 log_level        = "trace"
 `, filepath.Join(s.dir, "raft"), port, clusterPort, s.addr, filepath.Dir(pluginBin))
+	if onOpenBao {
+		config += "unsafe_allow_api_audit_creation = true\n"
+	}
+	return config
 }
 
 // home is the server's alone, and its plugins have it too.
@@ -159,7 +163,7 @@ func (s *vaultServer) waitUntilListening(offset int64) error {
 		}
 		output := string(log[offset:])
 		switch {
-		case strings.Contains(output, "Vault server started!"):
+		case strings.Contains(output, " server started!"):
 			return true, nil
 		case running:
 			return false, nil
