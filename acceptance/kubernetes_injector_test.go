@@ -144,7 +144,7 @@ subjects: [{ kind: ServiceAccount, name: injector, namespace: injector }]
 	inCluster := t.TempDir()
 	writeFile(t, filepath.Join(inCluster, "token"), c.token(t, "injector", "injector"))
 	writeFile(t, filepath.Join(inCluster, "ca.crt"), string(c.ca))
-	script := `mount -t tmpfs tmpfs /var/run && mkdir -p /var/run/secrets/kubernetes.io &&
+	script := `mount -t tmpfs none /var/run && mkdir -p /var/run/secrets/kubernetes.io &&
 ln -s "$0" /var/run/secrets/kubernetes.io/serviceaccount && exec "$@"`
 	certificate, key := writeCertificate(t, t.TempDir())
 	_, apiPort, err := net.SplitHostPort(strings.TrimPrefix(c.addr, "https://"))
