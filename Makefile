@@ -21,8 +21,8 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/consul-template tools/external-secrets tools/golangci-lint tools/kubernetes tools/opentofu \
-	tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
+MODULE_DIRS := . tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate tools/kubernetes \
+	tools/opentofu tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
 # Two tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -33,7 +33,7 @@ PYTHON ?= $(shell for python in python3 /usr/bin/python3; do $$python -c 'import
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: ## Build the plugin: bin/vault-plugin-secrets-pipedream
@@ -98,6 +98,12 @@ bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
 bin/tofu: tools/opentofu/go.mod
 	$(call tool,opentofu,github.com/opentofu/opentofu/cmd/tofu)
 
+bin/vals: tools/vals/go.mod
+	$(call tool,vals,github.com/helmfile/vals/cmd/vals)
+
+bin/gomplate: tools/gomplate/go.mod
+	$(call tool,gomplate,github.com/hairyhenderson/gomplate/v4/cmd/gomplate)
+
 bin/kubernetes/external-secrets: tools/external-secrets/go.mod
 	$(call tool,external-secrets,github.com/external-secrets/external-secrets)
 
@@ -142,6 +148,11 @@ test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	EXTERNAL_SECRETS_MODULE="$$(cd tools/external-secrets && go list -m -f '{{.Dir}}' github.com/external-secrets/external-secrets)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
+
+.PHONY: test-one-shot
+test-one-shot: race-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once: vals and gomplate
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+		go test $(RACE) -tags oneshot -count=1 -timeout 5m $(TESTFLAGS) -run '^TestOneShot' ./acceptance
 
 # OpenBao is no module that could be built here: OPENBAO_BIN=path gives it. The Node and Python clients tell nothing more
 # of another server.
