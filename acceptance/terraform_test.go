@@ -49,7 +49,8 @@ func TestTerraformReadsACredential(t *testing.T) {
 	w.run(t, "apply", "-auto-approve", "plan")
 	assert.Equal(t, m.sim.Token(exampleID), strings.TrimSpace(readFile(t, used)))
 	require.NoError(t, os.Remove(used))
-	w.run(t, "apply", "-auto-approve") // which makes a backup of the state
+	w.run(t, "apply", "-auto-approve", "-replace=terraform_data.app") // which makes a backup of the state
+	assert.Equal(t, m.sim.Token(exampleID), strings.TrimSpace(readFile(t, used)))
 	w.lacks(t, m.sim.Token(exampleID))
 	assert.Equal(t, 4, m.reads(t, "static-creds/"+exampleID), "one read for each plan and each apply")
 }
@@ -98,7 +99,7 @@ path "pipedream/roles/*" { capabilities = ["create", "read", "update", "delete"]
 	assert.LessOrEqual(t, secret.LeaseDuration, int((15 * time.Minute).Seconds()))
 
 	w.run(t, "plan", "-detailed-exitcode", "-out=plan") // fails where there is something to change
-	w.run(t, "apply", "-auto-approve", "plan")
+	w.run(t, "apply", "-auto-approve", "-replace=vault_generic_endpoint.billing")
 	w.lacks(t, m.apiKey)
 
 	// It is written at each plan, so a change is put back, though no plan shows it.

@@ -37,7 +37,8 @@ resource "vault_mount" "pipedream" {
 }
 
 # An ephemeral resource is written at each plan and each apply, and never compared: a change that somebody else makes to
-# config does not show as drift, and is put back all the same. mount_id has the first one wait for the mount.
+# config does not show as drift, and is put back all the same. mount_id has the first one wait for the mount; it is then
+# written while something is made that depends on it, as the role below does, and not at all where nothing is.
 #
 # The resource vault_generic_endpoint would keep the key in the state; and in its backup, after you have removed it there.
 ephemeral "vault_generic_endpoint" "config" {
@@ -46,8 +47,12 @@ ephemeral "vault_generic_endpoint" "config" {
   data_json = jsonencode({ api_key = var.pipedream_api_key })
 }
 
-# Durations are numbers of seconds here. Vault answers with those, so "15m" would be a change in every plan.
+# Durations are numbers of seconds here. Vault answers with those, so "15m" would be a change in every plan; and so would all
+# that is left out here and is not absent in the answer, without ignore_absent_fields.
 resource "vault_generic_endpoint" "billing" {
-  path      = "${vault_mount.pipedream.path}/roles/billing"
-  data_json = jsonencode({ account_id = "apn_XehyZPr", ttl = 900 })
+  path                 = "${vault_mount.pipedream.path}/roles/billing"
+  data_json            = jsonencode({ account_id = "apn_XehyZPr", ttl = 900 })
+  ignore_absent_fields = true
+
+  depends_on = [ephemeral.vault_generic_endpoint.config]
 }
