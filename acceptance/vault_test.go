@@ -39,6 +39,7 @@ type vaultServer struct {
 	root      *api.Client // may do anything
 	unsealKey string
 	rootToken string
+	more      string // of its configuration
 }
 
 // newVault starts a server for one test alone, which ends it.
@@ -59,10 +60,8 @@ func newVault(t *testing.T) *vaultServer {
 // error, for its log to be read and its process to be ended.
 func startVault(dir string) (*vaultServer, error) {
 	s := &vaultServer{dir: dir}
-	for _, sub := range []string{"raft", "home"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			return nil, err
-		}
+	if err := s.makeDirectories(); err != nil {
+		return nil, err
 	}
 	if err := s.launch(); err != nil {
 		return nil, err
@@ -74,6 +73,15 @@ func startVault(dir string) (*vaultServer, error) {
 		}
 	}
 	return s, nil
+}
+
+func (s *vaultServer) makeDirectories() error {
+	for _, sub := range []string{"raft", "home"} {
+		if err := os.Mkdir(filepath.Join(s.dir, sub), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // launch starts the process and waits until it listens, on other ports if these turn out to be taken.
@@ -138,7 +146,7 @@ log_level        = "trace"
 	if onOpenBao {
 		config += "unsafe_allow_api_audit_creation = true\n"
 	}
-	return config
+	return config + s.more
 }
 
 // home is the server's alone, and its plugins have it too.
