@@ -17,11 +17,14 @@ import (
 // engine's text where there is none.
 func TestOneShotPrograms(t *testing.T) {
 	t.Parallel()
-	for name, command := range map[string]func(path string) []string{
-		"vals": func(path string) []string { return []string{"get", "ref+vault://" + path + "#/oauth_access_token"} },
-		"gomplate": func(path string) []string {
+	for name, test := range map[string]struct {
+		arguments func(path string) []string
+		reads     int
+	}{
+		"vals": {func(path string) []string { return []string{"get", "ref+vault://" + path + "#/oauth_access_token"} }, 1},
+		"gomplate": {func(path string) []string {
 			return []string{"--datasource", "account=vault:///" + path, "--in", `{{ (datasource "account").oauth_access_token }}`}
-		},
+		}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -32,7 +35,7 @@ func TestOneShotPrograms(t *testing.T) {
 			require.FileExists(t, program, "make test-one-shot")
 			token := m.vault.login(t, slug(t.Name()), m.mayRead("creds/*", "static-creds/*")).Token()
 			run := func(path string) (stdout, stderr string, err error) {
-				cmd := exec.CommandContext(t.Context(), program, command(m.in(path))...) //nolint:gosec // a program under test
+				cmd := exec.CommandContext(t.Context(), program, test.arguments(m.in(path))...) //nolint:gosec // a program under test
 				cmd.Env = append(m.vault.environment(), "VAULT_ADDR="+m.vault.addr, "VAULT_TOKEN="+token)
 				var out, diagnosis bytes.Buffer
 				cmd.Stdout, cmd.Stderr = &out, &diagnosis
@@ -44,7 +47,7 @@ func TestOneShotPrograms(t *testing.T) {
 				stdout, stderr, err := run(path + githubID)
 				require.NoError(t, err, stderr)
 				assert.Equal(t, m.sim.Token(githubID), stdout, path)
-				assert.Equal(t, 1, m.reads(t, path+githubID), path)
+				assert.Equal(t, test.reads, m.reads(t, path+githubID), path)
 			}
 			_, stderr, err := run("static-creds/apn_nobody")
 			require.Error(t, err)
