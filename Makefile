@@ -46,16 +46,20 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
-MODULE_DIRS := . tools/actionlint tools/consul-template tools/golangci-lint tools/govulncheck tools/links tools/prometheus \
-	tools/release tools/vault
+MODULE_DIRS := . tools/actionlint tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate \
+	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/prometheus tools/release tools/vals tools/vault \
+	tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
 # Some tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
 NODE_MODULES := $(if $(NODE),$(CURDIR)/bin/node/node_modules)
 
+# One program of the examples is in Python, and needs hvac. Without both it is left out, which is said.
+PYTHON ?= $(shell for python in python3 /usr/bin/python3; do $$python -c 'import hvac' 2>/dev/null && { echo $$python; break; }; done)
+
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
 build: ## Build the plugin: bin/vault-plugin-secrets-pipedream, or with GOOS and GOARCH bin/…_<os>_<arch>
@@ -135,6 +139,37 @@ bin/node/node_modules: acceptance/node/package.json acceptance/node/package-lock
 	cd bin/node && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 
+# $(call tool,<module>,<package>) builds a package of tools/<module> at $@.
+tool = cd tools/$(1) && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o "$(CURDIR)/$@" $(2)
+
+bin/kubernetes/kube-apiserver: tools/kubernetes/go.mod
+	$(call tool,kubernetes,k8s.io/kubernetes/cmd/kube-apiserver)
+
+bin/kubernetes/etcd: tools/kubernetes/go.mod
+	$(call tool,kubernetes,go.etcd.io/etcd/server/v3)
+
+bin/kubernetes/vault-k8s: tools/vault-k8s/go.mod
+	$(call tool,vault-k8s,github.com/hashicorp/vault-k8s)
+
+# Beside the plugin under test, for Vault has one directory of plugins.
+bin/race/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
+	$(call tool,vault-plugin-auth-kubernetes,github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes)
+
+bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
+	$(call tool,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator)
+
+bin/tofu: tools/opentofu/go.mod
+	$(call tool,opentofu,github.com/opentofu/opentofu/cmd/tofu)
+
+bin/vals: tools/vals/go.mod
+	$(call tool,vals,github.com/helmfile/vals/cmd/vals)
+
+bin/gomplate: tools/gomplate/go.mod
+	$(call tool,gomplate,github.com/hairyhenderson/gomplate/v4/cmd/gomplate)
+
+bin/kubernetes/external-secrets: tools/external-secrets/go.mod
+	$(call tool,external-secrets,github.com/external-secrets/external-secrets)
+
 bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
@@ -154,16 +189,16 @@ test-unit: race-notice ## Run the tests that need no Vault
 # -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
 # they compute.
 .PHONY: test-acceptance
-test-acceptance: race-notice node-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
+test-acceptance: race-notice node-notice python-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" \
+	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" PYTHON="$(PYTHON)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
 
 .PHONY: test-node
 test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Node and npm beside Vault
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
-		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestRequestsBesideTheSDK$$' ./acceptance
+		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestRequestsBesideTheSDK$$|^TestApplications$$/^node$$' ./acceptance
 
 .PHONY: test-sdk
 test-sdk: race-notice bin/node/node_modules ## Run the tests of the simulator by Pipedream's SDK, which need Node and npm
@@ -172,6 +207,51 @@ test-sdk: race-notice bin/node/node_modules ## Run the tests of the simulator by
 .PHONY: test-prometheus
 test-prometheus: bin/promtool ## Have Prometheus's promtool check and test the alert rules, scrape job and dashboard
 	PROMTOOL_BIN="$(CURDIR)/bin/promtool" go test -count=1 ./docs/examples
+
+# A real API server with its etcd, and what reads from Vault in a cluster, all as plain processes of the test.
+KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
+	bin/kubernetes/vault-secrets-operator bin/race/vault-plugin-auth-kubernetes
+
+.PHONY: test-kubernetes
+test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples for Kubernetes in a real API server
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
+		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
+
+# A target of its own: this operator alone takes longer to build than all the others.
+.PHONY: test-external-secrets
+test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes/external-secrets ## Run the example for the External Secrets Operator in a real API server
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	EXTERNAL_SECRETS_MODULE="$$(cd tools/external-secrets && go list -m -f '{{.Dir}}' github.com/external-secrets/external-secrets)" \
+		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
+
+.PHONY: test-one-shot
+test-one-shot: race-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once: vals and gomplate
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+		go test $(RACE) -tags oneshot -count=1 -timeout 5m $(TESTFLAGS) -run '^TestOneShot' ./acceptance
+
+# OpenBao is no module that could be built here: OPENBAO_BIN=path gives it. The Node and Python clients tell nothing more
+# of another server.
+.PHONY: test-openbao
+test-openbao: race-notice build build-race sim bin/consul-template ## Run the tests and the demo on OpenBao: OPENBAO_BIN=path
+	@[[ -x "$(OPENBAO_BIN)" ]] || { echo "OPENBAO_BIN=$(OPENBAO_BIN): no such program" >&2; exit 1; }
+	VAULT_BIN="$(abspath $(OPENBAO_BIN))" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" \
+		go test $(RACE) -count=1 -parallel 6 -timeout 30m $(TESTFLAGS) ./acceptance/...
+	DEMO_SERVER="$(abspath $(OPENBAO_BIN))" scripts/demo.sh
+
+# The provider hashicorp/vault is no module that could be built here: VAULT_PROVIDER_BIN=path gives it.
+VAULT_PROVIDER_BIN ?=
+
+.PHONY: test-terraform
+test-terraform: race-notice provider-notice vault build-race bin/tofu ## Run the examples for Terraform with OpenTofu; needs VAULT_PROVIDER_BIN=path
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	TOFU_BIN="$(CURDIR)/bin/tofu" PROVIDER_BIN="$(abspath $(VAULT_PROVIDER_BIN))" \
+		go test $(RACE) -tags terraform -count=1 -timeout 15m $(TESTFLAGS) -run '^TestTerraform' ./acceptance
+
+.PHONY: provider-notice
+provider-notice:
+	@if [[ -z "$(VAULT_PROVIDER_BIN)" ]]; then echo "no VAULT_PROVIDER_BIN: leaving out the tests of Terraform" >&2; fi
 
 # How long to put load on the plugin.
 SOAK ?= 10m
@@ -188,6 +268,10 @@ race-notice:
 .PHONY: node-notice
 node-notice:
 	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client and without Pipedream's SDK (make test-node test-sdk)" >&2; fi
+
+.PHONY: python-notice
+python-notice:
+	@if [[ -z "$(PYTHON)" ]]; then echo "no Python with hvac: testing without the Python client" >&2; fi
 
 .PHONY: demo
 demo: vault build sim ## Show the plugin at work in a real Vault; with PIPEDREAM_API_KEY set, on the real Pipedream

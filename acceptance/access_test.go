@@ -70,6 +70,9 @@ func TestAuditLogTellsWhoReadWhatAndNoSecret(t *testing.T) {
 	assert.Equal(t, secret.LeaseID, read.Response.Secret.LeaseID)
 	assert.ElementsMatch(t, keysOf(secret.Data), keysOf(read.Response.Data))
 	for name, value := range read.Response.Data {
+		if onOpenBao && name == "expires_at" {
+			continue // it shows times as they are
+		}
 		assert.Contains(t, value, "hmac-sha256:", name)
 	}
 	assert.Contains(t, m.audited(t, "creds/apn_nobody").Error, "apn_nobody")

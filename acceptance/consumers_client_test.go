@@ -47,7 +47,9 @@ func TestGoClientFollowsALease(t *testing.T) {
 		watcher.Stop()
 		assert.Greater(t, time.Since(read), time.Duration(secret.LeaseDuration)*time.Second/2, "it would read without end")
 	}
-	assert.LessOrEqual(t, m.reads(t, "creds/"+githubID), mostReads*len(kept))
+	reads := m.reads(t, "creds/"+githubID)
+	t.Logf("%d tokens, %d reads", len(kept), reads)
+	assert.LessOrEqual(t, reads, mostReads*len(kept))
 	assert.NotContains(t, m.vault.readAudit(t), `"path":"sys/leases/renew/`+m.path)
 }
 

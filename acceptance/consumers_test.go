@@ -31,6 +31,8 @@ type keeper struct {
 	account pipedreamtest.Account
 	path    string // below the mount, which the program reads
 	file    string // the access token, or the API key; absent before the first
+	// held returns what is kept where that is no file.
+	held func() string
 	// takes is how long the program itself takes to pass a new token on.
 	takes time.Duration
 
@@ -64,6 +66,9 @@ func (k *keeper) enough() bool {
 // holds returns what is kept now, empty before the first.
 func (k *keeper) holds(t *testing.T) string {
 	t.Helper()
+	if k.held != nil {
+		return k.held()
+	}
 	content, err := os.ReadFile(k.file)
 	if !errors.Is(err, fs.ErrNotExist) {
 		require.NoError(t, err)
@@ -159,9 +164,15 @@ func (m *mount) reads(t *testing.T, path string) (n int) {
 // startConsumer runs a program until the test ends, and shows its log if the test failed.
 func (m *mount) startConsumer(t *testing.T, name string, args ...string) {
 	t.Helper()
+	startProgram(t, m.vault.environment(), name, args...)
+}
+
+// startProgram runs a program with the given environment until the test ends, and shows its log if the test failed.
+func startProgram(t *testing.T, env []string, name string, args ...string) (p *process, logPath string) {
+	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), "*.log")
 	require.NoError(t, err)
-	p, err := startProcess(log, m.vault.environment(), name, args...)
+	p, err = startProcess(log, env, name, args...)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		assert.NoError(t, p.stop())
@@ -170,6 +181,7 @@ func (m *mount) startConsumer(t *testing.T, name string, args ...string) {
 			t.Logf("the end of the log of %s:\n%s", filepath.Base(name), tail(readFile(t, log.Name())))
 		}
 	})
+	return p, log.Name()
 }
 
 func tail(log string) string {

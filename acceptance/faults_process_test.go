@@ -168,7 +168,7 @@ func TestRevocationNeedsNothing(t *testing.T) {
 // TestTheMountIsDisabledWhileReadersAreAtWork takes the mount away under its readers, with Pipedream silent.
 func TestTheMountIsDisabledWhileReadersAreAtWork(t *testing.T) {
 	t.Parallel()
-	vault := sharedVault(t)
+	vault := serverToDisableOn(t)
 	m := enable(t, vault, slug(t.Name()))
 	m.configure(t, nil)
 	m.sim.SetAccount(github())

@@ -57,7 +57,10 @@ func TestNothingSecretLeaks(t *testing.T) {
 	maps.Copy(places, filesBelow(t, m.vault.dir))
 	require.Contains(t, places[m.vault.logPath()], "credentials could not be fetched", "the plugin's log")
 	require.Contains(t, places[m.vault.auditPath()], "creds/"+githubID)
-	require.Greater(t, len(places["the snapshot, unpacked"]), len(snapshot))
+	if !onOpenBao { // whose snapshots are not compressed
+		require.Greater(t, len(places["the snapshot, unpacked"]), len(snapshot))
+	}
+	require.NotEmpty(t, places["the snapshot, unpacked"])
 	for where, text := range places {
 		for _, secret := range secrets {
 			for encoding, form := range formsOf(secret) {

@@ -20,6 +20,9 @@ var (
 	pluginVersion string
 )
 
+// onOpenBao tells that the server under test is OpenBao, which comes of Vault and differs in a few things.
+var onOpenBao bool
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -46,12 +49,22 @@ func locateBinaries() error {
 	if err := errors.Join(vaultErr, pluginErr); err != nil {
 		return err
 	}
-	version, err := exec.CommandContext(context.Background(), pluginBin, "-version").Output()
+	version, err := outputOf(pluginBin, "-version")
 	if err != nil {
-		return fmt.Errorf("%s -version: %w", pluginBin, err)
+		return err
 	}
-	pluginVersion = strings.TrimSpace(string(version))
-	return nil
+	pluginVersion = version
+	server, err := outputOf(vaultBin, "version")
+	onOpenBao = strings.HasPrefix(server, "OpenBao ")
+	return err
+}
+
+func outputOf(program, argument string) (string, error) {
+	output, err := exec.CommandContext(context.Background(), program, argument).Output() //nolint:gosec // a program under test
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", program, argument, err)
+	}
+	return strings.TrimSpace(string(output)), nil
 }
 
 func locate(variable, fallback string) (string, error) {

@@ -34,6 +34,16 @@ func sharedVault(t *testing.T) *vaultServer {
 	return shared.server
 }
 
+// serverToDisableOn returns a server for a test that disables a mount while requests of it wait for Pipedream. That keeps
+// every other mount of an OpenBao server waiting too, so there it is one for the test alone.
+func serverToDisableOn(t *testing.T) *vaultServer {
+	t.Helper()
+	if onOpenBao {
+		return newVault(t)
+	}
+	return sharedVault(t)
+}
+
 func stopSharedVault() error {
 	if shared.server == nil {
 		return nil

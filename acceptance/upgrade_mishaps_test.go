@@ -22,7 +22,7 @@ func onUpgradableVault(t *testing.T) (m *mount, token, nextVersion string) {
 	token = asType[string](t, m.read(t, "creds/"+githubID).Data["oauth_access_token"])
 	m.sim.ResetRequests()
 	s.install(t, next, nextCommand)
-	require.NoError(t, s.register(t, nextCommand, nextVersion))
+	require.NoError(t, s.registerFile(nextCommand, nextVersion))
 	return m, token, nextVersion
 }
 
@@ -86,7 +86,7 @@ func TestUpgradeToWhatCannotBeStarted(t *testing.T) {
 	} {
 		t.Run(broken.name, func(t *testing.T) {
 			m.vault.installContent(t, broken.content, broken.version)
-			require.NoError(t, m.vault.register(t, broken.version, broken.version), "Vault registers it under any version")
+			require.NoError(t, m.vault.registerFile(broken.version, broken.version), "Vault registers it under any version")
 			err := m.vault.root.Sys().Mount("try", &api.MountInput{
 				Type: pluginName, Config: api.MountConfigInput{PluginVersion: broken.version},
 			})
@@ -125,12 +125,12 @@ func TestVersionIsDeregisteredWhileInUse(t *testing.T) {
 	refused(t, m.errorOf(t, "status"), 500, "plugin not found in the catalog")
 
 	t.Run("it is registered again", func(t *testing.T) {
-		require.NoError(t, m.vault.register(t, filepath.Base(pluginBin), pluginVersion))
+		require.NoError(t, m.vault.registerFile(filepath.Base(pluginBin), pluginVersion))
 		m.serves(t, pluginVersion, token)
 		deregister()
 		m.vault.restart(t)
 		m.isGone(t)
-		require.NoError(t, m.vault.register(t, filepath.Base(pluginBin), pluginVersion))
+		require.NoError(t, m.vault.registerFile(filepath.Base(pluginBin), pluginVersion))
 		require.NoError(t, m.reloadPlugin(t))
 		m.serves(t, pluginVersion, token)
 	})
@@ -184,7 +184,7 @@ func TestSymbolicLinksAmongPlugins(t *testing.T) {
 	t.Run("a file that is a link to elsewhere", func(t *testing.T) {
 		m, token, _ := onUpgradableVault(t)
 		require.NoError(t, os.Symlink(next, filepath.Join(m.vault.plugins, "link")))
-		require.ErrorContains(t, m.vault.register(t, "link", nextVersion), "cannot execute files outside of configured plugin directory")
+		require.ErrorContains(t, m.vault.registerFile("link", nextVersion), "cannot execute files outside of configured plugin directory")
 		m.serves(t, pluginVersion, token)
 	})
 	t.Run("a directory that is a link", func(t *testing.T) {
@@ -239,7 +239,7 @@ func TestLeaseEndsWhileThereIsNoEngine(t *testing.T) {
 	t.Parallel()
 	m, token, _ := onUpgradableVault(t)
 	m.vault.installContent(t, []byte("#!/bin/sh\nexit 1\n"), "broken")
-	require.NoError(t, m.vault.register(t, "broken", "v98.0.0"))
+	require.NoError(t, m.vault.registerFile("broken", "v98.0.0"))
 	require.NoError(t, m.tuneTo(t, "v98.0.0"))
 	m.vault.restart(t)
 	m.isGone(t)

@@ -2,8 +2,6 @@ package acceptance
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -73,15 +71,9 @@ func (s *vaultServer) installContent(t *testing.T, content []byte, name string) 
 	require.NoError(t, os.WriteFile(path, content, 0o700)) //nolint:gosec // it is run
 }
 
-// register registers a file of the plugin directory under a version.
-func (s *vaultServer) register(t *testing.T, command, version string) error {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(s.plugins, command)) //nolint:gosec // installed by the test
-	require.NoError(t, err)
-	sum := sha256.Sum256(content)
-	return s.root.Sys().RegisterPlugin(&api.RegisterPluginInput{
-		Name: pluginName, Type: api.PluginTypeSecrets, Command: command, SHA256: hex.EncodeToString(sum[:]), Version: version,
-	})
+// registerFile registers a file of the plugin directory under a version.
+func (s *vaultServer) registerFile(command, version string) error {
+	return s.register(api.PluginTypeSecrets, pluginName, filepath.Join(s.plugins, command), version)
 }
 
 // tuneTo has the mount be of a version, from the next time on that it is started.
@@ -211,7 +203,7 @@ func TestUpgradeOneServerAfterTheOther(t *testing.T) {
 	for _, s := range c.servers {
 		s.install(t, next, nextCommand)
 	}
-	require.NoError(t, m.vault.register(t, nextCommand, nextVersion))
+	require.NoError(t, m.vault.registerFile(nextCommand, nextVersion))
 	for _, version := range []string{nextVersion, pluginVersion} {
 		c.moveTo(t, m, tr, version)
 	}

@@ -7,6 +7,8 @@
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
 #
+# DEMO_SERVER=path runs it on another server than bin/vault, OpenBao say, whose command line is the same.
+#
 # With PIPEDREAM_API_KEY and PIPEDREAM_ACCOUNT_ID set it runs on the real Pipedream, or on the API at PIPEDREAM_BASE_URL,
 # and leaves out what only the simulated one can show.
 #
@@ -137,9 +139,10 @@ look_for_programs() {
   if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
     bold=$'\e[1m' cyan=$'\e[36m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
   fi
+  server=${DEMO_SERVER:-$BIN/vault}
   local program
-  for program in vault "$PLUGIN" pipedream-sim; do
-    [[ -x $BIN/$program ]] || fail "bin/$program is not there; build everything and run the demo with: make demo"
+  for program in "$server" "$BIN/$PLUGIN" "$BIN/pipedream-sim"; do
+    [[ -x $program ]] || fail "$program is not there; build everything and run the demo with: make demo"
   done
   PATH=$BIN:$PATH
 }
@@ -167,7 +170,9 @@ prepare() {
   trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  mkdir "$work/home" "$work/plugins" "$work/raft"
+  mkdir "$work/bin" "$work/home" "$work/plugins" "$work/raft"
+  ln -s "$server" "$work/bin/vault"
+  PATH=$work/bin:$PATH
   export HOME=$work/home
 }
 
@@ -270,6 +275,8 @@ plugin_directory = "$work/plugins"
 disable_mlock    = true
 log_level        = "trace"
 END
+  # OpenBao enables audit devices by its configuration, and by its API only where that says so.
+  [[ $(vault version) != OpenBao* ]] || printf 'unsafe_allow_api_audit_creation = true\n'
 }
 
 # free_port prints a port that nothing listens on just now.
@@ -579,7 +586,7 @@ finish() {
   trap - EXIT HUP INT TERM
   say "Everything is left running. To use it:"
   say "  export VAULT_ADDR=$VAULT_ADDR VAULT_TOKEN=\$(cat $work/root.token)"
-  say "  $BIN/vault read pipedream/creds/$account"
+  say "  $server read pipedream/creds/$account"
   say "To stop it:"
   say "  kill ${pids[*]} && rm -rf $work"
 }

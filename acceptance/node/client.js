@@ -14,7 +14,8 @@ const vault = require('node-vault')(); // takes VAULT_ADDR and VAULT_TOKEN from 
 // follow reads until it was handed three tokens, and in between waits for most of each lease.
 async function follow() {
   const tokens = new Set();
-  for (let reads = 0; tokens.size < 3; reads++) {
+  let reads = 0;
+  for (; tokens.size < 3; reads++) {
     assert.ok(reads < 12, `${reads} reads for ${tokens.size} tokens`);
     const secret = await vault.read(`${mount}/creds/${account}`);
     assert.equal(secret.renewable, false);
@@ -31,6 +32,7 @@ async function follow() {
     assert.ok(lease.data.ttl <= secret.lease_duration);
     await sleep(secret.lease_duration * 800);
   }
+  console.log(`${tokens.size} tokens, ${reads} reads`);
 }
 
 async function passParameters() {

@@ -1,5 +1,10 @@
-# Terraform reads the token of a connected account for another provider. An ephemeral resource is read anew for each plan
-# and each apply, and is in neither the plan nor the state: hashicorp/vault 5.8.0 and Terraform 1.10 have it.
+# Terraform, or OpenTofu, reads the token of a connected account for another provider. An ephemeral resource is read anew for
+# each plan and each apply, and is in neither the plan nor the state: hashicorp/vault 5.8.0, and Terraform 1.10 or OpenTofu
+# 1.11, have it.
+#
+# The provider makes itself a child of the Vault token that it is given, so the policy has
+#   path "pipedream/static-creds/apn_XehyZPr" { capabilities = ["read"] }
+#   path "auth/token/create" { capabilities = ["update"] }
 
 terraform {
   required_version = ">= 1.10"

@@ -228,8 +228,10 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 		return nil, errBadExpiry
 	}
 	var err error
-	a.Credentials, err = credentials(raw["credentials"])
-	return a, err
+	if a.Credentials, err = credentials(raw["credentials"]); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
 // credentials reads the credentials of an account within their bounds.

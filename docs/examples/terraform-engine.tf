@@ -1,0 +1,58 @@
+# Terraform, or OpenTofu, manages the engine itself: its mount, its config and its roles. The API key is in neither the plan
+# nor the state: hashicorp/vault 5.10.0, and Terraform 1.10 or OpenTofu 1.11, have what that takes.
+#
+#   TF_VAR_pipedream_api_key=pd_… terraform apply
+#
+# The policy of the Vault token, which the plan needs too:
+#   path "sys/mounts" { capabilities = ["read"] }
+#   path "sys/mounts/pipedream" { capabilities = ["create", "read", "update", "delete"] }
+#   path "sys/mounts/pipedream/tune" { capabilities = ["read", "update"] }
+#   path "pipedream/config" { capabilities = ["create", "update"] }
+#   path "pipedream/roles/*" { capabilities = ["create", "read", "update", "delete"] }
+#   path "auth/token/create" { capabilities = ["update"] }
+
+terraform {
+  required_version = ">= 1.10"
+  required_providers {
+    vault = {
+      source  = "hashicorp/vault"
+      version = ">= 5.10.0"
+    }
+  }
+}
+
+provider "vault" {
+  address = "https://vault.example.com:8200"
+}
+
+variable "pipedream_api_key" {
+  type      = string
+  ephemeral = true
+  sensitive = true
+}
+
+resource "vault_mount" "pipedream" {
+  path = "pipedream"
+  type = "vault-plugin-secrets-pipedream"
+}
+
+# An ephemeral resource is written at each plan and each apply, and never compared: a change that somebody else makes to
+# config does not show as drift, and is put back all the same. mount_id has the first one wait for the mount; it is then
+# written while something is made that depends on it, as the role below does, and not at all where nothing is.
+#
+# The resource vault_generic_endpoint would keep the key in the state; and in its backup, after you have removed it there.
+ephemeral "vault_generic_endpoint" "config" {
+  mount_id  = vault_mount.pipedream.id
+  path      = "pipedream/config"
+  data_json = jsonencode({ api_key = var.pipedream_api_key })
+}
+
+# Durations are numbers of seconds here. Vault answers with those, so "15m" would be a change in every plan; and so would all
+# that is left out here and is not absent in the answer, without ignore_absent_fields.
+resource "vault_generic_endpoint" "billing" {
+  path                 = "${vault_mount.pipedream.path}/roles/billing"
+  data_json            = jsonencode({ account_id = "apn_XehyZPr", ttl = 900 })
+  ignore_absent_fields = true
+
+  depends_on = [ephemeral.vault_generic_endpoint.config]
+}
