@@ -3,11 +3,13 @@ package acceptance
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -127,17 +129,16 @@ func TestPrometheusWatchesTheEngine(t *testing.T) {
 	well := mounts[""]
 	require.Equal(t, "pipedream", well.path)
 	front := vault.behindTLS(t)
-	token := vault.metricsToken(t, policy.String())
-	tokenFile := filepath.Join(t.TempDir(), "vault-token")
-	writeFile(t, tokenFile, token)
+	tokenFile := well.keepMetricsToken(t, policy.String())
+	first := readFile(t, tokenFile)
 	p := startPrometheus(t, front, tokenFile, paths)
 
 	require.ElementsMatch(t, slices.Collect(maps.Keys(incidents)), p.alertNames(t), "an alert without an incident, or the other way round")
 	require.NoError(t, poll(readyTimeout, "every mount to be scraped", func() (bool, error) {
 		return len(p.query(t, `up{job="vault-pipedream"} == 1`)) == len(mounts), nil
 	}))
-	well.metricsAreSound(t, front, token)
-	well.mayReadNothingElse(t, front, token)
+	well.metricsAreSound(t, front, tokenFile)
+	well.mayReadNothingElse(t, front, tokenFile)
 
 	t.Run("alerts", func(t *testing.T) {
 		for name, what := range incidents {
@@ -152,18 +153,47 @@ func TestPrometheusWatchesTheEngine(t *testing.T) {
 	// Where a loaded machine keeps Prometheus waiting, it is right to say that there were no metrics.
 	assert.Empty(t, p.query(t, `count_over_time(ALERTS{mount="pipedream", alertstate="firing", alertname!="PipedreamEngineMissing"}[1h])`))
 	p.showsTheDashboard(t)
+	p.survives(t, well, first)
 	well.metricsAreAudited(t)
 }
 
-// metricsToken is made as docs/examples/prometheus-scrape.yml says.
-func (s *vaultServer) metricsToken(t *testing.T, rules string) string {
+// metricsTokenTTL makes Agent log in anew while the test runs.
+const metricsTokenTTL = 30 * time.Second
+
+// keepMetricsToken has Vault Agent keep a token as docs/examples/agent-prometheus.hcl does, and returns the token's file.
+func (m *mount) keepMetricsToken(t *testing.T, rules string) (path string) {
 	t.Helper()
-	require.NoError(t, s.root.Sys().PutPolicy("pipedream-metrics", rules))
-	secret, err := s.root.Auth().Token().CreateOrphan(&api.TokenCreateRequest{
-		Policies: []string{"pipedream-metrics"}, NoDefaultPolicy: true, Period: "24h",
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, m.vault.root.Sys().PutPolicy("pipedream-metrics", rules))
+	approle := m.enableAppRole(t, in("role-id"), in("secret-id"), "metrics")
+	_, err := m.vault.root.Logical().Write(approle+"/role/app", map[string]any{
+		"token_policies": "pipedream-metrics", "token_no_default_policy": true, "token_ttl": metricsTokenTTL.String(),
 	})
 	require.NoError(t, err)
-	return secret.Auth.ClientToken
+	path = in("vault-token")
+	m.startConsumer(t, vaultBin, "agent", "-config="+example(t, dir, "agent-prometheus.hcl", []string{
+		"https://vault.example.com:8200", m.vault.addr, "auth/approle", approle, "/etc/vault-agent/role-id", in("role-id"),
+		"/etc/vault-agent/secret-id", in("secret-id"), "/etc/prometheus/vault-token", path,
+	}))
+	require.NoError(t, poll(readyTimeout, "Agent to log in", func() (bool, error) {
+		_, err := os.Stat(path)
+		return err == nil, nil
+	}))
+	return path
+}
+
+// survives waits until a token has ended, and then for the next scrape.
+func (p *prometheusServer) survives(t *testing.T, m *mount, token string) {
+	t.Helper()
+	require.NoError(t, poll(readyTimeout, "the first token to end", func() (bool, error) {
+		_, err := m.vault.root.Auth().Token().Lookup(token)
+		return err != nil, nil
+	}))
+	ended := time.Now().Unix()
+	require.NoError(t, poll(readyTimeout, "a scrape with another token", func() (bool, error) {
+		return len(p.query(t, fmt.Sprintf(`timestamp(up{mount=%q} == 1) > %d`, m.path, ended))) == 1, nil
+	}))
 }
 
 // sees has an incident happen, and waits until its alert fires, and until it no longer does.
@@ -199,12 +229,12 @@ func (p *prometheusServer) waitFor(t *testing.T, name string, what incident, m *
 	return last
 }
 
-// ask sends a request as whoever has the token.
-func (m *mount) ask(t *testing.T, front *httptest.Server, token, method, path string) (*http.Response, string) {
+// ask sends a request as whoever has the token in a file.
+func ask(t *testing.T, front *httptest.Server, tokenFile, method, path string) (*http.Response, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, front.URL+"/v1/"+path, strings.NewReader("{}"))
 	require.NoError(t, err)
-	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Authorization", "Bearer "+readFile(t, tokenFile))
 	response, err := front.Client().Do(request)
 	require.NoError(t, err)
 	defer response.Body.Close() //nolint:errcheck // only read
@@ -214,9 +244,9 @@ func (m *mount) ask(t *testing.T, front *httptest.Server, token, method, path st
 }
 
 // metricsAreSound has Prometheus's tool look at what Prometheus reads.
-func (m *mount) metricsAreSound(t *testing.T, front *httptest.Server, token string) {
+func (m *mount) metricsAreSound(t *testing.T, front *httptest.Server, tokenFile string) {
 	t.Helper()
-	response, text := m.ask(t, front, token, http.MethodGet, m.in("metrics"))
+	response, text := ask(t, front, tokenFile, http.MethodGet, m.in("metrics"))
 	require.Equal(t, http.StatusOK, response.StatusCode, text)
 	assert.Equal(t, metricsType, response.Header.Get("Content-Type"))
 	promtool(t, text, "check", "metrics")
@@ -225,7 +255,7 @@ func (m *mount) metricsAreSound(t *testing.T, front *httptest.Server, token stri
 }
 
 // mayReadNothingElse tries all that the engine has, and some of what Vault has.
-func (m *mount) mayReadNothingElse(t *testing.T, front *httptest.Server, token string) {
+func (m *mount) mayReadNothingElse(t *testing.T, front *httptest.Server, tokenFile string) {
 	t.Helper()
 	requests := len(m.sim.Requests())
 	parameter := regexp.MustCompile(`\{\w+\}`)
@@ -235,7 +265,7 @@ func (m *mount) mayReadNothingElse(t *testing.T, front *httptest.Server, token s
 		if slices.Contains(e.parameters, "list") {
 			path += "?list=true"
 		}
-		response, text := m.ask(t, front, token, strings.ToUpper(e.method), m.in(path))
+		response, text := ask(t, front, tokenFile, strings.ToUpper(e.method), m.in(path))
 		if e.method == "get" && e.path == "metrics" {
 			assert.Equal(t, http.StatusOK, response.StatusCode, text)
 			continue
@@ -246,11 +276,11 @@ func (m *mount) mayReadNothingElse(t *testing.T, front *httptest.Server, token s
 		"sys/mounts", "sys/policies/acl/pipedream-metrics", "sys/leases/lookup/" + m.path + "/?list=true", "identity/entity/id?list=true",
 		"cubbyhole/mine", "auth/token/lookup-self", "auth/token/accessors?list=true", "secret/data/any",
 	} {
-		response, text := m.ask(t, front, token, http.MethodGet, path)
+		response, text := ask(t, front, tokenFile, http.MethodGet, path)
 		assert.Equal(t, http.StatusForbidden, response.StatusCode, "%s: %s", path, text)
 	}
 	for _, path := range []string{"auth/token/create", "auth/token/renew-self"} {
-		response, text := m.ask(t, front, token, http.MethodPost, path)
+		response, text := ask(t, front, tokenFile, http.MethodPost, path)
 		assert.Equal(t, http.StatusForbidden, response.StatusCode, "%s: %s", path, text)
 	}
 	assert.Len(t, m.sim.Requests(), requests)
