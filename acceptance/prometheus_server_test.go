@@ -88,6 +88,10 @@ func startPrometheus(t *testing.T, front *httptest.Server, tokenFile string, mou
 			return false, fmt.Errorf("Prometheus ended: %w", p.process.err)
 		}
 	}))
+	require.NoError(t, poll(readyTimeout, "Prometheus to be ready", func() (bool, error) {
+		status, _ := p.fetch(t, "/-/ready")
+		return status == http.StatusOK, nil
+	}))
 	return p
 }
 
@@ -128,13 +132,12 @@ func withMounts(t *testing.T, config string, mounts []string) string {
 	})
 }
 
-// fasterRules shortens how long something has to hold, the ranges that are looked back over, and the 300 seconds without
-// a success. All else of the rules stays.
+// fasterRules shortens how long something has to hold, the ranges that are looked back over, and the seconds without a
+// success. All else of the rules stays.
 func fasterRules(t *testing.T, rules string) string {
 	t.Helper()
-	const seconds = "> 300\n"
-	require.Equal(t, 1, strings.Count(rules, seconds))
-	rules = strings.Replace(rules, seconds, fmt.Sprintf("> %d\n", 300/faster), 1)
+	const seconds = 120
+	rules = replaceValue(t, rules, fmt.Sprintf("> %d", seconds), fmt.Sprintf("> %d", seconds/faster))
 	return regexp.MustCompile(`(\bfor: |\[)(\d+)m\b`).ReplaceAllStringFunc(rules, func(one string) string {
 		at := strings.IndexAny(one, "0123456789")
 		minutes, err := strconv.Atoi(strings.TrimSuffix(one[at:], "m"))
@@ -143,17 +146,23 @@ func fasterRules(t *testing.T, rules string) string {
 	})
 }
 
-// get asks Prometheus's API, and decodes the data of its answer.
-func (p *prometheusServer) get(t *testing.T, path string, query url.Values, data any) {
+func (p *prometheusServer) fetch(t *testing.T, path string) (status int, body []byte) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/api/v1/"+path+"?"+query.Encode(), http.NoBody)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+path, http.NoBody)
 	require.NoError(t, err)
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(t, err)
 	defer response.Body.Close() //nolint:errcheck // only read
-	body, err := io.ReadAll(response.Body)
+	body, err = io.ReadAll(response.Body)
 	require.NoError(t, err)
-	require.Equal(t, http.StatusOK, response.StatusCode, "%s %s: %s", path, query, body)
+	return response.StatusCode, body
+}
+
+// get asks Prometheus's API, and decodes the data of its answer.
+func (p *prometheusServer) get(t *testing.T, path string, query url.Values, data any) {
+	t.Helper()
+	status, body := p.fetch(t, "/api/v1/"+path+"?"+query.Encode())
+	require.Equal(t, http.StatusOK, status, "%s %s: %s", path, query, body)
 	require.NoError(t, json.Unmarshal(body, &struct{ Data any }{data}))
 }
 

@@ -34,9 +34,9 @@ const (
 	metricsType = "text/plain; version=0.0.4; charset=utf-8"
 )
 
-// incident is what one of the alerts is for. Somebody reads an account all the while.
+// incident is what one of the alerts is for.
 type incident struct {
-	reads string
+	reads []string // the accounts that somebody reads all the while, in turns
 	// cause brings it about, and returns what ends it. Where it returns nothing the incident goes on.
 	cause func(t *testing.T, m *mount) (end func())
 }
@@ -49,22 +49,34 @@ func shortLived() pipedreamtest.Account {
 	})
 }
 
+// fleet are so many accounts that one or another is always to be asked for again: the engine waits for up to half a minute
+// with each that failed, which is long at the speed of these tests.
+var fleet = func() (ids []string) {
+	for i := range 40 {
+		ids = append(ids, fmt.Sprintf("apn_fleet_%d", i))
+	}
+	return ids
+}()
+
 // incidents has one for each of the alerts, by its name.
 var incidents = map[string]incident{
-	"PipedreamEngineMissing": {reads: githubID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamEngineMissing": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		require.NoError(t, m.vault.root.Sys().Unmount(m.path))
 		return func() { require.NoError(t, m.vault.root.Sys().Mount(m.path, &api.MountInput{Type: pluginName})) }
 	}},
-	"PipedreamNotConfigured": {reads: githubID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamNotConfigured": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		m.deleteConfig(t)
 		return func() { m.configure(t, nil) }
 	}},
-	"PipedreamKeyRefused": {reads: stripeID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamKeyRefused": {reads: []string{stripeID}, cause: func(t *testing.T, m *mount) func() {
 		m.apiKey = "pdkey_its_successor"
 		m.sim.SetAPIKey(m.apiKey)
 		return func() { m.configure(t, nil) }
 	}},
-	"PipedreamUnreachable": {reads: stripeID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamUnreachable": {reads: fleet, cause: func(t *testing.T, m *mount) func() {
+		for _, id := range fleet {
+			m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID = id }))
+		}
 		way := &gate{handler: m.sim}
 		require.NoError(t, way.open())
 		t.Cleanup(way.close)
@@ -72,30 +84,30 @@ var incidents = map[string]incident{
 		way.close()
 		return func() { require.NoError(t, way.open()) }
 	}},
-	"PipedreamBudgetNearlyUsedUp": {reads: githubID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamBudgetNearlyUsedUp": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		m.sim.SetAccount(shortLived())
 		m.write(t, "config", map[string]any{"rate_limit": 10})
 		m.write(t, "refresh/"+githubID, nil) // else the token that lives an hour stays
 		return func() { m.write(t, "config", map[string]any{"rate_limit": 1000}) }
 	}},
-	"PipedreamThrottled": {reads: stripeID, cause: func(_ *testing.T, m *mount) func() {
+	"PipedreamThrottled": {reads: []string{stripeID}, cause: func(_ *testing.T, m *mount) func() {
 		return m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusTooManyRequests})
 	}},
-	"PipedreamAccountsDead": {reads: stripeID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamAccountsDead": {reads: []string{stripeID}, cause: func(t *testing.T, m *mount) func() {
 		m.sim.Update(stripeID, func(a *pipedreamtest.Account) { a.Dead = true })
 		return func() {
 			m.sim.Update(stripeID, func(a *pipedreamtest.Account) { a.Dead = false })
 			m.write(t, "refresh/"+stripeID, nil)
 		}
 	}},
-	"PipedreamAccountsFailing": {reads: stripeID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamAccountsFailing": {reads: []string{stripeID}, cause: func(t *testing.T, m *mount) func() {
 		m.sim.DeleteAccount(stripeID)
 		return func() {
 			m.sim.SetAccount(stripe())
 			m.write(t, "refresh/"+stripeID, nil)
 		}
 	}},
-	"PipedreamTokensRefreshedLate": {reads: githubID, cause: func(t *testing.T, m *mount) func() {
+	"PipedreamTokensRefreshedLate": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		m.sim.SetAccount(shortLived())
 		m.write(t, "refresh/"+githubID, nil) // else the token that lives an hour stays
 		return nil
@@ -218,8 +230,10 @@ func (p *prometheusServer) sees(t *testing.T, name string, what incident, m *mou
 // waitFor has readers read until the alert is as it should be, whatever they are answered.
 func (p *prometheusServer) waitFor(t *testing.T, name string, what incident, m *mount, is func(*alert) bool) (last *alert) {
 	t.Helper()
+	turn := 0
 	require.NoError(t, poll(alertTimeout, name, func() (bool, error) {
-		_, _ = m.vault.root.Logical().Read(m.in("static-creds/" + what.reads))
+		_, _ = m.vault.root.Logical().Read(m.in("static-creds/" + what.reads[turn%len(what.reads)]))
+		turn++
 		if last = p.alert(t, name, m.path); is(last) {
 			return true, nil
 		}
