@@ -208,6 +208,13 @@ test-sdk: race-notice bin/node/node_modules ## Run the tests of the simulator by
 test-prometheus: bin/promtool ## Have Prometheus's promtool check and test the alert rules, scrape job and dashboard
 	PROMTOOL_BIN="$(CURDIR)/bin/promtool" go test -count=1 ./docs/examples
 
+# -parallel: each alert waits for its own cause.
+.PHONY: test-metrics
+test-metrics: race-notice vault build-race bin/prometheus bin/promtool ## Have a real Prometheus watch the plugin in a real Vault, and see each alert fire
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	PROMETHEUS_BIN="$(CURDIR)/bin/prometheus" PROMTOOL_BIN="$(CURDIR)/bin/promtool" \
+		go test $(RACE) -count=1 -parallel 12 -timeout 20m $(TESTFLAGS) -run '^TestPrometheusWatchesTheEngine$$' ./acceptance
+
 # A real API server with its etcd, and what reads from Vault in a cluster, all as plain processes of the test.
 KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
 	bin/kubernetes/vault-secrets-operator bin/race/vault-plugin-auth-kubernetes
