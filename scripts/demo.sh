@@ -525,11 +525,11 @@ connect_an_account() {
   printf '%s\n' "${BASH_REMATCH[1]}" >>"$work/secrets"
   [[ $(field external_user_id) == carol && $link == *app=github* && $link == *oauthAppId=oa_demo* ]] || fail "the link is not for what carol asked"
   say "She opens the link in a browser. At the real Pipedream she signs in to GitHub there; the simulated one has one button:"
-  show 'curl "$LINK"'
+  show "curl \"\$LINK\""
   page=$(visit "$link")
   [[ $page == *'id="connect"'* ]] || fail "the page has no button: $page"
   grep -A 1 '<h1>' <<<"$page"
-  show 'curl --data result=connect "$LINK"     # what the browser sends when she clicks it'
+  show "curl --data result=connect \"\$LINK\"     # what the browser sends when she clicks it"
   page=$(visit "$link" result=connect)
   clicked=$SECONDS
   [[ $page =~ \<span\ id=\"account\"\>(apn_[0-9a-z]+)\< ]] || fail "nothing was connected: $page"
