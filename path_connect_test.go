@@ -186,6 +186,9 @@ func TestRedirectsOfALink(t *testing.T) {
 		require.Len(t, m.get("roles/github", "allowed_redirect_hosts"), 4)
 		_, err := m.write("roles/billing", map[string]any{"account_id": stripe, "allowed_redirect_hosts": "app.example.com"})
 		m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts goes with app")
+		m.role("github", map[string]any{"allowed_redirect_hosts": "[::1]"})
+		m.link("carol", map[string]any{"success_redirect_uri": "http://[::1]:54321/back"})
+		m.sim.ResetRequests()
 		m.role("github", map[string]any{"allowed_redirect_hosts": ""})
 		_, err = m.linkAs("carol", map[string]any{"success_redirect_uri": "https://app.example.com"})
 		m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts")
@@ -504,6 +507,7 @@ func TestFaultsOfLinks(t *testing.T) {
 					m.creds("apn_alice")
 					require.NotContains(t, m.mustRead("status"), "held_off_until")
 					require.Equal(t, 0, m.get("status", "held_off_accounts"))
+					require.Contains(t, m.get("status", "last_error"), "Connect link")
 					remove()
 					if code == http.StatusTooManyRequests {
 						_, err = m.linkAs("carol", nil)
@@ -541,6 +545,41 @@ func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
 		time.Sleep(time.Minute)
 		m.link("carol", nil)
 	}, pipedreamtest.WithTokenLimit(2))
+}
+
+// Nor does it make others wait for their own second try.
+func TestOneUsersLimitDelaysNoRetryOfAnother(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{
+			Kind: pipedreamtest.KindConnectToken, Status: 429, Header: http.Header{"Retry-After": {"19"}, "X-RateLimit-Reset": {"0"}}, Times: 1,
+		})
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindConnectToken, Status: 503, Times: 1})
+		m.role("daves", map[string]any{"app": "github", "external_user_id": "dave"})
+		var carol sync.WaitGroup
+		carol.Go(func() { _, _ = m.linkAs("carol", nil) })
+		time.Sleep(time.Second)
+		began := time.Now()
+		_, err := m.write("connect/daves", nil)
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), 5*time.Second)
+		carol.Wait()
+	})
+}
+
+// Whoever waits for the account that they are about to connect guesses no names.
+func TestWhoConnectsSeemsToBeNobodyWhoGuesses(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.link("carol", nil)
+		for range 60 {
+			_, err := m.as("carol")
+			require.Error(t, err)
+			time.Sleep(time.Second)
+		}
+		m.sim.ResetRequests()
+		m.creds("apn_alice")
+		time.Sleep(time.Second)
+		require.Len(t, m.sim.Requests(), 1, "no list to tell what exists")
+	})
 }
 
 // While accounts are throttled, or the budget for them is used up, links are made.
