@@ -48,6 +48,8 @@ type backend struct {
 	configWrites sync.Mutex
 
 	budget      *pace.Budget // outlives connections: a new configuration does not refill it
+	linkBudget  *pace.Budget // likewise; links are no part of the accounts' budget
+	linkQuota   *pace.Quota
 	stats       *stats
 	connections *connections
 	sweeper     *cache.Sweeper
@@ -90,6 +92,9 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		roles:     newRoles(),
 		ctx:       ctx,
 		stop:      stop,
+
+		linkBudget: pace.NewBudget(maxLinkRequests),
+		linkQuota:  pace.NewQuota(maxLinksOfCaller),
 	}
 	b.connections = &connections{build: b.connect, budget: b.budget}
 	b.Backend = &framework.Backend{
@@ -101,6 +106,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 				b.pathCreds(), // the paths are tried in this order
 				b.pathStaticCreds(),
 				b.pathRefresh(),
+				b.pathConnect(),
 				b.pathConfig(),
 				b.pathStatus(),
 				b.pathMetrics(),

@@ -75,7 +75,7 @@ func TestEveryPathExplainsItself(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
-		for _, path := range []string{"", "config", "creds/" + github, "static-creds/" + github, "accounts", "accounts/" + github, "refresh/" + github, "status"} {
+		for _, path := range []string{"", "config", "creds/" + github, "static-creds/" + github, "accounts", "accounts/" + github, "refresh/" + github, "connect/github", "status"} {
 			resp, err := m.b.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path, Storage: m.storage})
 			require.NoError(t, err, path)
 			require.NotContains(t, resp.Data["help"], "<no ", path)

@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,9 @@ type connection struct {
 	holdOffs *pace.HoldOffs // end with the connection: a write of config ends them all
 	fetcher  *fetch.Fetcher
 	view     *cache.View
+
+	links        *api.Client    // makes Connect links, with an access token of its own
+	linkHoldOffs *pace.HoldOffs // of users of whom Pipedream has made enough links just now
 }
 
 // connections keeps the connection in force, so that a read need not ask
@@ -96,6 +100,7 @@ func (h *connections) reset(source bool) {
 	if old := h.current.Swap(nil); old != nil {
 		old.fetcher.Close()
 		old.client.Close()
+		old.links.Close()
 	}
 }
 
@@ -117,6 +122,10 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
+	links, err := b.newLinks(c)
+	if err != nil {
+		return nil, err
+	}
 	var known *cache.Cache
 	var predecessor *fetch.Fetcher
 	if latest != nil && latest.config.CacheID == c.CacheID {
@@ -127,24 +136,42 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	return &connection{
 		config: c, client: client, holdOffs: holdOffs, fetcher: fetcher,
-		view: known.View(client, fetcher, b.budget, holdOffs, c.policy()),
+		view:  known.View(client, fetcher, b.budget, holdOffs, c.policy()),
+		links: links, linkHoldOffs: pace.NewHoldOffs(),
 	}, nil
 }
 
 func (b *backend) newClient(c *config, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
-	transport := b.transport
-	if transport == nil {
-		own, err := api.NewTransport(c.CACert)
-		if err != nil {
-			return nil, badRequest("ca_cert is not a PEM certificate: %s", err)
-		}
-		transport = own
-	}
-	base, err := parseBaseURL(c.BaseURL)
+	base, transport, err := b.reach(c)
 	if err != nil {
 		return nil, err
 	}
 	return api.New(b.ctx, c.api(base), transport, b.budget, holdOffs, observer, b.Logger), nil
+}
+
+// newLinks is the client for Connect links. What it is refused, and what it
+// costs, is nothing to those who read.
+func (b *backend) newLinks(c *config) (*api.Client, error) {
+	base, transport, err := b.reach(c)
+	if err != nil {
+		return nil, err
+	}
+	own := c.api(base)
+	own.Links, own.Scope = true, api.ScopeOfLinks
+	return api.New(b.ctx, own, transport, b.linkBudget, pace.NewHoldOffs(), b.stats, b.Logger), nil
+}
+
+// reach is where a configuration's Pipedream is, and how to get there.
+func (b *backend) reach(c *config) (*url.URL, http.RoundTripper, error) {
+	base, err := parseBaseURL(c.BaseURL)
+	if err != nil || b.transport != nil {
+		return base, b.transport, err
+	}
+	transport, err := api.NewTransport(c.CACert)
+	if err != nil {
+		return nil, nil, badRequest("ca_cert is not a PEM certificate: %s", err)
+	}
+	return base, transport, nil
 }
 
 func (c *config) api(base *url.URL) api.Config {

@@ -3,10 +3,10 @@ package pipedream
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -23,7 +23,10 @@ import (
 const (
 	configPath = "config"
 
-	defaultScope          = "connect:accounts:read"
+	defaultScope = "connect:accounts:read"
+	// What the page behind a Connect link needs to connect an account.
+	defaultConnectTokenScope = "connect:accounts:read connect:accounts:write connect:apps:*"
+
 	defaultEnvironment    = "production"
 	defaultBaseURL        = "https://api.pipedream.com/v1"
 	defaultRequestTimeout = 20 * time.Second
@@ -57,6 +60,8 @@ type config struct {
 	// without it those of the workspace are.
 	ProjectID   string `json:"project_id,omitempty"`
 	Environment string `json:"environment"`
+	// ConnectTokenScope is what the token in a Connect link may do.
+	ConnectTokenScope string `json:"connect_token_scope"`
 	// OrgID is the workspace that a user's API key is used for.
 	OrgID string `json:"org_id,omitempty"`
 
@@ -78,14 +83,15 @@ type config struct {
 
 func defaultConfig() *config {
 	return &config{
-		Scope:           defaultScope,
-		Environment:     defaultEnvironment,
-		BaseURL:         defaultBaseURL,
-		RequestTimeout:  defaultRequestTimeout,
-		MaxRetries:      defaultMaxRetries,
-		MinTTL:          defaultMinTTL,
-		StaticTTL:       defaultStaticTTL,
-		AllowAccountIDs: true,
+		Scope:             defaultScope,
+		Environment:       defaultEnvironment,
+		ConnectTokenScope: defaultConnectTokenScope,
+		BaseURL:           defaultBaseURL,
+		RequestTimeout:    defaultRequestTimeout,
+		MaxRetries:        defaultMaxRetries,
+		MinTTL:            defaultMinTTL,
+		StaticTTL:         defaultStaticTTL,
+		AllowAccountIDs:   true,
 	}
 }
 
@@ -151,6 +157,9 @@ func (c *config) validate() error {
 	if err := c.validateAuthentication(); err != nil {
 		return err
 	}
+	if err := validateConnectTokenScope(c.ConnectTokenScope); err != nil {
+		return err
+	}
 	if _, err := parseBaseURL(c.BaseURL); err != nil {
 		return err
 	}
@@ -213,6 +222,20 @@ func (c *config) validateAuthentication() error {
 	return nil
 }
 
+// connectScopePattern does not match connect:*, which opens all of Connect: a
+// link is handed to a user.
+var connectScopePattern = regexp.MustCompile(`^connect:[a-z_]{1,50}(:([a-z_]{1,50}|\*))?$`)
+
+const maxConnectTokenScope = 500
+
+func validateConnectTokenScope(scope string) error {
+	isNone := func(name string) bool { return !connectScopePattern.MatchString(name) }
+	if len(scope) > maxConnectTokenScope || slices.ContainsFunc(strings.Split(scope, " "), isNone) {
+		return badRequest("connect_token_scope must be names of scopes with spaces between them, such as %s, and never * or connect:*", defaultConnectTokenScope)
+	}
+	return nil
+}
+
 func validSecret(field string, s redact.Secret) error {
 	if err := api.CheckSecret(s); err != nil {
 		return badRequest("%s %s", field, err)
@@ -237,15 +260,10 @@ func parseBaseURL(raw string) (*url.URL, error) {
 		return nil, badRequest("base_url must name a host in characters that can be printed") // errors name it
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, badRequest("base_url must begin with https://")
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !api.IsLoopback(u.Hostname()):
 		return nil, badRequest("base_url must begin with https://; http is for a loopback address alone")
 	}
 	return u, nil
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // normalizeBaseURL is the form in which base URLs are stored and compared.

@@ -17,6 +17,9 @@ import (
 // path of the mount goes where it says <mount>/. Vault writes it to the audit
 // log in clear, so it is made of facts and words of our own alone.
 func text(e *api.Error) string {
+	if e.Link {
+		return textOfLink(e)
+	}
 	switch e.Kind {
 	case api.Throttled:
 		return "Pipedream's rate limit is used up (its answer was 429); " + again(e)
@@ -94,6 +97,50 @@ func textOfAccount(e *api.Error) string {
 	default:
 		return e.Error()
 	}
+}
+
+// textOfLink is text for why there is no Connect link.
+func textOfLink(e *api.Error) string {
+	switch e.Kind {
+	case api.Throttled:
+		return "Pipedream makes no more Connect links for this external user just now (its answer was 429); " + again(e)
+	case api.NoBudget:
+		return "the mount has asked Pipedream for as many Connect links as it may in a minute; " + again(e)
+	case api.KeyRefused:
+		return fmt.Sprintf("Pipedream refused the OAuth client for Connect links: its id or secret is wrong, it was deleted, or it may not use the scope %s%s. "+
+			"Allow the client that scope in Pipedream's settings, or store another with: vault write <mount>/config client_id=... client_secret=-",
+			e.Scope, where(e))
+	case api.Forbidden:
+		return fmt.Sprintf("Pipedream refused to make a Connect link%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
+			"Allow it that scope in Pipedream's settings, or store another client", where(e), e.Status, e.Scope)
+	case api.NotFound:
+		return fmt.Sprintf("Pipedream knows no project %s (its answer was %d), so there are no Connect links: check project_id and base_url in <mount>/config", e.Project, e.Status)
+	case api.Rejected:
+		return fmt.Sprintf("Pipedream rejected the request for a Connect link%s (its answer was %d): check connect_token_scope, project_id and environment in <mount>/config",
+			where(e), e.Status)
+	default:
+		plain := *e
+		plain.Link = false
+		return "no Connect link could be made: " + text(&plain)
+	}
+}
+
+// roleError is an error of a read through a role.
+type roleError struct {
+	error
+
+	role string
+}
+
+func (e *roleError) Unwrap() error { return e.error }
+
+// advice is what a reader can do by themselves about an error.
+func advice(err error, kind api.Kind) string {
+	var e *roleError
+	if kind != api.NoAccount || !errors.As(err, &e) {
+		return ""
+	}
+	return ". For a link that does so: vault write -force <mount>/connect/" + e.role
 }
 
 // key names what Pipedream was asked with.
@@ -180,7 +227,7 @@ func toLogical(req *logical.Request, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &e):
-		return logical.CodedError(httpStatus(e), atMount(req, text(e)))
+		return logical.CodedError(httpStatus(e), atMount(req, text(e)+advice(err, e.Kind)))
 	case errors.Is(err, errNotConfigured):
 		return logical.CodedError(http.StatusBadRequest, atMount(req, err.Error()))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

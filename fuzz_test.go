@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
@@ -122,7 +123,7 @@ func FuzzConfigWrite(f *testing.F) {
 		require.Equal(t, strings.TrimSpace(key), string(c.APIKey))
 		base, err := parseBaseURL(c.BaseURL)
 		require.NoError(t, err)
-		require.True(t, base.Scheme == "https" || isLoopback(base.Hostname()), c.BaseURL)
+		require.True(t, base.Scheme == "https" || api.IsLoopback(base.Hostname()), c.BaseURL)
 		require.LessOrEqual(t, c.RequestTimeout, maxRequestTimeout)
 		if _, err := m.b.connect(c, nil); err != nil {
 			t.Errorf("what was stored makes no client: %v", err)

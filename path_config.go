@@ -114,6 +114,13 @@ func configSettings() map[string]*framework.FieldSchema {
 			Description:  "Scopes to ask for as an OAuth client, with spaces between them. Default connect:accounts:read, the least that reads accounts.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
+		"connect_token_scope": {
+			Type:    framework.TypeString,
+			Default: defaultConnectTokenScope,
+			Description: "Scopes of the token in a Connect link, with spaces between them; never * or connect:*. " +
+				"Default " + defaultConnectTokenScope + ", which connects an account.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Connect token scope"},
+		},
 		"project_id": {
 			Type:         framework.TypeString,
 			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace.",
@@ -211,6 +218,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 	return &logical.Response{Data: map[string]any{
 		"client_id":            c.ClientID,
 		"scope":                c.Scope,
+		"connect_token_scope":  c.ConnectTokenScope,
 		"project_id":           c.ProjectID,
 		"environment":          c.Environment,
 		"org_id":               c.OrgID,
@@ -284,6 +292,9 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 		return nil, badRequest("changing base_url requires api_key or client_secret in the same request: the stored one is not sent to a new place")
 	}
 	setString(&updated.Scope, data, "scope")
+	if v, ok := data.GetOk("connect_token_scope"); ok {
+		updated.ConnectTokenScope = strings.Join(strings.Fields(v.(string)), " ")
+	}
 	setString(&updated.ProjectID, data, "project_id")
 	setString(&updated.OrgID, data, "org_id")
 	setString(&updated.Environment, data, "environment")

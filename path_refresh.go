@@ -71,7 +71,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 		c, changed, err = t.view.RefreshOf(ctx, t.reader, t.user)
 	}
 	if err != nil {
-		return nil, b.refuse(req, err)
+		return nil, b.refuse(req, t.about(err))
 	}
 	result := map[string]any{"changed": changed}
 	if c.Expires() {

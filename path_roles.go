@@ -26,6 +26,8 @@ the credentials of their own account, with one role and one policy:
     $ vault write pipedream/roles/github app=github \
         external_user_id='{{identity.entity.aliases.auth_userpass_4b1a.name}}'
 
+A user who has no account yet gets a link that connects one at connect/<name>.
+
 Of several healthy accounts the one created last is taken, and remembered while
 it lives. A role's name never begins with apn_. Deleting a role ends no
 lease.
@@ -143,6 +145,12 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "Longest lease, below the credentials' own life. At least 1s. Default 0: no cap.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
+		"allowed_redirect_hosts": {
+			Type: framework.TypeCommaStringSlice,
+			Description: "Hosts to which a Connect link may lead the user back, such as app.example.com or localhost:3000, with commas between them. " +
+				"Goes with app. Default: none.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed redirect hosts"},
+		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "Instead of the mount's min_ttl. Default 0: the mount's.",
@@ -173,13 +181,14 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"account_id":       r.AccountID,
-		"app":              r.App,
-		"oauth_app_id":     r.OAuthAppID,
-		"external_user_id": r.ExternalUserID,
-		"fields":           append([]string{}, r.Fields...),
-		"ttl":              int64(r.TTL.Seconds()),
-		"min_ttl":          int64(r.MinTTL.Seconds()),
+		"account_id":             r.AccountID,
+		"app":                    r.App,
+		"oauth_app_id":           r.OAuthAppID,
+		"external_user_id":       r.ExternalUserID,
+		"fields":                 append([]string{}, r.Fields...),
+		"ttl":                    int64(r.TTL.Seconds()),
+		"min_ttl":                int64(r.MinTTL.Seconds()),
+		"allowed_redirect_hosts": append([]string{}, r.AllowedRedirectHosts...),
 	}}, nil
 }
 
@@ -220,7 +229,7 @@ func mergeRole(r *role, data *framework.FieldData) {
 	_, hasUser := data.GetOk("external_user_id")
 	switch {
 	case hasAccount && !hasApp && !hasUser:
-		r.App, r.ExternalUserID, r.OAuthAppID = "", "", ""
+		r.App, r.ExternalUserID, r.OAuthAppID, r.AllowedRedirectHosts = "", "", "", nil
 	case !hasAccount && (hasApp || hasUser):
 		r.AccountID = ""
 	}
@@ -232,6 +241,9 @@ func mergeRole(r *role, data *framework.FieldData) {
 	}
 	if v, ok := data.GetOk("fields"); ok {
 		r.Fields = v.([]string)
+	}
+	if v, ok := data.GetOk("allowed_redirect_hosts"); ok {
+		r.AllowedRedirectHosts = v.([]string)
 	}
 	setDuration(&r.TTL, data, "ttl")
 	setDuration(&r.MinTTL, data, "min_ttl")

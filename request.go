@@ -78,7 +78,7 @@ func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*log
 		return b.Backend.HandleRequest(ctx, &help)
 	case first == "accounts":
 		return nil, errBadAccountID
-	case first == "roles":
+	case first == "roles", first == "connect":
 		return nil, errBadRoleName
 	default:
 		return nil, errBadName
@@ -102,8 +102,8 @@ func unsupported(req *logical.Request) error {
 		meant = "a role is written or deleted by its name, <mount>/roles/<role>"
 	case (first == "accounts" || first == "roles") && rest == "":
 		meant = first + " are listed: vault list <mount>/" + first
-	case first == "refresh":
-		meant = "refresh is written: vault write -force <mount>/" + req.Path
+	case first == "refresh", first == "connect":
+		meant = first + " is written: vault write -force <mount>/" + req.Path
 	}
 	if meant == "" {
 		return logical.ErrUnsupportedOperation

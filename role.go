@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -22,6 +23,7 @@ const (
 	maxExternalUserID = 250
 	maxRoleFields     = 100
 	accountIDPrefix   = "apn_"
+	maxRedirectHosts  = 20
 )
 
 // role gives an account a name of its own and a narrower use.
@@ -38,6 +40,9 @@ type role struct {
 	TTL time.Duration `json:"ttl,omitempty"`
 	// MinTTL overrides the mount's; 0 does not.
 	MinTTL time.Duration `json:"min_ttl,omitempty"`
+	// AllowedRedirectHosts are the hosts, with a port where it is not the usual
+	// one, to which a Connect link may lead back.
+	AllowedRedirectHosts []string `json:"allowed_redirect_hosts,omitempty"`
 }
 
 // ofUser tells whether the role's account depends on an external user.
@@ -58,6 +63,8 @@ func (r *role) validate() error {
 	switch {
 	case r.AccountID != "" && r.OAuthAppID != "":
 		return badRequest("oauth_app_id goes with app and external_user_id, not with account_id")
+	case r.AccountID != "" && len(r.AllowedRedirectHosts) > 0:
+		return badRequest("allowed_redirect_hosts goes with app and external_user_id, not with account_id")
 	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
 		return badRequest("account_id and app with external_user_id exclude each other: give one or the other")
 	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
@@ -74,6 +81,9 @@ func (r *role) validate() error {
 		return badRequest("oauth_app_id must look like oa_aPXiQd")
 	case len(r.Fields) > maxRoleFields:
 		return badRequest("fields must not be more than %d", maxRoleFields)
+	}
+	if err := validateRedirectHosts(r.AllowedRedirectHosts); err != nil {
+		return err
 	}
 	for _, field := range r.Fields {
 		if field == "" || strings.ContainsFunc(field, isControl) {
@@ -123,6 +133,9 @@ func validateTemplate(template string) error {
 func checkExternalUserID(id string) error {
 	if len([]rune(id)) > maxExternalUserID {
 		return badRequest("external_user_id is longer than %d characters", maxExternalUserID)
+	}
+	if !utf8.ValidString(id) { // which would be another id once it is JSON
+		return badRequest("external_user_id is not valid UTF-8")
 	}
 	return nil
 }

@@ -58,6 +58,7 @@ type target struct {
 	accountID string // empty for a role's external user
 	user      cache.User
 	role      *role // nil without one
+	roleName  string
 }
 
 // target finds out what the request is about, without asking Pipedream.
@@ -88,7 +89,16 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 		return nil, badRequest("%s", atMount(req, fmt.Sprintf("there is no role %q, and an account_id must look like %s; "+
 			"list them with: vault list <mount>/roles, and vault list <mount>/accounts", name, exampleAccountID)))
 	}
+	t.roleName = name
 	return t, b.resolveRole(req, t)
+}
+
+// about returns err as one of a read of t.
+func (t *target) about(err error) error {
+	if t.role == nil {
+		return err
+	}
+	return &roleError{error: err, role: t.roleName}
 }
 
 // resolveRole is what a target's role stands for, for the caller of req.
@@ -133,7 +143,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 		got.credential, err = t.view.GetOf(ctx, t.reader, t.user)
 	}
 	if err != nil {
-		return nil, err
+		return nil, t.about(err)
 	}
 	return got, got.checkFields()
 }

@@ -13,7 +13,7 @@ func TestEveryPathHasHelp(t *testing.T) {
 	m := unconfigured(t)
 	for _, path := range []string{
 		"", "config", "creds/" + githubID, "static-creds/" + githubID, "accounts", "accounts/" + githubID,
-		"refresh/" + githubID, "status",
+		"refresh/" + githubID, "connect/github", "status",
 	} {
 		help, err := m.vault.root.Help(m.in(path))
 		require.NoError(t, err, path)

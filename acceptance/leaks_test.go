@@ -48,7 +48,7 @@ func TestNothingSecretLeaks(t *testing.T) {
 	s.processes()
 
 	secrets := slices.DeleteFunc(m.sim.Secrets(), func(secret string) bool { return len(secret) < 8 })
-	for _, want := range []string{m.apiKey, clientSecret, "pdrefresh_", "pdworkspace_", "pdtok_"} {
+	for _, want := range []string{m.apiKey, clientSecret, "pdrefresh_", "pdworkspace_", "pdtok_", "ctok_"} {
 		require.True(t, slices.ContainsFunc(secrets, func(secret string) bool { return strings.HasPrefix(secret, want) }), "no %s was handed out", want)
 	}
 	snapshot := readFile(t, m.vault.snapshot(t))
@@ -104,6 +104,8 @@ func (s *surface) everything(names ...string) {
 			s.note(nil, err)
 		}
 		s.note(client.Write(s.in("refresh/"+name), nil))
+		_, err := client.Write(s.in("connect/"+name), nil)
+		s.note(nil, err)
 		if strings.HasPrefix(name, "apn_") {
 			// The reason of an account's death is shown in Pipedream's own words to who asks for the metadata.
 			_, err := client.Read(s.in("accounts/" + name))
@@ -163,8 +165,13 @@ func (s *surface) connect(clientSecret string) {
 	s.sim.RevokeAccessTokens()
 	s.everything("apn_alice")
 	for _, f := range s.wordyFaults() {
-		f.Kind = pipedreamtest.KindToken
+		f.Kind = pipedreamtest.KindConnectToken
 		remove := s.sim.AddFault(f)
+		_, err := s.vault.root.Logical().Write(s.in("connect/alices"), nil)
+		s.note(nil, err)
+		remove()
+		f.Kind = pipedreamtest.KindToken
+		remove = s.sim.AddFault(f)
 		s.note(s.vault.root.Logical().Write(s.in("config"), map[string]any{"client_secret": clientSecret}))
 		s.everything("apn_alice", "alices")
 		remove()

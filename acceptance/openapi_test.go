@@ -26,10 +26,10 @@ var (
 	credentialsAnswer = []string{"expires_at", "pipedream_account_id", "pipedream_account_name", "pipedream_app"}
 	staticAnswer      = append([]string{"last_vault_rotation", "rotation_period", "ttl"}, credentialsAnswer...)
 	configAnswer      = []string{
-		"allow_account_ids", "base_url", "ca_cert", "client_id", "environment", "expose_refresh_token", "max_retries", "min_ttl",
+		"allow_account_ids", "base_url", "ca_cert", "client_id", "connect_token_scope", "environment", "expose_refresh_token", "max_retries", "min_ttl",
 		"org_id", "project_id", "rate_limit", "request_timeout", "scope", "static_ttl",
 	}
-	roleAnswer = []string{"account_id", "app", "external_user_id", "fields", "min_ttl", "oauth_app_id", "ttl"}
+	roleAnswer = []string{"account_id", "allowed_redirect_hosts", "app", "external_user_id", "fields", "min_ttl", "oauth_app_id", "ttl"}
 )
 
 var endpoints = []endpoint{
@@ -63,6 +63,11 @@ var endpoints = []endpoint{
 	{
 		method: "post", path: "refresh/{name}", id: "refresh-account",
 		parameters: []string{"name"}, response: []string{"changed", "expires_at"},
+	},
+	{
+		method: "post", path: "connect/{name}", id: "connect-account",
+		parameters: []string{"name"}, request: []string{"error_redirect_uri", "expires_in", "success_redirect_uri"},
+		response: []string{"app", "connect_link_url", "expires_at", "external_user_id"},
 	},
 	{method: "get", path: "roles/", id: "list-roles", parameters: []string{"list"}, response: []string{"keys"}},
 	{method: "get", path: "roles/{name}", id: "read-role", parameters: []string{"name"}, response: roleAnswer},

@@ -201,15 +201,15 @@ func (p *prometheusServer) alertNames(t *testing.T) (names []string) {
 	return names
 }
 
-// sample is one series of a query's result. The value is a time and a number as text.
-type sample struct {
+// scrapedSample is one series of a query's result. The value is a time and a number as text.
+type scrapedSample struct {
 	Metric map[string]string
 	Value  [2]any
 }
 
-func (p *prometheusServer) query(t *testing.T, expression string) []sample {
+func (p *prometheusServer) query(t *testing.T, expression string) []scrapedSample {
 	t.Helper()
-	var answer struct{ Result []sample }
+	var answer struct{ Result []scrapedSample }
 	p.get(t, "query", url.Values{"query": {expression}}, &answer)
 	return answer.Result
 }

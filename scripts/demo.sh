@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
 # Shows the plugin at work in a real Vault server, on a simulated Pipedream: what a lease looks like, that reads are
-# served from the cache, that policies and the audit log hold, that one role gives each user their own account, and that
-# Vault Agent replaces a token in a file.
+# served from the cache, that policies and the audit log hold, that one role gives each user their own account, that a
+# user who has none connects it through Vault, and that Vault Agent replaces a token in a file.
 #
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
@@ -41,6 +41,7 @@ main() {
   list_accounts
   check_policy
   [[ $simulated ]] && share_one_role
+  [[ $simulated ]] && connect_an_account
   [[ $simulated ]] && run_agent
   check_logs
   finish
@@ -400,10 +401,18 @@ requests() {
 }
 
 simulator_log() {
-  local address=${base_url#http://}
+  visit "${base_url%/v1}/requests"
+}
+
+# visit asks for a page, or sends it the form that is its second argument, and prints the answer.
+visit() {
+  local address=${1#http://} form=${2:-} method=GET
+  local path=/${address#*/}
   address=${address%%/*}
+  [[ -z $form ]] || method=POST
   exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
-  printf 'GET /requests HTTP/1.0\r\nHost: %s\r\n\r\n' "$address" >&3
+  printf '%s %s HTTP/1.0\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s' \
+    "$method" "$path" "$address" "${#form}" "$form" >&3
   cat <&3
   exec 3>&-
 }
@@ -461,7 +470,7 @@ check_logs() {
   show "grep -c -F -f secrets audit.log vault.log    # at log level trace"
   printf '%s\n' "$api_key" >>"$work/secrets"
   ! (cd "$work" && grep -c -F -f secrets audit.log vault.log) || fail "a log holds a secret"
-  promise "neither log holds the API key${simulated:+, the client secret, a password} or any credential that was read"
+  promise "neither log holds the API key${simulated:+, the client secret, a password, a link} or any credential that was read"
 }
 
 share_one_role() {
@@ -478,12 +487,12 @@ share_one_role() {
   run vault auth enable userpass
   accessor=$(vault read -field=accessor sys/auth/userpass)
   own="{{identity.entity.aliases.$accessor.name}}"
-  show "vault write pipedream-connect/roles/github app=github external_user_id='$own'"
-  capture vault write pipedream-connect/roles/github app=github external_user_id="$own"
+  show "vault write pipedream-connect/roles/github app=github oauth_app_id=oa_demo external_user_id='$own'"
+  capture vault write pipedream-connect/roles/github app=github oauth_app_id=oa_demo external_user_id="$own"
   say "$out"
   show "vault policy write own-github -"
-  say 'path "pipedream-connect/creds/github" { capabilities = ["read"] }'
-  vault policy write own-github - >/dev/null <<<'path "pipedream-connect/creds/github" { capabilities = ["read"] }'
+  own_github
+  own_github | vault policy write own-github - >/dev/null
   say "Three users, who all hold this policy, log in:"
   log_in alice
   log_in bob
@@ -501,7 +510,47 @@ share_one_role() {
   fi
   printf '%s\n' "$out"
   [[ $out == *"Code: 400"* && $out == *carol* && $out == *github* ]] || fail "not what carol has to connect"
-  promise "alice and bob were each given the token of their own account, and carol was told what to connect"
+  [[ $out == *"vault write -force pipedream-connect/connect/github"* ]] || fail "not how carol connects it"
+  promise "alice and bob were each given the token of their own account, and carol was told what to connect, and how"
+}
+
+own_github() {
+  cat <<'END'
+path "pipedream-connect/creds/github"   { capabilities = ["read"] }
+path "pipedream-connect/connect/github" { capabilities = ["update"] }
+END
+}
+
+connect_an_account() {
+  title "Carol connects an account of her own, and reads its token"
+  local link page id clicked
+  show "VAULT_TOKEN=\$(<carol.token) vault write -force pipedream-connect/connect/github"
+  out=$(VAULT_TOKEN=$(<"$work/carol.token") vault write -force pipedream-connect/connect/github 2>&1) || fail "refused: $out"
+  shorten "$out"
+  link=$(field connect_link_url)
+  [[ $link =~ [?\&]token=(ctok_[0-9a-f]+) ]] || fail "that is no link"
+  printf '%s\n' "${BASH_REMATCH[1]}" >>"$work/secrets"
+  [[ $(field external_user_id) == carol && $link == *app=github* && $link == *oauthAppId=oa_demo* ]] || fail "the link is not for what carol asked"
+  say "She opens the link in a browser. At the real Pipedream she signs in to GitHub there; the simulated one has one button:"
+  show "curl \"\$LINK\""
+  page=$(visit "$link")
+  [[ $page == *'id="connect"'* ]] || fail "the page has no button: $page"
+  grep -A 1 '<h1>' <<<"$page"
+  show "curl --data result=connect \"\$LINK\"     # what the browser sends when she clicks it"
+  page=$(visit "$link" result=connect)
+  clicked=$SECONDS
+  [[ $page =~ \<span\ id=\"account\"\>(apn_[0-9a-z]+)\< ]] || fail "nothing was connected: $page"
+  id=${BASH_REMATCH[1]}
+  say "Connected: $id"
+  wait_for 5 reads_an_account carol || fail "carol still reads nothing after 5 s"
+  read_as carol
+  [[ $(field pipedream_account_id) == "$id" ]] || fail "carol reads another account"
+  ((SECONDS - clicked <= 5)) || fail "that took $((SECONDS - clicked)) s"
+  promise "carol read her own token within 5 s of the click, and nobody but Vault and Pipedream took part"
+}
+
+reads_an_account() {
+  VAULT_TOKEN=$(<"$work/$1.token") vault read pipedream-connect/creds/github >/dev/null 2>&1
 }
 
 # log_in adds a user and has them log in with their password; the token is in a file from then on.

@@ -36,6 +36,7 @@ const (
 	ForList     = "list"
 	ForToken    = "token"
 	ForCheck    = "verify"
+	ForLink     = "link"
 )
 
 // Config says where and how to reach Pipedream.
@@ -57,6 +58,9 @@ type Config struct {
 	Timeout    time.Duration // of one piece of work, retries included
 	MaxRetries int
 	UserAgent  string
+	// Links is set for a client that makes Connect links, and does nothing else.
+	// Pipedream limits those for each external user, so a 429 holds nobody else off.
+	Links bool
 }
 
 // Observer is told of the requests of a client.
@@ -270,11 +274,16 @@ func (c *Client) requestToken(ctx context.Context) (*accessToken, error) {
 	return token, err
 }
 
-// get sends an authorized request. Where what it was authorized with is refused
-// and can be had anew, it is sent once more.
+// get sends an authorized request to read something.
 func (c *Client) get(ctx context.Context, r request) error {
-	began := time.Now()
 	r.method = http.MethodGet
+	return c.do(ctx, r)
+}
+
+// do sends an authorized request. Where what it was authorized with is refused
+// and can be had anew, it is sent once more.
+func (c *Client) do(ctx context.Context, r request) error {
+	began := time.Now()
 	for retried := false; ; retried = true {
 		bearer, err := c.auth.bearer(ctx)
 		if err != nil {

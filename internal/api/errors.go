@@ -62,6 +62,8 @@ type Error struct {
 	// OAuth, Project, Environment and Scope say how and where was asked.
 	OAuth                       bool
 	Project, Environment, Scope string
+	// Link is set where a Connect link was to be made.
+	Link bool
 	// User and App are whose account was looked for, for NoAccount.
 	User, App string
 	// Count is how many accounts a list has, for ListTooLong.
@@ -85,6 +87,9 @@ var names = map[Kind]string{
 // Error is for log lines. It never names a user.
 func (e *Error) Error() string {
 	text := names[e.Kind]
+	if e.Link {
+		text = "no Connect link could be made: " + text
+	}
 	if e.Status != 0 {
 		text += fmt.Sprintf(" (its answer was %d)", e.Status)
 	}

@@ -15,6 +15,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 		redact.Secret(hidden), config, &config, &Client{config: config, worked: hidden, auth: apiKey(hidden)},
 		&Account{Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + hidden + `"`)}},
 		&accessToken{token: hidden}, &oauthClient{current: &accessToken{token: hidden}},
+		&Link{URL: hidden}, Link{URL: hidden},
 		request{bearer: hidden, body: []byte(hidden)},
 	)
 }

@@ -130,6 +130,14 @@ func (c *Client) newRequest(ctx context.Context, r request) (*retryablehttp.Requ
 
 // send sends a request, with retries.
 func (c *Client) send(ctx context.Context, r request) error {
+	err := c.exchange(ctx, r)
+	if c.config.Links {
+		return ofLink(err)
+	}
+	return err
+}
+
+func (c *Client) exchange(ctx context.Context, r request) error {
 	req, err := c.newRequest(ctx, r)
 	if err != nil {
 		return err
@@ -259,7 +267,8 @@ func (c *Client) NoAnswer(id string) error {
 }
 
 // meter is the innermost round tripper: every attempt, retries included, takes
-// a slot of the budget, and every 429 holds everything off at once.
+// a slot of the budget, and every 429 holds everything off at once, unless it is
+// of a limit of one external user.
 type meter struct {
 	next   http.RoundTripper
 	client *Client
@@ -291,7 +300,7 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusTooManyRequests {
+	if resp.StatusCode == http.StatusTooManyRequests && !m.client.config.Links {
 		wait := retryAfter(resp)
 		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
 	}

@@ -182,6 +182,10 @@ func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.C
 	return c, changed, err
 }
 
+// Expect has u's account looked for by the next reader, and until then every few
+// seconds while it is not there: u is about to connect one.
+func (v *View) Expect(u User, until time.Time) { v.holdOffs.Expect(heldName(u.Key()), until) }
+
 // remembered is the account that the user with the key was found to have; empty
 // for none.
 func (v *View) remembered(ctx context.Context, key string) (string, error) {

@@ -17,6 +17,8 @@ const (
 	LongestLasting = 5 * time.Minute
 	// maxHeldOff bounds the memory that guessed names can take.
 	maxHeldOff = 10_000
+	// expectedEvery is how often something is asked for that is expected to come.
+	expectedEvery = 3 * time.Second
 	// guessesFrom is how many things that do not exist may be asked for in a
 	// minute before somebody seems to be guessing.
 	guessesFrom = 8
@@ -39,20 +41,26 @@ type holdOff struct {
 	lasting  bool      // what the last failure was
 	at       time.Time // of the last failure
 	until    time.Time
+	expected time.Time // until when it may come any moment; see [HoldOffs.Expect]
 	err      error
 }
+
+func (h holdOff) isExpected(now time.Time) bool { return now.Before(h.expected) }
 
 // after returns the hold-off that follows h when a failure comes at now: 1 s,
 // doubling, less up to a quarter so that mounts and accounts which failed
 // together do not come back together.
 func (h holdOff) after(now time.Time, f Failure) holdOff {
+	if f.Lasting && h.isExpected(now) {
+		return holdOff{lasting: true, at: now, until: now.Add(max(expectedEvery, f.Least)), expected: h.expected, err: f.Err}
+	}
 	longest := LongestHoldOff
 	if f.Lasting {
 		longest = LongestLasting
 	}
 	wait := min(longest, firstHoldOff<<min(h.failures, 9))
 	wait -= rand.N(wait / 4) //nolint:gosec // spreads load, guards nothing
-	return holdOff{failures: h.failures + 1, lasting: f.Lasting, at: now, until: now.Add(max(wait, f.Least)), err: f.Err}
+	return holdOff{failures: h.failures + 1, lasting: f.Lasting, at: now, until: now.Add(max(wait, f.Least)), expected: h.expected, err: f.Err}
 }
 
 func (h holdOff) active(now time.Time) bool { return now.Before(h.until) }
@@ -111,7 +119,7 @@ func (h *HoldOffs) Failed(name string, f Failure) {
 	now := time.Now()
 	last, _ := h.named.Peek(name)
 	h.named.Add(name, last.after(now, f))
-	if f.Lasting {
+	if f.Lasting && !last.isExpected(now) {
 		recent := h.recentMisses(now)
 		h.misses = append(recent[max(0, len(recent)-guessesFrom):], now)
 	}
@@ -128,6 +136,19 @@ func (h *HoldOffs) Retry(name string) {
 		held.until = time.Time{}
 		h.named.Add(name, held)
 	}
+}
+
+// Expect ends the hold-off of name, and the count of its failures. Until then it
+// is asked for every few seconds, however often it is not there: it is about to
+// come. Success ends that too.
+func (h *HoldOffs) Expect(name string, until time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held, _ := h.named.Peek(name)
+	if held.expected.After(until) {
+		until = held.expected
+	}
+	h.named.Add(name, holdOff{lasting: held.lasting, at: held.at, expected: until, err: held.err})
 }
 
 // Doubtful tells whether name failed for good when it was last asked for.

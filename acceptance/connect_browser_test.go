@@ -1,0 +1,78 @@
+package acceptance
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// newBrowser starts Chromium without a screen, and returns a context for what it is to do. Without one the test is left out.
+func newBrowser(t *testing.T) context.Context {
+	t.Helper()
+	var program string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if path, err := exec.LookPath(name); err == nil {
+			program = path
+			break
+		}
+	}
+	if program == "" {
+		t.Skip("there is no Chromium here (Debian has it as chromium): left out")
+	}
+	// Its sandbox does not run as root, and is no use on pages of this test's own.
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox,
+		chromedp.Env("HOME="+t.TempDir()), chromedp.UserDataDir(t.TempDir()))
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	browser, stop := chromedp.NewContext(allocator)
+	t.Cleanup(stop)
+	browser, stop = context.WithTimeout(browser, 2*readyTimeout)
+	t.Cleanup(stop)
+	return browser
+}
+
+// TestConnectLinkInABrowser opens links in a real browser, and clicks what a user clicks.
+func TestConnectLinkInABrowser(t *testing.T) {
+	t.Parallel()
+	browser := newBrowser(t)
+	c, p := onLinks(t)
+	carol, dave := p.login(t, "carol"), p.login(t, "dave")
+	carol.isRefused(t, http.StatusBadRequest, c.in("connect/github"))
+
+	link := asType[string](t, carol.link(t, nil).Data["connect_link_url"])
+	require.NoError(t, chromedp.Do(browser, chromedp.Navigate(link), chromedp.Click(chromedp.ID("connect"))))
+	clicked := time.Now()
+	id, err := chromedp.Run(browser, chromedp.Text(chromedp.ID("account")))
+	require.NoError(t, err)
+	require.Regexp(t, "^apn_", id)
+	carol.finds(t, id, clicked)
+
+	// A link works once.
+	require.NoError(t, chromedp.Do(browser, chromedp.Navigate(link)))
+	problem, err := chromedp.Run(browser, chromedp.Text(chromedp.ID("problem")))
+	require.NoError(t, err)
+	assert.Contains(t, problem, "used before")
+
+	// An application gets its user back.
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write([]byte(`<p id="back">` + map[string]string{"/done": "done", "/failed": "failed"}[r.URL.Path] + `</p>`))
+	}))
+	t.Cleanup(app.Close)
+	for _, test := range []struct{ button, want string }{{"decline", "failed"}, {"connect", "done"}} {
+		link = asType[string](t, dave.link(t, map[string]any{
+			"success_redirect_uri": app.URL + "/done", "error_redirect_uri": app.URL + "/failed",
+		}).Data["connect_link_url"])
+		require.NoError(t, chromedp.Do(browser, chromedp.Navigate(link), chromedp.Click(chromedp.ID(test.button))))
+		back, err := chromedp.Run(browser, chromedp.Text(chromedp.ID("back")))
+		require.NoError(t, err)
+		assert.Equal(t, test.want, back)
+	}
+}

@@ -1,0 +1,117 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/redact"
+)
+
+// ScopeOfLinks is the one scope that making Connect links takes. The access
+// token that has it reads no account.
+const ScopeOfLinks = "connect:tokens:create"
+
+// maxLink bounds a Connect link in bytes.
+const maxLink = 4 << 10
+
+// LinkRequest says whose account a Connect link connects, and to what.
+type LinkRequest struct {
+	ExternalUser string
+	App          string        // slug or id
+	OAuthApp     string        // id of a custom OAuth client; empty for none
+	Life         time.Duration // of the link
+	Scope        string        // of the token in the link
+	// SuccessURI and ErrorURI are where the browser goes in the end; empty for
+	// Pipedream's own page.
+	SuccessURI, ErrorURI string
+}
+
+// Link is a Connect link. Whoever opens it connects an account that is the
+// external user's from then on.
+type Link struct {
+	redact.Opaque
+
+	URL       redact.Secret
+	ExpiresAt time.Time
+}
+
+// Link makes a Connect link. The client must be one of links.
+func (c *Client) Link(ctx context.Context, r LinkRequest) (*Link, error) {
+	body, err := json.Marshal(struct {
+		ExternalUserID     string `json:"external_user_id"`
+		ExpiresIn          int64  `json:"expires_in"`
+		Scope              string `json:"scope"`
+		SuccessRedirectURI string `json:"success_redirect_uri,omitempty"`
+		ErrorRedirectURI   string `json:"error_redirect_uri,omitempty"`
+	}{r.ExternalUser, int64(r.Life.Seconds()), r.Scope, r.SuccessURI, r.ErrorURI})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
+	defer cancel()
+	asked := time.Now()
+	var link *Link
+	err = c.do(ctx, request{
+		what: ForLink, method: http.MethodPost, path: []string{"connect", url.PathEscape(c.config.ProjectID), "tokens"}, body: body,
+		decode: func(body []byte) (err error) {
+			link, err = decodeLink(body, r, asked)
+			return err
+		},
+	})
+	if err != nil {
+		return nil, ofLink(err)
+	}
+	return link, nil
+}
+
+var errBadLink = errors.New("its connect_link_url is no link that a browser may be sent to")
+
+// decodeLink reads the answer to a request for a link that was sent at asked.
+func decodeLink(body []byte, r LinkRequest, asked time.Time) (*Link, error) {
+	var answer struct {
+		URL       json.RawMessage `json:"connect_link_url"`
+		ExpiresAt json.RawMessage `json:"expires_at"`
+	}
+	if json.Unmarshal(body, &answer) != nil {
+		return nil, errNotJSON
+	}
+	raw := text(answer.URL)
+	u, err := url.Parse(raw)
+	if err != nil || len(raw) > maxLink || u.Host == "" || u.User != nil || u.Opaque != "" ||
+		u.Scheme != "https" && (u.Scheme != "http" || !IsLoopback(u.Hostname())) {
+		return nil, errBadLink
+	}
+	query := u.Query()
+	query.Set("app", r.App)
+	if r.OAuthApp != "" {
+		query.Set("oauthAppId", r.OAuthApp)
+	}
+	u.RawQuery = query.Encode()
+	link := &Link{URL: redact.Secret(u.String()), ExpiresAt: moment(answer.ExpiresAt)}
+	if link.ExpiresAt.IsZero() {
+		link.ExpiresAt = asked.Add(r.Life)
+	}
+	return link, nil
+}
+
+// ofLink returns err as one about a Connect link.
+func ofLink(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	about := *e
+	about.Link = true
+	return &about
+}
+
+// IsLoopback tells whether host is this machine itself.
+func IsLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,630 @@
+package pipedream
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// linkBubble is a connectBubble with a role for everybody's own GitHub account
+// on a custom OAuth client.
+func linkBubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Option) {
+	t.Helper()
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{
+			"app": "github", "external_user_id": eachUsersGithub["external_user_id"], "oauth_app_id": "oa_ours", "allowed_redirect_hosts": "app.example.com",
+		})
+		f(t, m)
+	}, opts...)
+}
+
+// linkAs asks for a link as the entity with this alias; an empty one has no
+// entity.
+func (m *mount) linkAs(alias string, data map[string]any) (*logical.Response, error) {
+	m.Helper()
+	if data == nil {
+		data = map[string]any{}
+	}
+	req := &logical.Request{Operation: logical.UpdateOperation, Path: "connect/github", Data: data, Storage: m.storage, MountPoint: "pipedream/"}
+	m.system.EntityVal = nil
+	if alias != "" {
+		req.EntityID = "entity-" + alias
+		m.system.EntityVal = &logical.Entity{ID: req.EntityID, Aliases: []*logical.Alias{{MountAccessor: accessor, Name: alias}}}
+	}
+	return m.b.HandleRequest(m.Context(), req)
+}
+
+// link is a link of the user's, which must be made.
+func (m *mount) link(alias string, data map[string]any) string {
+	m.Helper()
+	resp, err := m.linkAs(alias, data)
+	require.NoError(m, err)
+	return resp.Data["connect_link_url"].(string)
+}
+
+// tokenRequests are the bodies of the requests for Connect tokens.
+func (m *mount) tokenRequests() (bodies []map[string]any) {
+	m.Helper()
+	for _, r := range m.sim.Requests() {
+		if r.Kind == pipedreamtest.KindConnectToken {
+			var body map[string]any
+			require.NoError(m, json.Unmarshal([]byte(r.Body), &body))
+			bodies = append(bodies, body)
+		}
+	}
+	return bodies
+}
+
+func (m *mount) get(path, field string) any {
+	m.Helper()
+	resp, err := m.read(path)
+	require.NoError(m, err)
+	return resp.Data[field]
+}
+
+func TestAUserConnectsAnAccount(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.as("carol")
+		m.refused(err, http.StatusBadRequest, `external user "carol" has no healthy account with app "github"`, "vault write -force pipedream/connect/github")
+
+		resp, err := m.linkAs("carol", nil)
+		require.NoError(t, err)
+		require.Nil(t, resp.Secret, "there is no lease")
+		link := resp.Data["connect_link_url"].(string)
+		delete(resp.Data, "connect_link_url")
+		require.Equal(t, map[string]any{
+			"expires_at": time.Now().Add(15 * time.Minute).UTC().Format(time.RFC3339), "app": "github", "external_user_id": "carol",
+		}, resp.Data)
+		u, err := url.Parse(link)
+		require.NoError(t, err)
+		require.Equal(t, []string{"github"}, u.Query()["app"])
+		require.Equal(t, []string{"oa_ours"}, u.Query()["oauthAppId"])
+
+		id, err := m.sim.Click(link)
+		require.NoError(t, err)
+		resp, err = m.as("carol")
+		require.NoError(t, err, "at the first read after the click")
+		require.Equal(t, id, resp.Data["pipedream_account_id"])
+		require.Equal(t, m.sim.Token(id), resp.Data["oauth_access_token"])
+	})
+}
+
+// Each token has what it needs, and no more.
+func TestScopesOfLinks(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.as("alice")
+		require.Error(t, err, "hers is on another OAuth client")
+		m.link("alice", nil)
+		var scopes []string
+		for _, r := range m.sim.Requests() {
+			if r.Kind == pipedreamtest.KindToken {
+				var body map[string]string
+				require.NoError(t, json.Unmarshal([]byte(r.Body), &body))
+				scopes = append(scopes, body["scope"])
+			}
+		}
+		require.Equal(t, []string{"connect:accounts:read", "connect:tokens:create"}, scopes)
+		require.Equal(t, []map[string]any{{
+			"external_user_id": "alice", "expires_in": float64(900), "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
+		}}, m.tokenRequests())
+
+		_, err = m.write("config", map[string]any{"connect_token_scope": "connect:accounts:write  connect:apps:*"})
+		require.NoError(t, err)
+		m.link("alice", nil)
+		require.Equal(t, "connect:accounts:write connect:apps:*", m.tokenRequests()[1]["scope"])
+		for _, scope := range []string{"*", "connect:*", "", " ", "connect:accounts:read connect:*", "connect:accounts:read *", "accounts", "connect:", "connect:*:*", "Connect:accounts:read", strings.Repeat("connect:a ", 100)} {
+			_, err := m.write("config", map[string]any{"connect_token_scope": scope})
+			m.refused(err, http.StatusBadRequest, "connect_token_scope")
+		}
+		require.Equal(t, "connect:accounts:write connect:apps:*", m.get("config", "connect_token_scope"))
+	})
+}
+
+func TestLifeOfALink(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		for _, life := range []any{"59s", 0, -60, "4h1s", "soon"} {
+			_, err := m.linkAs("carol", map[string]any{"expires_in": life})
+			m.refused(err, http.StatusBadRequest, "expires_in")
+		}
+		require.Empty(t, m.tokenRequests())
+		for life, want := range map[any]time.Duration{"1m": time.Minute, 14400: 4 * time.Hour} {
+			resp, err := m.linkAs("carol", map[string]any{"expires_in": life})
+			require.NoError(t, err)
+			require.Equal(t, time.Now().Add(want).UTC().Format(time.RFC3339), resp.Data["expires_at"])
+		}
+	})
+}
+
+func TestRedirectsOfALink(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"allowed_redirect_hosts": "app.example.com,dev.example.com:8443,127.0.0.1,[::1]:3000"})
+		for _, uri := range []string{
+			"https://app.example.com", "https://app.example.com/done?a=b#c", "https://APP.example.com/", "https://app.example.com:443/",
+			"https://dev.example.com:8443/", "http://127.0.0.1/", "http://127.0.0.1:54321/back", "http://[::1]:3000/",
+		} {
+			m.sim.ResetRequests()
+			for _, field := range []string{"success_redirect_uri", "error_redirect_uri"} {
+				m.link("carol", map[string]any{field: uri})
+			}
+			sent := m.tokenRequests()
+			require.Equal(t, sent[0]["success_redirect_uri"], sent[1]["error_redirect_uri"])
+			require.Equal(t, strings.ToLower(uri), strings.ToLower(sent[0]["success_redirect_uri"].(string)))
+			require.NotContains(t, sent[0], "error_redirect_uri")
+			time.Sleep(time.Minute) // for the next two
+		}
+		m.sim.ResetRequests()
+		for _, uri := range []string{
+			"https://example.com", "https://evil.example", "https://app.example.com.evil.example", "https://app.example.com.", "https://evil-app.example.com",
+			"https://app.example.com:8443/", "https://dev.example.com/", "http://app.example.com/", "ftp://app.example.com/", "javascript:alert(1)//app.example.com",
+			"//app.example.com/", "app.example.com", "https:app.example.com", "https:///app.example.com", "https://app.example.com@evil.example/",
+			"https://carol:pw@app.example.com/", "https://evil.example\\@app.example.com", "https://app.example.com\\.evil.example/", "https://evil.example#app.example.com",
+			"https://evil.example?app.example.com", "https://app.example.com\t.evil.example", " https://app.example.com", "https://app.example.com\n",
+			"https://%61pp.example.com/", "https://app.example.com%2eevil.example/", "https://ａpp.example.com/", "http://localhost/", "http://127.0.0.2/", "http://[::1]/",
+			"https://app.example.com:", "https://app.example.com:443x/", "https://app.example.com/" + strings.Repeat("a", 2048), "data:text/html,x", "https://", "*",
+		} {
+			for _, field := range []string{"success_redirect_uri", "error_redirect_uri"} {
+				_, err := m.linkAs("carol", map[string]any{field: uri})
+				m.refused(err, http.StatusBadRequest, field)
+			}
+		}
+		for _, hosts := range []string{"*", "*.example.com", "https://app.example.com", "app.example.com/", "App.example.com", "app.example.com:", "app..com", "-a.com", "user@a.com", "a b", strings.Repeat("a.example,", 21)} {
+			_, err := m.write("roles/github", map[string]any{"allowed_redirect_hosts": hosts})
+			m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts")
+		}
+		require.Len(t, m.get("roles/github", "allowed_redirect_hosts"), 4)
+		_, err := m.write("roles/billing", map[string]any{"account_id": stripe, "allowed_redirect_hosts": "app.example.com"})
+		m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts goes with app")
+		m.role("github", map[string]any{"allowed_redirect_hosts": "[::1]"})
+		m.link("carol", map[string]any{"success_redirect_uri": "http://[::1]:54321/back"})
+		m.sim.ResetRequests()
+		m.role("github", map[string]any{"allowed_redirect_hosts": ""})
+		_, err = m.linkAs("carol", map[string]any{"success_redirect_uri": "https://app.example.com"})
+		m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts")
+		require.Empty(t, m.tokenRequests())
+	})
+}
+
+// Whoever is refused when they read gets no link either, with the same words.
+func TestWhoGetsNoLink(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.role("one", map[string]any{"account_id": "apn_alice"})
+		m.role("meta", map[string]any{"app": "github", "external_user_id": "{{identity.entity.metadata.user}}"})
+		entities := map[string]*logical.Entity{
+			"none":         nil,
+			"no alias":     {ID: "e"},
+			"another's":    {ID: "e", Aliases: []*logical.Alias{{MountAccessor: "auth_other_1", Name: "alice"}}},
+			"an empty one": {ID: "e", Aliases: []*logical.Alias{{MountAccessor: accessor, Name: ""}}, Metadata: map[string]string{"user": ""}},
+			"two":          {ID: "e", Aliases: []*logical.Alias{{MountAccessor: accessor, Name: "alice"}, {MountAccessor: accessor, Name: "bob"}}},
+			"too long":     {ID: "e", Aliases: []*logical.Alias{{MountAccessor: accessor, Name: strings.Repeat("a", 251)}}},
+			"no text":      {ID: "e", Aliases: []*logical.Alias{{MountAccessor: accessor, Name: "ali\xffce"}}, Metadata: map[string]string{"user": "b\xff"}},
+		}
+		for name, entity := range entities {
+			for _, role := range []string{"github", "meta"} {
+				m.system.EntityVal = entity
+				req := logical.Request{Operation: logical.ReadOperation, Path: "creds/" + role, Storage: m.storage, MountPoint: "pipedream/"}
+				if entity != nil {
+					req.EntityID = "e"
+				}
+				read := req
+				_, readErr := m.b.HandleRequest(t.Context(), &read)
+				req.Operation, req.Path, req.Data = logical.UpdateOperation, "connect/"+role, map[string]any{}
+				_, err := m.b.HandleRequest(t.Context(), &req)
+				m.refused(err, http.StatusBadRequest)
+				require.Equal(t, readErr, err, "%s, %s", name, role)
+			}
+		}
+		for path, texts := range map[string][]string{
+			"connect/nobody":    {`there is no role "nobody"`, "vault list pipedream/roles"},
+			"connect/apn_alice": {"roles by app and external_user_id"},
+			"connect/one":       {`role "one" is for one account`},
+			"connect/a/b":       {"a role's name must be"},
+			"connect/-x":        {"a role's name must be"},
+		} {
+			_, err := m.write(path, nil)
+			m.refused(err, http.StatusBadRequest, texts...)
+		}
+		_, err := m.read("connect/github")
+		m.refused(err, http.StatusMethodNotAllowed, "vault write -force pipedream/connect/github")
+		require.Empty(t, m.sim.Requests())
+
+		_, err = m.write("config", map[string]any{"project_id": "", "scope": "*"})
+		require.NoError(t, err)
+		m.sim.ResetRequests()
+		_, err = m.linkAs("carol", nil)
+		m.refused(err, http.StatusBadRequest, "set project_id in config")
+		require.Empty(t, m.sim.Requests())
+	})
+}
+
+// No field that a caller can send says whose link it is, nor for what.
+func TestAParameterNamesNoOtherUser(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
+		for i, data := range []map[string]any{
+			{"external_user_id": "bob"},
+			{"name": "bobs"},
+			{"role": "bobs"},
+			{"entity_id": "entity-bob"},
+			{"app": "slack"},
+			{"app_id": "slack"},
+			{"scope": "connect:*"},
+			{"project_id": "proj_other"},
+			{"environment": "development"},
+			{"oauth_app_id": "oa_other"},
+			{"webhook_uri": "https://evil.example"},
+			{"allowed_origins": []string{"https://evil.example"}},
+			{"allowed_redirect_hosts": "evil.example"},
+			{"user": map[string]any{"id": "bob"}},
+		} {
+			m.sim.ResetRequests()
+			resp, err := m.linkAs("carol", data)
+			require.NoError(t, err, "%v", data)
+			require.Equal(t, "carol", resp.Data["external_user_id"])
+			require.Equal(t, "github", resp.Data["app"])
+			require.Equal(t, []map[string]any{{
+				"external_user_id": "carol", "expires_in": float64(900), "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
+			}}, m.tokenRequests(), "%v", data)
+			if i%maxLinksOfCaller == maxLinksOfCaller-1 {
+				time.Sleep(time.Minute)
+			}
+		}
+	})
+}
+
+// Of many at a time each gets their own.
+func TestLinksOfManyAtATime(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"external_user_id": "{{identity.entity.id}}"})
+		m.system.EntityVal = &logical.Entity{ID: "not asked for"}
+		system := &entitySystem{StaticSystemView: m.system}
+		require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: m.b.Logger(), System: system, StorageView: m.storage}))
+		var all sync.WaitGroup
+		for i := range 40 {
+			all.Go(func() {
+				user := fmt.Sprint("user-", i)
+				resp, err := m.b.HandleRequest(t.Context(), &logical.Request{
+					Operation: logical.UpdateOperation, Path: "connect/github", EntityID: user, Data: map[string]any{}, Storage: m.storage,
+				})
+				if err != nil {
+					t.Errorf("%s got nothing: %v", user, err)
+					return
+				}
+				id, err := m.sim.Click(resp.Data["connect_link_url"].(string))
+				if err != nil {
+					t.Errorf("%s: %v", user, err)
+					return
+				}
+				read, err := m.b.HandleRequest(t.Context(), &logical.Request{
+					Operation: logical.ReadOperation, Path: "creds/github", EntityID: user, Storage: m.storage,
+				})
+				if err != nil || read.Data["pipedream_account_id"] != id || resp.Data["external_user_id"] != user {
+					t.Errorf("%s reads what is not theirs, or nothing: %v", user, err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// entitySystem knows an entity of every id.
+type entitySystem struct{ *logical.StaticSystemView }
+
+func (*entitySystem) EntityInfo(id string) (*logical.Entity, error) {
+	return &logical.Entity{ID: id}, nil
+}
+
+// While a link is good its user is looked for every 3 seconds at most, however
+// often nothing was found, and not by others.
+func TestAReadFindsTheAccountAMomentAfterTheClick(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		for range 10 { // a hold-off of minutes
+			_, err := m.as("carol")
+			require.Error(t, err)
+			time.Sleep(5 * time.Minute)
+		}
+		_, err := m.as("carol")
+		require.Error(t, err)
+		link := m.link("carol", nil)
+		m.sim.ResetRequests()
+		polls := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				_, err := m.as("carol")
+				require.Error(t, err)
+			}
+		}
+		polls(10 * time.Minute)
+		searches := m.sim.Count(pipedreamtest.KindList)
+		require.InDelta(t, 200, searches, 5)
+
+		id, err := m.sim.Click(link)
+		require.NoError(t, err)
+		clicked := time.Now()
+		for {
+			resp, err := m.as("carol")
+			if err == nil {
+				require.Equal(t, id, resp.Data["pipedream_account_id"])
+				break
+			}
+			require.Less(t, time.Since(clicked), 5*time.Second)
+			time.Sleep(100 * time.Millisecond)
+		}
+
+		// Once a link has ended, the hold-off is as it always is.
+		m.link("dave", map[string]any{"expires_in": "1m"})
+		time.Sleep(time.Minute)
+		m.sim.ResetRequests()
+		for range 600 {
+			_, err := m.as("dave")
+			require.Error(t, err)
+			time.Sleep(time.Second)
+		}
+		require.Less(t, m.sim.Count(pipedreamtest.KindList), 12)
+	})
+}
+
+// One whose account is dead connects it anew, under another id or the same.
+func TestADeadAccountIsConnectedAnew(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", map[string]any{"oauth_app_id": ""})
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Dead = true })
+		time.Sleep(2 * time.Hour)
+		for range 10 {
+			_, err = m.as("alice")
+			m.refused(err, http.StatusBadRequest, "pipedream/connect/github")
+			time.Sleep(time.Minute)
+		}
+		link := m.link("alice", nil)
+		id, err := m.sim.Click(link + "&oauthAppId=oa_ours")
+		require.NoError(t, err)
+		resp, err := m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, id, resp.Data["pipedream_account_id"])
+
+		m.sim.Update(id, func(a *pipedreamtest.Account) { a.Dead = true })
+		time.Sleep(2 * time.Hour)
+		for range 10 {
+			_, err = m.as("alice")
+			require.Error(t, err)
+			time.Sleep(time.Minute)
+		}
+		m.link("alice", nil)
+		m.sim.Update(id, func(a *pipedreamtest.Account) { a.Dead = false })
+		resp, err = m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, id, resp.Data["pipedream_account_id"])
+	})
+}
+
+// Nobody but the caller has too few links after too many.
+func TestLinksAreLimitedForEachCaller(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		budget := m.get("status", "budget_left")
+		for range 10 {
+			m.link("carol", nil)
+		}
+		_, err := m.linkAs("carol", nil)
+		m.refused(err, http.StatusTooManyRequests, "10 Connect links", "try again in 60 s")
+		m.link("dave", nil)
+		time.Sleep(30 * time.Second)
+		_, err = m.linkAs("carol", nil)
+		m.refused(err, http.StatusTooManyRequests, "try again in 30 s")
+		_, err = m.write("config", map[string]any{"static_ttl": "2h"})
+		require.NoError(t, err)
+		_, err = m.linkAs("carol", nil)
+		m.refused(err, http.StatusTooManyRequests, "try again in 30 s")
+		require.Equal(t, budget, m.get("status", "budget_left"), "links are no part of the accounts' budget")
+		require.Len(t, m.tokenRequests(), 11)
+		time.Sleep(30 * time.Second)
+		m.link("carol", nil)
+	})
+}
+
+// All callers together stay below what Pipedream allows for one external user.
+func TestLinksOfOneUserByManyCallers(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.role("team", map[string]any{"app": "github", "external_user_id": "team"})
+		made, refused := 0, 0
+		for i := range 150 {
+			_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+				Operation: logical.UpdateOperation, Path: "connect/team", ClientTokenAccessor: strconv.Itoa(i), Data: map[string]any{}, Storage: m.storage,
+			})
+			if err != nil {
+				m.refused(err, http.StatusTooManyRequests, "as many Connect links as it may", "try again in")
+				refused++
+				continue
+			}
+			made++
+		}
+		require.InDelta(t, maxLinkRequests, made, 5)
+		require.Equal(t, 150-made, refused)
+		_, err := m.read("creds/apn_alice")
+		require.NoError(t, err)
+	})
+}
+
+func TestFaultsOfLinks(t *testing.T) {
+	tests := map[string]struct {
+		fault pipedreamtest.Fault
+		code  int
+		texts []string
+	}{
+		"down":               {pipedreamtest.Fault{Status: 503}, http.StatusBadGateway, []string{"no Connect link could be made", "Pipedream is not available", "503"}},
+		"hanging":            {pipedreamtest.Fault{Hang: true}, http.StatusBadGateway, []string{"no Connect link could be made", "in time"}},
+		"cut":                {pipedreamtest.Fault{Cut: true}, http.StatusBadGateway, []string{"no Connect link could be made"}},
+		"its own limit":      {pipedreamtest.Fault{Status: 429, Header: http.Header{"Retry-After": {"50"}}}, http.StatusTooManyRequests, []string{"links for this external user", "try again in 50 s"}},
+		"the scope":          {pipedreamtest.Fault{Status: 403}, http.StatusBadRequest, []string{"connect:tokens:create", "in Pipedream's settings", "proj_demo1"}},
+		"an unknown project": {pipedreamtest.Fault{Status: 404}, http.StatusBadRequest, []string{"no project proj_demo1", "project_id"}},
+		"rejected":           {pipedreamtest.Fault{Status: 400}, http.StatusBadRequest, []string{"connect_token_scope", "pipedream/config"}},
+		"payment":            {pipedreamtest.Fault{Status: 402}, http.StatusBadRequest, []string{"payment"}},
+		"refused":            {pipedreamtest.Fault{Status: 401}, http.StatusBadRequest, []string{"OAuth client", "connect:tokens:create", "pipedream/config"}},
+		"a redirect":         {pipedreamtest.Fault{Redirect: "https://evil.example"}, http.StatusBadGateway, []string{"redirect"}},
+		"a page":             {pipedreamtest.Fault{Garbage: true}, http.StatusBadGateway, []string{"makes no sense"}},
+		"no link":            {pipedreamtest.Fault{Status: 200, Body: `{"token":"ctok_1"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
+		"a script":           {pipedreamtest.Fault{Status: 200, Body: `{"connect_link_url":"javascript:alert(1)"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
+		"a link in clear":    {pipedreamtest.Fault{Status: 200, Body: `{"connect_link_url":"http://evil.example/?token=ctok_1"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
+		"a control":          {pipedreamtest.Fault{Status: 200, Body: `{"connect_link_url":"https://a.example/\u001b[31m"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
+		"a long one":         {pipedreamtest.Fault{Status: 200, Body: `{"connect_link_url":"https://a.example/` + strings.Repeat("a", 5000) + `"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
+	}
+	for name, test := range tests {
+		for _, kind := range []pipedreamtest.Kind{pipedreamtest.KindConnectToken, pipedreamtest.KindToken} {
+			if kind == pipedreamtest.KindToken && test.fault.Body != "" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s at %s", name, kind), func(t *testing.T) {
+				linkBubble(t, func(t *testing.T, m *mount) {
+					m.creds("apn_bob") // the access token that reads accounts is at hand
+					test.fault.Kind = kind
+					remove := m.sim.AddFault(test.fault)
+					resp, err := m.linkAs("carol", nil)
+					require.Nil(t, resp)
+					code, texts := test.code, test.texts
+					if kind == pipedreamtest.KindToken { // any refusal there is the client's, or a gateway's
+						texts = nil
+						switch test.fault.Status {
+						case 400, 403:
+							texts = []string{"OAuth client", "connect:tokens:create"}
+						case 402, 404:
+							code = http.StatusBadGateway
+						}
+					}
+					m.refused(err, code, texts...)
+
+					// It is nothing to those who read.
+					m.creds("apn_alice")
+					require.NotContains(t, m.mustRead("status"), "held_off_until")
+					require.Equal(t, 0, m.get("status", "held_off_accounts"))
+					require.Contains(t, m.get("status", "last_error"), "Connect link")
+					remove()
+					if code == http.StatusTooManyRequests {
+						_, err = m.linkAs("carol", nil)
+						m.refused(err, http.StatusTooManyRequests, "try again in 50 s")
+						m.link("dave", nil)
+						time.Sleep(time.Minute)
+					}
+					m.link("carol", nil)
+				})
+			})
+		}
+	}
+}
+
+func (m *mount) mustRead(path string) map[string]any {
+	m.Helper()
+	resp, err := m.read(path)
+	require.NoError(m, err)
+	return resp.Data
+}
+
+// Pipedream's own limit, as the simulator keeps it.
+func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.link("carol", nil)
+		m.link("carol", nil)
+		_, err := m.linkAs("carol", nil)
+		m.refused(err, http.StatusTooManyRequests, "for this external user just now", "try again in")
+		requests := m.sim.Count(pipedreamtest.KindConnectToken)
+		_, err = m.linkAs("carol", nil)
+		m.refused(err, http.StatusTooManyRequests, "for this external user just now", "try again in")
+		require.Equal(t, requests, m.sim.Count(pipedreamtest.KindConnectToken))
+		m.link("dave", nil)
+		m.creds("apn_alice")
+		time.Sleep(time.Minute)
+		m.link("carol", nil)
+	}, pipedreamtest.WithTokenLimit(2))
+}
+
+// Nor does it make others wait for their own second try.
+func TestOneUsersLimitDelaysNoRetryOfAnother(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{
+			Kind: pipedreamtest.KindConnectToken, Status: 429, Header: http.Header{"Retry-After": {"19"}, "X-RateLimit-Reset": {"0"}}, Times: 1,
+		})
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindConnectToken, Status: 503, Times: 1})
+		m.role("daves", map[string]any{"app": "github", "external_user_id": "dave"})
+		var carol sync.WaitGroup
+		carol.Go(func() { _, _ = m.linkAs("carol", nil) })
+		time.Sleep(time.Second)
+		began := time.Now()
+		_, err := m.write("connect/daves", nil)
+		require.NoError(t, err)
+		require.Less(t, time.Since(began), 5*time.Second)
+		carol.Wait()
+	})
+}
+
+// Whoever waits for the account that they are about to connect guesses no names.
+func TestWhoConnectsSeemsToBeNobodyWhoGuesses(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.link("carol", nil)
+		for range 60 {
+			_, err := m.as("carol")
+			require.Error(t, err)
+			time.Sleep(time.Second)
+		}
+		m.sim.ResetRequests()
+		m.creds("apn_alice")
+		time.Sleep(time.Second)
+		require.Len(t, m.sim.Requests(), 1, "no list to tell what exists")
+	})
+}
+
+// While accounts are throttled, or the budget for them is used up, links are made.
+func TestWhatHoldsReadersOffHoldsNoLinkOff(t *testing.T) {
+	linkBubble(t, func(_ *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: 429, Header: http.Header{"Retry-After": {"300"}}})
+		_, err := m.read("creds/apn_alice")
+		m.refused(err, http.StatusTooManyRequests)
+		m.link("carol", nil)
+	})
+}
+
+// A token that Pipedream has forgotten is fetched anew, once.
+func TestARefusedTokenOfLinksIsFetchedAnew(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		m.link("carol", nil)
+		m.link("carol", nil)
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindToken))
+		m.sim.RevokeAccessTokens()
+		m.link("carol", nil)
+		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindToken))
+	})
+}
+
+// A link is in its answer and nowhere else.
+func TestALinkIsKeptNowhere(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		before := slices.Clone(m.storage.puts)
+		links := []string{m.link("carol", nil)}
+		for _, fault := range []pipedreamtest.Fault{{TruncatedJSON: true}, {CutBody: true}, {Status: 500}} {
+			fault.Kind = pipedreamtest.KindConnectToken
+			remove := m.sim.AddFault(fault)
+			_, err := m.linkAs("carol", nil)
+			m.refused(err, http.StatusBadGateway)
+			remove()
+			links = append(links, m.link("carol", nil))
+		}
+		require.Equal(t, before, m.storage.puts, "nothing is stored")
+		secrets := m.sim.Secrets()
+		for _, link := range links {
+			u, err := url.Parse(link)
+			require.NoError(t, err)
+			require.Contains(t, secrets, u.Query().Get("token"), "the simulator knows it for a secret")
+		}
+		m.noSecretIn(m.logs.String())
+		m.noSecretIn(fmt.Sprint(m.mustRead("status"), m.mustRead("config"), m.mustRead("roles/github")))
+	})
+}
