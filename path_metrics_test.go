@@ -139,6 +139,17 @@ func TestMetricsAreAsDocumented(t *testing.T) {
 	})
 }
 
+// A mistyped id is not counted among the failing accounts for ever.
+func TestWhatNobodyAsksForIsNotFailing(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.read("creds/apn_typo")
+		require.Error(t, err)
+		require.InDelta(t, 1, m.metric(metricPrefix+"accounts_failing", label{"reason", "failing"}), 0)
+		time.Sleep(15 * time.Minute)
+		require.Zero(t, m.metric(metricPrefix+"accounts_failing", label{"reason", "failing"}))
+	})
+}
+
 func TestMetricsUnconfigured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)

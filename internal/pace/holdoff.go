@@ -221,10 +221,12 @@ func (h *HoldOffs) AllError() error {
 	return h.all.err
 }
 
-// Each calls f for every name that failed when it was last asked for.
+// Each calls f for every name that failed when it was last asked for, and that
+// somebody still asks for: who does fails again every [LongestLasting].
 func (h *HoldOffs) Each(f func(name string, err error)) {
+	now := time.Now()
 	for _, name := range h.named.Keys() {
-		if held, ok := h.named.Peek(name); ok {
+		if held, ok := h.named.Peek(name); ok && now.Sub(held.at) <= 2*LongestLasting {
 			f(name, held.err)
 		}
 	}
