@@ -172,15 +172,15 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	c, err := b.connections.get(ctx, req.Storage)
 	if errors.Is(err, errNotConfigured) {
-		b.sweeper.Sweep(ctx, nil, credential.Policy{})
+		b.sweeper.Sweep(ctx, b.connections.cached, credential.Policy{})
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	c.view.RefreshAhead() // first: the sweeps may wait for storage
 	c.view.SweepMemory(ctx, c.config.policy())
-	b.sweeper.Sweep(ctx, c.view.Cache, c.config.policy())
-	c.view.RefreshAhead()
+	b.sweeper.Sweep(ctx, b.connections.cached, c.config.policy())
 	return nil
 }
 

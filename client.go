@@ -118,7 +118,7 @@ func (h *connections) cached() *cache.Cache {
 // latest one knew, if that is of the same generation.
 func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	holdOffs := pace.NewHoldOffs()
-	client, err := b.newClient(c, holdOffs, b.stats)
+	client, err := b.newClient(b.ctx, c, holdOffs, b.stats)
 	if err != nil {
 		return nil, err
 	}
@@ -141,12 +141,12 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	}, nil
 }
 
-func (b *backend) newClient(c *config, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
+func (b *backend) newClient(ctx context.Context, c *config, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
 	base, transport, err := b.reach(c)
 	if err != nil {
 		return nil, err
 	}
-	return api.New(b.ctx, c.api(base), transport, b.budget, holdOffs, observer, b.Logger), nil
+	return api.New(ctx, c.api(base), transport, b.budget, holdOffs, observer, b.Logger), nil
 }
 
 // newLinks is the client for Connect links. What it is refused, and what it
@@ -194,12 +194,13 @@ func (c *config) api(base *url.URL) api.Config {
 // does not show in status: until c is stored, the mount goes on with what it
 // has. Some of the budget is kept for it.
 func (b *backend) verify(ctx context.Context, c *config) error {
-	client, err := b.newClient(c, pace.NewHoldOffs(), newStats())
+	claim := b.budget.NewClaim(pace.Check, "")
+	client, err := b.newClient(claim.With(b.ctx), c, pace.NewHoldOffs(), newStats()) // its token is a part of the check
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
 	defer cancel()
-	return client.Verify(b.budget.NewClaim(pace.Check, "").With(ctx))
+	return client.Verify(claim.With(ctx))
 }

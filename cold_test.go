@@ -73,6 +73,8 @@ func shuffled(n int) []int {
 // than there are connections. The list is fetched for it all the same, once.
 func TestAColdFleetOverFewConnections(t *testing.T) {
 	for _, test := range []struct{ accounts, connections, requests int }{
+		{1000, 1, 25},
+		{1000, 8, 25},
 		{1000, 50, 25},
 		{1000, 200, 25},
 		{1000, 1000, 25},

@@ -186,7 +186,11 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, caller(req)).With(ctx), c.config.RequestTimeout)
+	class := pace.Listing
+	if c.fetcher.Class(id, false) == pace.Unproven { // as for its credentials
+		class = pace.Unproven
+	}
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(class, caller(req)).With(ctx), c.config.RequestTimeout)
 	defer cancel()
 	a, err := metadata(ctx, c, id)
 	if err != nil {

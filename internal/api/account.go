@@ -71,7 +71,7 @@ func (a *Account) Complete() bool { return len(a.Credentials) > 0 || a.Dead }
 
 // Size is about how many bytes a takes in memory.
 func (a *Account) Size() int {
-	size := 512
+	size := 512 + len(a.ID) + len(a.ExternalID)
 	for name, value := range a.Credentials {
 		size += len(name) + len(value) + 64
 	}

@@ -95,7 +95,7 @@ type Client struct {
 func New(ctx context.Context, config Config, transport http.RoundTripper, budget *pace.Budget, holdOffs *pace.HoldOffs,
 	observer Observer, logger func() hclog.Logger,
 ) *Client {
-	c := &Client{config: config, budget: budget, holdOffs: holdOffs, observer: observer, logger: logger, auth: apiKey(config.APIKey)}
+	c := &Client{config: config, budget: budget, holdOffs: holdOffs, observer: observer, logger: logger, auth: apiKey{key: config.APIKey}}
 	if config.ClientID != "" {
 		c.auth = newOAuthClient(ctx, config.Timeout, c.guardedToken)
 	}
@@ -166,11 +166,15 @@ func (c *Client) Page(ctx context.Context, after string) (*Page, error) {
 	return c.page(ctx, ForPage, Filter{}, true, after)
 }
 
-// Search fetches all accounts that a filter lets through, with their
-// credentials.
+// Search fetches all accounts of the filter's external user that it lets through,
+// with their credentials.
 func (c *Client) Search(ctx context.Context, filter Filter) (found []*Account, err error) {
 	err = c.each(ctx, ForSearch, filter, true, func(p *Page) error {
-		found = append(found, p.Accounts...)
+		for _, a := range p.Accounts {
+			if a.ExternalID == filter.ExternalUser { // however Pipedream reads the filter
+				found = append(found, a)
+			}
+		}
 		return nil
 	})
 	return found, err
@@ -316,7 +320,7 @@ func (c *Client) setWorked(bearer redact.Secret) {
 	c.worked, c.at = bearer, time.Now()
 }
 
-// confirmed tells whether a bearer that was refused works all the same. That is
+// confirmed tells whether a bearer that was refused is not refused otherwise. That is
 // asked only where it worked a moment ago: one account's 401 must not hold off
 // all the others.
 func (c *Client) confirmed(ctx context.Context, bearer redact.Secret) bool {
@@ -330,7 +334,8 @@ func (c *Client) confirmed(ctx context.Context, bearer redact.Secret) bool {
 	if c.config.ClientID != "" {
 		r.path, r.query = c.accountsPath(), c.oneAccount()
 	}
-	return c.send(ctx, r) == nil
+	// Not by the claim of the account's own reader: others go by the outcome.
+	return KindOf(c.send(c.budget.NewClaim(pace.Known, "").With(ctx), r)) != KeyRefused
 }
 
 // note tells the observer and the hold-offs how a request ended.

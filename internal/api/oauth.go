@@ -29,9 +29,13 @@ type authorizer interface {
 }
 
 // apiKey is a user's API key. There is never another one.
-type apiKey redact.Secret
+type apiKey struct {
+	redact.Opaque
 
-func (k apiKey) bearer(context.Context) (redact.Secret, error) { return redact.Secret(k), nil }
+	key redact.Secret
+}
+
+func (k apiKey) bearer(context.Context) (redact.Secret, error) { return k.key, nil }
 func (k apiKey) refused(redact.Secret) bool                    { return false }
 
 // accessToken is a workspace's access token.

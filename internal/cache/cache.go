@@ -212,6 +212,11 @@ func (v *View) fresh(r Reader, id string) *entry {
 	if !ok {
 		return nil
 	}
+	return v.serveFresh(r, e)
+}
+
+// serveFresh serves e if it needs no fetch; nil if it does.
+func (v *View) serveFresh(r Reader, e *entry) *entry {
 	now := time.Now()
 	if due, _ := e.Due(v.policy, r.Demand, now); due || !e.Servable(now) {
 		return nil

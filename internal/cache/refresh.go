@@ -62,7 +62,7 @@ func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.
 }
 
 // isNew tells whether the latest fetch of e brought another token.
-func isNew(e *entry) bool { return e.CheckedAt.Sub(e.FetchedAt) < RefreshQuiet }
+func isNew(e *entry) bool { return e.CheckedAt.Equal(e.FetchedAt) }
 
 func (v *View) isQuiet(id string) bool {
 	q, _ := v.quiet.Peek(id)

@@ -42,13 +42,14 @@ func NewSweeper(storage logical.Storage, logger func() hclog.Logger) *Sweeper {
 // LegacyGone tells whether nothing of version 0.1 is left in storage.
 func (s *Sweeper) LegacyGone() bool { return s.legacyGone.Load() }
 
-// Sweep looks at the next batch. current is the cache in use, nil for none.
-func (s *Sweeper) Sweep(ctx context.Context, current *Cache, policy credential.Policy) {
+// Sweep looks at the next batch. current is the cache in use by then, nil for
+// none: another may take its place meanwhile, and must lose nothing.
+func (s *Sweeper) Sweep(ctx context.Context, current func() *Cache, policy credential.Policy) {
 	for _, key := range s.batch(ctx) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := s.sweep(ctx, current, policy, key); err != nil && ctx.Err() == nil {
+		if err := s.sweep(ctx, current(), policy, key); err != nil && ctx.Err() == nil {
 			s.logger().Warn("an entry of the cache could not be looked at for its sweep", "key", Prefix+key, "error", err)
 		}
 	}

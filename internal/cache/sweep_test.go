@@ -64,7 +64,7 @@ func (s *swept) stored() []string {
 
 func (s *swept) sweep() {
 	s.Helper()
-	s.sweeper.Sweep(s.Context(), s.Cache, policy)
+	s.sweeper.Sweep(s.Context(), func() *Cache { return s.Cache }, policy)
 }
 
 // lives is a credential that ends after a while; 0 is never.
@@ -110,7 +110,7 @@ func TestASweepWithoutAConnectionKeepsNothing(t *testing.T) {
 		s := newSwept(t)
 		s.stores("now/"+github, lives(github, time.Hour))
 		s.stores(github, legacy(lives(github, time.Hour), generation))
-		s.sweeper.Sweep(t.Context(), nil, policy)
+		s.sweeper.Sweep(t.Context(), func() *Cache { return nil }, policy)
 		require.Empty(t, s.stored())
 	})
 }
@@ -235,7 +235,7 @@ func TestASweepEndsWithItsContext(t *testing.T) {
 		s.stores("before/"+github, "x")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		s.sweeper.Sweep(ctx, s.Cache, policy)
+		s.sweeper.Sweep(ctx, func() *Cache { return s.Cache }, policy)
 		require.Len(t, s.stored(), 1)
 	})
 }

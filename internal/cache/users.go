@@ -144,11 +144,11 @@ func (v *View) freshOf(r Reader, u User) *entry {
 	if !ok {
 		return nil
 	}
-	e, ok := v.credentials.Peek(f.AccountID)
-	if !ok || v.owned(e.Credential, u) != nil {
+	e, ok := v.credentials.Get(f.AccountID)
+	if !ok || v.owned(e.Credential, u) != nil { // of the very entry that is served
 		return nil
 	}
-	return v.fresh(r, f.AccountID)
+	return v.serveFresh(r, e)
 }
 
 // RefreshOf is [View.Refresh] for u's account, searched for as GetOf does.
@@ -287,7 +287,7 @@ func (v *View) holdUserOff(key string, err error) {
 // offer caches the credential of an account that a list brought.
 func (v *View) offer(a *api.Account, at time.Time) {
 	c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
-	if err == nil && c.Servable(time.Now()) {
+	if err == nil && c.Servable(time.Now()) && at.After(v.holdOffs.FailedAt(a.ID)) {
 		v.keep(c, false)
 	}
 }

@@ -104,7 +104,7 @@ func withoutRefreshTokens(fields map[string]string) (kept map[string]string, had
 // stripText is text without the refresh tokens in the JSON values that it is made
 // of; not ok where it is no JSON, or has none.
 func stripText(text string) (stripped string, ok bool) {
-	trimmed := strings.TrimSpace(text)
+	trimmed := strings.TrimSpace(strings.TrimPrefix(text, "\uFEFF"))
 	if trimmed == "" || !strings.ContainsRune("{[\"", rune(trimmed[0])) {
 		return "", false
 	}

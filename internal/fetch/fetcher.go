@@ -158,6 +158,7 @@ func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call 
 	now := time.Now()
 	if c := f.calls[id]; c != nil {
 		c.waiting++
+		claim.JoinTo(c.claim)
 		if newerThan.After(c.newerThan) {
 			c.newerThan = newerThan
 		}
@@ -203,7 +204,14 @@ func (f *Fetcher) enqueue(c *call) {
 func (f *Fetcher) leave(c *call) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c.waiting--; c.waiting > 0 || !c.open() {
+	if c.waiting--; c.waiting > 0 {
+		return
+	}
+	if c.state == done && c.err == nil { // at the same moment
+		now := time.Now()
+		f.memory.put(c.account, c.at, now.Add(f.rememberFor(now)))
+	}
+	if !c.open() {
 		return
 	}
 	c.move(abandoned)
@@ -406,7 +414,7 @@ func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	if errors.Is(err, context.DeadlineExceeded) { // while it waited for the budget
 		err = &api.Error{Kind: api.NoBudget, Account: c.id, Wait: max(f.budget.NextFree(), busyRetry)}
 	}
-	f.finish(c, a, now, err)
+	f.finish(c, a, c.asked, err) // as of when it was asked for: what the answer says may be as old
 }
 
 // note counts how requests end. Where they keep finding Pipedream unavailable,

@@ -106,9 +106,9 @@ func (f *Fetcher) listPays(now time.Time) bool {
 	}
 	f.queue = live(f.queue)
 	pages := f.list.knownPages(now)
-	waiting, all := len(f.queue), f.singles >= MaxSingles
+	waiting := len(f.queue)
 	return waiting > max(MaxSingles, pages) ||
-		waiting > 0 && all && f.demand.count(now, f.rememberFor(now)) > max(demandFrom, pages)
+		waiting > 0 && f.demand.count(now, f.rememberFor(now)) > max(demandFrom, pages)
 }
 
 // live returns the calls that wait for their turn, in the same memory.
@@ -189,7 +189,7 @@ func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.list.pageSince = time.Now()
-	class, waiting = pace.Ahead, f.list.stockTaking || f.list.ahead && !f.closed
+	class, waiting = pace.Ahead, (f.list.stockTaking || f.list.ahead) && !f.closed
 	for _, c := range f.calls {
 		if c.state != queued && (c.state != inPage || c.page != anyPage) {
 			continue
@@ -236,14 +236,20 @@ func (f *Fetcher) missed(after string) {
 	f.startNext()
 }
 
-// endPage queues those who still wait for a page. The caller holds mu.
-func (f *Fetcher) endPage(after string) {
+// endPage has those ask otherwise who still wait for a page, and returns them.
+// The caller holds mu.
+func (f *Fetcher) endPage(after string) (left []*call) {
 	delete(f.pages, after)
-	for _, c := range f.waitingFor(after) {
+	left = f.waitingFor(after)
+	for _, c := range left {
 		c.move(queued)
-		f.index.forget(c.id)
-		f.enqueue(c)
+		if c.claim.Class() == pace.Unproven {
+			f.ask(c, func() {})
+		} else {
+			f.enqueue(c)
+		}
 	}
+	return left
 }
 
 // waitingFor are the calls that wait for a page, in the order in which they
@@ -280,7 +286,9 @@ func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (
 			f.memory.put(a, at, now.Add(f.rememberFor(now)))
 		}
 	}
-	f.endPage(after)
+	for _, c := range f.endPage(after) {
+		f.index.forget(c.id) // it is there no more
+	}
 	if first && f.list.underWay {
 		for _, c := range live(f.queue) {
 			c.move(inPage)
@@ -311,6 +319,8 @@ func (f *Fetcher) pays(p *api.Page, fetched, served int) bool {
 	}
 	f.startNext()
 	switch {
+	case f.closed && missing == 0:
+		return false // nobody has any use for it
 	case f.list.stockTaking:
 		return true
 	case p.Total == 0:

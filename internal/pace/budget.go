@@ -22,6 +22,8 @@ const (
 	// large enough to spare them. An OAuth client's check takes two requests.
 	checkSlots     = 2
 	minLimitToKeep = 20
+	// minQueue is how many of one caller's unproven requests may wait at the least.
+	minQueue = 8
 	// maxUnproven is how many unproven requests are under way at a time. It bounds
 	// them where there is no limit.
 	maxUnproven = 8
@@ -178,7 +180,7 @@ func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 	if claim.class == Unproven {
 		queued := false
 		for _, caller := range claim.callers {
-			queued = b.unproven.add(caller, w, b.share(Unproven)) || queued
+			queued = b.unproven.add(caller, w, b.maxQueue()) || queued
 		}
 		if !queued { // all of them have as many waiting as they may have
 			claim.waiter = nil
@@ -191,10 +193,16 @@ func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 	return w, nil
 }
 
+// maxQueue is how many of one caller's unproven requests may wait. The caller
+// holds mu.
+func (b *Budget) maxQueue() int { return max(minQueue, b.share(Unproven)) }
+
 // leave takes a waiter out of the queue. The caller holds mu.
 func (b *Budget) leave(claim *Claim, w *waiter) {
 	w.gone = true
-	claim.waiter = nil
+	if claim.waiter == w {
+		claim.waiter = nil
+	}
 	b.known = slices.DeleteFunc(b.known, func(other *waiter) bool { return other == w })
 	b.unproven.drop(claim.callers, w)
 }

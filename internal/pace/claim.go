@@ -36,6 +36,7 @@ type Claim struct {
 	class   Class
 	callers []string // whose turns it may take
 	waiter  *waiter  // while it waits
+	joined  *Claim   // of the work that this became a part of; nil for none
 	prepaid *bool    // a slot taken by Reserve, and whether it is one of the unproven
 }
 
@@ -76,10 +77,39 @@ func (c *Claim) Join(class Class, caller string) {
 	b := c.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if c.join(class, caller) {
+		b.dispatch()
+	}
+}
+
+// JoinTo joins c's work to work that is paid for by other, and whoever joins c
+// from now on too.
+func (c *Claim) JoinTo(other *Claim) {
+	if c == other {
+		return
+	}
+	b := c.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c.joined = other
+	for _, caller := range c.callers {
+		other.join(c.class, caller)
+	}
+	b.dispatch()
+}
+
+// join is Join, and tells whether it changed anything. The caller holds mu.
+func (c *Claim) join(class Class, caller string) (changed bool) {
+	b := c.budget
+	if c.joined != nil {
+		changed = c.joined.join(class, caller)
+	}
 	waiting := c.waiter != nil && !c.waiter.gone
 	switch {
+	case class == Ahead || class == Listing:
+		return changed // never more urgent, and nobody's turn
 	case c.class == Known || c.class == Check:
-		return
+		return changed
 	case class == Known:
 		if waiting {
 			b.unproven.drop(c.callers, c.waiter)
@@ -93,10 +123,10 @@ func (c *Claim) Join(class Class, caller string) {
 	case c.class == Unproven && !slices.Contains(c.callers, caller):
 		c.callers = append(c.callers, caller)
 		if waiting {
-			b.unproven.add(caller, c.waiter, b.share(Unproven))
+			b.unproven.add(caller, c.waiter, b.maxQueue())
 		}
 	}
-	b.dispatch()
+	return true
 }
 
 // Reserve takes a slot for the next request of the claim. It waits and fails as
@@ -132,7 +162,7 @@ func (t *turns) empty() bool { return len(t.order) == 0 }
 
 // add puts w into a caller's queue, unless that is as long as most already.
 func (t *turns) add(caller string, w *waiter, most int) bool {
-	if most > 1 && len(t.waiting[caller]) >= most {
+	if len(t.waiting[caller]) >= most {
 		return false
 	}
 	if t.waiting == nil {

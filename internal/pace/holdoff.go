@@ -189,7 +189,7 @@ func (h *HoldOffs) FailedAll(f Failure) {
 	if h.all.active(now) {
 		// Requests that were under way together fail together: one failure, not many.
 		if until := now.Add(f.Least); until.After(h.all.until) {
-			h.all.until = until
+			h.all.until, h.all.err = until, f.Err
 		}
 		return
 	}

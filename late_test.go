@@ -1,0 +1,213 @@
+package pipedream
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// slowTransport brings answers late: what they say may be untrue by then.
+type slowTransport struct {
+	next http.RoundTripper
+	wait func(*http.Request) time.Duration
+}
+
+func (s *slowTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := s.next.RoundTrip(r)
+	time.Sleep(s.wait(r))
+	return resp, err
+}
+
+// answersComeLate starts the engine anew, behind a network that takes its time
+// with answers.
+func (m *mount) answersComeLate(wait func(*http.Request) time.Duration) {
+	m.Helper()
+	m.b.Cleanup(m.Context())
+	m.b = newBackend(m.storage, &slowTransport{m.sim.Transport(), wait})
+	require.NoError(m, m.b.Setup(m.Context(), &logical.BackendConfig{
+		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.logs}), System: m.system, StorageView: m.storage,
+	}))
+}
+
+// A refresh is about its own time: an answer that was made before it does not do.
+//  1. An account is asked for, and the answer takes 3 s.
+//  2. Its token is replaced.
+//  3. Somebody whose token was refused refreshes it.
+//  4. The answer comes, with the old token.
+func TestARefreshTakesNoAnswerThatWasAskedForBeforeIt(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		var late atomic.Bool
+		m.answersComeLate(func(*http.Request) time.Duration {
+			if late.Load() {
+				return 3 * time.Second
+			}
+			return 0
+		})
+		m.creds(github)
+		time.Sleep(10 * time.Minute)
+		late.Store(true)
+		go func() { _, _ = m.write("refresh/"+github, nil) }()
+		time.Sleep(time.Second)
+		m.sim.Rotate(github)
+		time.Sleep(time.Second)
+		resp, err := m.write("refresh/"+github, nil)
+		require.NoError(t, err)
+		require.Equal(t, true, resp.Data["changed"])
+		require.Equal(t, m.sim.Token(github), m.token(github))
+	})
+}
+
+// A search that was asked for before an account was found deleted brings nothing
+// of it back.
+func TestALateSearchBringsNothingBack(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.answersComeLate(func(r *http.Request) time.Duration {
+			if strings.Contains(r.URL.RawQuery, "external_user_id") {
+				return 3 * time.Second
+			}
+			return 0
+		})
+		m.creds("apn_alice")
+		time.Sleep(10 * time.Minute)
+		go func() { _, _ = m.as("alice") }()
+		time.Sleep(time.Second)
+		m.sim.DeleteAccount("apn_alice")
+		_, err := m.write("refresh/apn_alice", nil)
+		require.Error(t, err)
+		time.Sleep(5 * time.Second)
+		_, err = m.read("creds/apn_alice")
+		require.Error(t, err, "a deleted account's token")
+	})
+}
+
+// use takes as much of the budget as requests of a class may have.
+func (m *mount) use(class pace.Class) {
+	m.Helper()
+	for {
+		release, err := m.b.budget.Acquire(m.b.budget.NewClaim(class, "somebody").With(m.Context()))
+		if err != nil {
+			return
+		}
+		release()
+	}
+}
+
+// One account's 401 holds nobody off, where there is no budget to confirm it
+// either.
+func TestOneAccountsRefusalIsConfirmedWithoutBudget(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.configure(map[string]any{"verify": false, "rate_limit": 40})
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: "apn_odd", Status: http.StatusUnauthorized})
+		m.creds(github)
+		_, err := m.read("creds/apn_odd")
+		require.Error(t, err)
+		time.Sleep(2 * time.Second)
+		for range 19 { // all but one that unproven requests may have
+			release, err := m.b.budget.Acquire(m.b.budget.NewClaim(pace.Unproven, "somebody").With(t.Context()))
+			require.NoError(t, err)
+			release()
+		}
+		m.creds(stripe)
+		_, err = m.read("creds/apn_odd")
+		require.Error(t, err)
+		m.sim.SetAccount(oauthAccount("apn_new", time.Hour))
+		m.creds("apn_new")
+	})
+}
+
+// A new OAuth client can be checked when readers have used up the budget, its
+// access token included.
+func TestAClientCanBeRotatedWithoutBudget(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
+		m.creds("apn_alice")
+		m.use(pace.Known)
+		m.rotateClient()
+	})
+}
+
+// A reader who joins what a fetch ahead has left behind is as urgent as ever.
+func TestAReaderJoinsWhatAFetchAheadLeft(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(stripe)
+		fetcher := m.b.connections.current.Load().fetcher
+		m.use(pace.Ahead)
+		time.Sleep(time.Minute)
+		m.use(pace.Listing) // a slot or two are left to what is fetched ahead
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Status: http.StatusInternalServerError, Delay: 3 * time.Second, Times: 1})
+		ahead, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err := fetcher.Account(ahead, github, m.b.budget.NewClaim(pace.Ahead, ""), time.Time{})
+		require.Error(t, err)
+		m.use(pace.Ahead)
+		reader, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		_, _, err = fetcher.Account(reader, github, m.b.budget.NewClaim(pace.Known, "reader"), time.Time{})
+		require.NoError(t, err)
+	})
+}
+
+// A page that fails says nothing of which accounts exist.
+func TestAPageThatFailsForgetsNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(stripe)
+		fetcher := m.b.connections.current.Load().fetcher
+		require.NoError(t, fetcher.Prefetch(t.Context(), ""))
+		time.Sleep(5 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusBadRequest, Delay: time.Second, Times: 1})
+		go func() { _ = fetcher.Prefetch(t.Context(), "") }()
+		time.Sleep(time.Millisecond)
+		_, _, err := fetcher.Account(t.Context(), github, m.b.budget.NewClaim(pace.Known, ""), time.Time{})
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		_, known := fetcher.Page(github)
+		require.True(t, known)
+	})
+}
+
+// A connection that was replaced asks for no more of the list.
+func TestAReplacedConnectionEndsItsList(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(3000)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Delay: time.Second})
+		for i := range 12 {
+			_, err := m.read("creds/apn_guess" + accountName(i))
+			require.Error(t, err)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		m.sim.ResetRequests()
+		m.configure(map[string]any{"min_ttl": 600, "verify": false})
+		time.Sleep(2 * time.Minute)
+		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindList), 1)
+	})
+}
+
+// A sweep that goes on with the cache of before a change of key deletes nothing of
+// the new one.
+func TestASweepThatIsOvertakenByANewKey(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		m.slow(time.Second, 0, 0)
+		go m.periodic()
+		time.Sleep(100 * time.Millisecond)
+		m.sim.SetAPIKey("pd_test_key_2")
+		m.configure(map[string]any{"api_key": "pd_test_key_2"})
+		m.creds(github)
+		time.Sleep(time.Minute)
+		m.sim.ResetRequests()
+		m.start()
+		m.creds(github)
+		require.Empty(t, m.sim.Requests(), "requests for a live token")
+	})
+}
