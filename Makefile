@@ -86,7 +86,7 @@ test-unit: race-notice ## Run the tests that need no Vault
 # -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
 # they compute.
 .PHONY: test-acceptance
-test-acceptance: race-notice node-notice browser-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
+test-acceptance: race-notice node-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
@@ -115,6 +115,8 @@ race-notice:
 
 # One test clicks in a real browser. Debian has it as chromium.
 BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
+
+test-acceptance: browser-notice
 
 .PHONY: browser-notice
 browser-notice:
