@@ -84,7 +84,9 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 		},
 		{
 			"link", pipedreamtest.KindConnectToken,
-			func() { p.login(t, "alice").link(t, map[string]any{"success_redirect_uri": "https://app.example.com/done"}) },
+			func() {
+				p.login(t, "alice").link(t, map[string]any{"success_redirect_uri": "https://app.example.com/done"})
+			},
 			"tokens.create",
 			[]any{map[string]any{
 				"externalUserId": "alice", "expiresIn": 900, "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
