@@ -272,6 +272,15 @@ soak: race-notice vault build-race ## Put mixed load on the plugin for SOAK=10m,
 race-notice:
 	@if [[ -z "$(RACE)" ]]; then echo "no C compiler, or cgo is off: testing without the race detector" >&2; fi
 
+# One test clicks in a real browser. Debian has it as chromium.
+BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
+
+test-acceptance: browser-notice
+
+.PHONY: browser-notice
+browser-notice:
+	@if [[ -z "$(BROWSER)" ]]; then echo "no Chromium: testing without a real browser" >&2; fi
+
 .PHONY: node-notice
 node-notice:
 	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client and without Pipedream's SDK (make test-node test-sdk)" >&2; fi

@@ -28,7 +28,7 @@ func newBrowser(t *testing.T) context.Context {
 	}
 	// Its sandbox does not run as root, and is no use on pages of this test's own.
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox,
-		chromedp.Env("HOME="+t.TempDir()), chromedp.UserDataDir(t.TempDir()))
+		chromedp.Env("HOME="+t.TempDir(), "TMPDIR="+t.TempDir()), chromedp.UserDataDir(t.TempDir()))
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(stop)
 	browser, stop := chromedp.NewContext(allocator)

@@ -40,8 +40,9 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 	program := sdk.Start(t)
 	c := onConnect(t)
 	c.sim.SetAccount(connected("apn_alice", "alice"))
-	p := c.people(t)
+	p := c.people(t, c.rules("github"), c.linkRules("github"))
 	c.write(t, "roles/github", p.ownAccount())
+	c.write(t, "roles/github", map[string]any{"allowed_redirect_hosts": "app.example.com"})
 	client := program.Client("sdk", sdk.Options{BaseURL: c.apiURL, ClientID: clientID, ClientSecret: c.clientSecret, ProjectID: projectID})
 
 	seen := map[string]bool{}
@@ -80,6 +81,17 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 			func() { c.list(t, "accounts", nil) },
 			"accounts.list",
 			[]any{map[string]any{"limit": 100}},
+		},
+		{
+			"link", pipedreamtest.KindConnectToken,
+			func() {
+				p.login(t, "alice").link(t, map[string]any{"success_redirect_uri": "https://app.example.com/done"})
+			},
+			"tokens.create",
+			[]any{map[string]any{
+				"externalUserId": "alice", "expiresIn": 900, "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
+				"successRedirectUri": "https://app.example.com/done",
+			}},
 		},
 	} {
 		engine := c.firstRequest(t, op.kind, op.engine)

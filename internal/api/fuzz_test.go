@@ -3,12 +3,44 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
+
+// FuzzDecodeLink feeds the decoder answers to a request for a link. What it
+// takes for a link is one that a browser may be sent to, and for what was asked.
+func FuzzDecodeLink(f *testing.F) {
+	for _, seed := range []string{
+		`{"token":"ctok_1","expires_at":"2030-02-11T05:18:46.000Z","connect_link_url":"https://pipedream.com/_static/connect.html?token=ctok_1&connectLink=true"}`,
+		`{"connect_link_url":"http://127.0.0.1:1/?app=other&app=another&oauthAppId=oa_other"}`,
+		`{"connect_link_url":"http://pipedream.com/"}`, `{"connect_link_url":"javascript:alert(1)"}`, `{"connect_link_url":"https://a@b.example/#\u001b"}`,
+		`{"connect_link_url":"//evil.example"}`, `{"connect_link_url":1}`, `{}`, `[]`, `null`, ``, "\xff",
+	} {
+		f.Add([]byte(seed))
+	}
+	asked := time.Now()
+	f.Fuzz(func(t *testing.T, body []byte) {
+		link, err := decodeLink(body, LinkRequest{App: "github", OAuthApp: "oa_ours", Life: time.Minute}, asked)
+		if err != nil {
+			require.Nil(t, link)
+			ownWords(t, err)
+			return
+		}
+		require.False(t, link.ExpiresAt.IsZero())
+		require.Equal(t, Printable(string(link.URL)[:min(len(link.URL), MaxText)]), string(link.URL)[:min(len(link.URL), MaxText)])
+		u, err := url.Parse(string(link.URL))
+		require.NoError(t, err)
+		require.True(t, u.Scheme == "https" || u.Scheme == "http" && IsLoopback(u.Hostname()), u)
+		require.NotEmpty(t, u.Host)
+		require.Nil(t, u.User)
+		require.Equal(t, []string{"github"}, u.Query()["app"])
+		require.Equal(t, []string{"oa_ours"}, u.Query()["oauthAppId"])
+	})
+}
 
 // FuzzDecodeAccount feeds the decoder answers for one account. What it takes
 // for an account has an id, and an end that is not just missing from sight.
@@ -53,7 +85,7 @@ func FuzzDecodeAccount(f *testing.F) {
 // repeats nothing of what was read.
 func ownWords(t *testing.T, err error) {
 	t.Helper()
-	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errNotFound, errInstead} {
+	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errBadLink, errNotFound, errInstead} {
 		if errors.Is(err, known) {
 			return
 		}

@@ -41,26 +41,20 @@ type holdOff struct {
 	lasting  bool      // what the last failure was
 	at       time.Time // of the last failure
 	until    time.Time
-	expected time.Time // until when it may come any moment; see [HoldOffs.Expect]
 	err      error
 }
-
-func (h holdOff) isExpected(now time.Time) bool { return now.Before(h.expected) }
 
 // after returns the hold-off that follows h when a failure comes at now: 1 s,
 // doubling, less up to a quarter so that mounts and accounts which failed
 // together do not come back together.
 func (h holdOff) after(now time.Time, f Failure) holdOff {
-	if f.Lasting && h.isExpected(now) {
-		return holdOff{lasting: true, at: now, until: now.Add(max(expectedEvery, f.Least)), expected: h.expected, err: f.Err}
-	}
 	longest := LongestHoldOff
 	if f.Lasting {
 		longest = LongestLasting
 	}
 	wait := min(longest, firstHoldOff<<min(h.failures, 9))
 	wait -= rand.N(wait / 4) //nolint:gosec // spreads load, guards nothing
-	return holdOff{failures: h.failures + 1, lasting: f.Lasting, at: now, until: now.Add(max(wait, f.Least)), expected: h.expected, err: f.Err}
+	return holdOff{failures: h.failures + 1, lasting: f.Lasting, at: now, until: now.Add(max(wait, f.Least)), err: f.Err}
 }
 
 func (h holdOff) active(now time.Time) bool { return now.Before(h.until) }
@@ -80,6 +74,8 @@ type HoldOffs struct {
 	all    holdOff
 	named  *lru.Cache[string, holdOff]
 	misses []time.Time // the lasting failures of the last minute; ascending
+
+	expected *lru.Cache[string, time.Time] // until when a name may come any moment
 }
 
 // NewHoldOffs returns hold-offs that hold nothing off.
@@ -88,7 +84,11 @@ func NewHoldOffs() *HoldOffs {
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	return &HoldOffs{named: named}
+	expected, err := lru.New[string, time.Time](maxHeldOff)
+	if err != nil {
+		panic(err)
+	}
+	return &HoldOffs{named: named, expected: expected}
 }
 
 // Check returns the error that name is held off with, nil where it is not. Where
@@ -117,16 +117,23 @@ func (h *HoldOffs) Failed(name string, f Failure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
+	if until, _ := h.expected.Peek(name); f.Lasting && now.Before(until) {
+		h.named.Add(name, holdOff{lasting: true, at: now, until: now.Add(max(expectedEvery, f.Least)), err: f.Err})
+		return
+	}
 	last, _ := h.named.Peek(name)
 	h.named.Add(name, last.after(now, f))
-	if f.Lasting && !last.isExpected(now) {
+	if f.Lasting {
 		recent := h.recentMisses(now)
 		h.misses = append(recent[max(0, len(recent)-guessesFrom):], now)
 	}
 }
 
 // Succeeded ends the hold-off of name, and the count of its failures.
-func (h *HoldOffs) Succeeded(name string) { h.named.Remove(name) }
+func (h *HoldOffs) Succeeded(name string) {
+	h.named.Remove(name)
+	h.expected.Remove(name)
+}
 
 // Retry ends the hold-off of name and keeps the count of its failures.
 func (h *HoldOffs) Retry(name string) {
@@ -144,11 +151,12 @@ func (h *HoldOffs) Retry(name string) {
 func (h *HoldOffs) Expect(name string, until time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	held, _ := h.named.Peek(name)
-	if held.expected.After(until) {
-		until = held.expected
+	if latest, _ := h.expected.Peek(name); until.After(latest) {
+		h.expected.Add(name, until)
 	}
-	h.named.Add(name, holdOff{lasting: held.lasting, at: held.at, expected: until, err: held.err})
+	if held, ok := h.named.Peek(name); ok {
+		h.named.Add(name, holdOff{lasting: held.lasting, at: held.at, err: held.err})
+	}
 }
 
 // Doubtful tells whether name failed for good when it was last asked for.
