@@ -194,6 +194,12 @@ test-acceptance: race-notice node-notice python-notice vault build-race sim bin/
 	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" PYTHON="$(PYTHON)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
 
+# Without the race detector, which takes many times the memory.
+.PHONY: test-size
+test-size: race-notice vault build ## Check that fat answers leave the plugin's process small
+	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/$(PLUGIN)" \
+		go test $(RACE) -count=1 -timeout 10m $(TESTFLAGS) -run '^TestFatAnswersLeaveMemoryAlone$$' ./acceptance
+
 .PHONY: test-node
 test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Node and npm beside Vault
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \

@@ -361,7 +361,7 @@ func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
 			id := fmt.Sprintf("apn_fat%d", i)
 			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: id, Times: 1, Status: http.StatusOK, Body: fmt.Sprintf(fat, id)})
 			_, err := m.read("creds/" + id)
-			m.refused(err, http.StatusBadGateway, id, "more than 256 KiB")
+			m.refused(err, http.StatusBadGateway, id, "more than 1 MiB")
 		}
 		require.Less(t, heap(), before+32<<20)
 	})

@@ -168,7 +168,7 @@ func (m *mount) startConsumer(t *testing.T, name string, args ...string) {
 }
 
 // startProgram runs a program with the given environment until the test ends, and shows its log if the test failed.
-func startProgram(t *testing.T, env []string, name string, args ...string) (p *process, logPath string) {
+func startProgram(t *testing.T, env []string, name string, args ...string) (p *process, logPath string) { //nolint:unparam // the tests of Kubernetes use it
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), "*.log")
 	require.NoError(t, err)

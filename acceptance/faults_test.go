@@ -293,7 +293,7 @@ func TestACredentialBeyondItsBounds(t *testing.T) {
 		"more than 256 KiB":   {"a": strings.Repeat("c", 60_000), "b": strings.Repeat("c", 60_000), "c": strings.Repeat("c", 60_000), "d": strings.Repeat("c", 60_000), "e": strings.Repeat("c", 60_000)},
 		"more than 64 KiB":    {"certificate_chain": strings.Repeat("c", 70_000)},
 		"more than 200 field": fields,
-		"more than 4 MiB":     {"certificate_chain": strings.Repeat("c", 5_000_000)},
+		"more than 1 MiB":     {"certificate_chain": strings.Repeat("c", 5_000_000)},
 	} {
 		account := stripe()
 		account.Credentials = credentials

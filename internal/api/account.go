@@ -18,6 +18,9 @@ import (
 const (
 	// MaxAnswer bounds an answer's size in bytes: 100 accounts of 40 kB each.
 	MaxAnswer = 4 << 20
+	// MaxAccountAnswer is the same for the answer about one account: its
+	// credentials, and as much again of all else.
+	MaxAccountAnswer = 1 << 20
 	// MaxCredential bounds an account's credentials in bytes of JSON.
 	MaxCredential = 256 << 10
 	// MaxFields and MaxField bound the fields of an account's credentials, and

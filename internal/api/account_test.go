@@ -186,10 +186,10 @@ func TestAnAccountsCredentialsAreBounded(t *testing.T) {
 
 func TestAnAnswerIsBounded(t *testing.T) {
 	const body = `{"id":"apn_github"}`
-	_, err := account(t, says(body+strings.Repeat(" ", MaxAnswer-len(body))))
+	_, err := account(t, says(body+strings.Repeat(" ", MaxAccountAnswer-len(body))))
 	require.NoError(t, err)
-	_, err = account(t, says(body+strings.Repeat(" ", MaxAnswer-len(body)+1)))
-	isError(t, err, TooLarge, "Pipedream's answer is too large: it has more than 4 MiB")
+	_, err = account(t, says(body+strings.Repeat(" ", MaxAccountAnswer-len(body)+1)))
+	isError(t, err, TooLarge, "Pipedream's answer is too large: it has more than 1 MiB")
 }
 
 func TestWhatAListBringsOfAnAccountIsAllOfItOrNot(t *testing.T) {

@@ -144,7 +144,7 @@ func (c *Client) exchange(ctx context.Context, r request) error {
 	}
 	var body []byte
 	req.SetResponseHandler(func(resp *http.Response) error {
-		body, err = readBody(resp)
+		body, err = readBody(resp, r.maxAnswer())
 		return err
 	})
 	resp, err := c.http.Do(req)
@@ -180,13 +180,21 @@ func (c *Client) decodeError(r request, err error) error {
 	}
 }
 
-func readBody(resp *http.Response) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswer+1))
+// maxAnswer bounds the answer in bytes.
+func (r request) maxAnswer() int64 {
+	if r.account != "" {
+		return MaxAccountAnswer
+	}
+	return MaxAnswer
+}
+
+func readBody(resp *http.Response, most int64) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(body) > MaxAnswer {
-		return nil, &Error{Kind: TooLarge, Detail: fmt.Sprintf("it has more than %d MiB", MaxAnswer>>20)}
+	if int64(len(body)) > most {
+		return nil, &Error{Kind: TooLarge, Detail: fmt.Sprintf("it has more than %d MiB", most>>20)}
 	}
 	return body, nil
 }
