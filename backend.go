@@ -30,8 +30,8 @@ of an account:
     $ vault write pipedream/config api_key=-
     $ vault read pipedream/creds/apn_XehyZPr
 
-Credentials are cached, encrypted, until they are due, so that any number of
-readers fit in Pipedream's limit of 100 requests a minute.
+Credentials are cached, encrypted, until they are due. So any number of readers
+stay within Pipedream's rate limit.
 `
 
 // backend is one mount of the engine.

@@ -18,9 +18,9 @@ const (
 
 	pathAccountsHelpDesc = `
 Lists every connected account that the configured key or client sees, with its
-name, app, health and, where its credentials end, their end. The parameter app
-leaves only the accounts of one app, by its slug or id; in a Connect project,
-external_user_id leaves only those of one external user.
+name, app and health, and the end of its credentials if they have one. With app
+it lists only the accounts of one app, by its slug or id. In a Connect project,
+external_user_id lists only those of one external user.
 
     $ vault list -detailed pipedream/accounts
     $ vault read -format=json pipedream/accounts list=true app=github
@@ -31,8 +31,8 @@ Each 100 accounts cost one request to Pipedream.
 	pathAccountHelpSyn = `Read what Pipedream knows of an account, without its credentials.`
 
 	pathAccountHelpDesc = `
-Returns an account's metadata: its name, app, whether it is healthy or dead and
-why, and its times. Never a credential. Each read costs one request to
+Returns an account's metadata: its name, its app, its times, and whether it is
+healthy or dead and why. Never a credential. Each read costs one request to
 Pipedream.
 
     $ vault read pipedream/accounts/apn_XehyZPr
@@ -71,7 +71,7 @@ func (b *backend) pathAccounts() []*framework.Path {
 					Responses: map[int][]framework.Response{
 						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
 							"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Ids of the accounts."},
-							"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy, and external_user_id and expires_at where there are such."},
+							"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy; also external_user_id and expires_at if there are any."},
 						}}},
 					},
 				},
@@ -126,7 +126,7 @@ func accountFields() map[string]*framework.FieldSchema {
 		"updated_at":        field(framework.TypeString, false, "When the account last changed, RFC 3339 in UTC."),
 		"last_refreshed_at": field(framework.TypeString, false, "When Pipedream last refreshed the credentials, RFC 3339 in UTC."),
 		"next_refresh_at":   field(framework.TypeString, false, "When Pipedream next refreshes the credentials, RFC 3339 in UTC."),
-		"expires_at":        field(framework.TypeString, false, "When the credentials end, RFC 3339 in UTC. Absent where they never do."),
+		"expires_at":        field(framework.TypeString, false, "When the credentials end, RFC 3339 in UTC. Absent if they never do."),
 	}
 }
 

@@ -18,20 +18,20 @@ import (
 const pathConfigHelpSyn = `Configure the connection to Pipedream.`
 
 const pathConfigHelpDesc = `
-Stores what the engine reads Pipedream accounts with: a user's API key, or the
-client_id and client_secret of a workspace's OAuth client, which Pipedream
-recommends. It is checked with Pipedream before it is stored (verify=false
-skips that), and is never shown again.
+Stores how the engine reads Pipedream accounts: with a user's API key, or with
+the client_id and client_secret of a workspace's OAuth client, which Pipedream
+recommends. They are checked with Pipedream before they are stored
+(verify=false skips that), and never shown again.
 
-With project_id the accounts are those of that Connect project, in the
-environment production or development; without it they are the workspace's.
+With project_id, the engine serves the accounts of that Connect project, in the
+environment production or development. Without it, those of the workspace.
 
-A write changes the fields that it names and keeps the others; a write that is
-refused changes nothing. Naming an API key replaces a stored OAuth client, and
-the other way round. A new key, client, project, environment or base_url
-empties the cache, as does deleting the configuration. Changing base_url
-requires api_key or client_secret in the same request, so that whoever may
-write here cannot have the stored one sent elsewhere.
+A write changes the fields that it names and keeps the others. A write that is
+refused changes nothing. An API key replaces a stored OAuth client, and the
+other way round. A new key, client, project, environment or base_url empties
+the cache, and so does deleting the configuration. Changing base_url requires
+api_key or client_secret in the same request. So nobody who may write here can
+have the stored one sent elsewhere.
 
     $ vault write pipedream/config api_key=-
     $ vault write pipedream/config client_id=... client_secret=- project_id=proj_1aBcDeF
@@ -169,7 +169,7 @@ func configSettings() map[string]*framework.FieldSchema {
 		},
 		"rate_limit": {
 			Type: framework.TypeInt,
-			Description: "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Default, and again with -1: what Pipedream allows, " +
+			Description: "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Unset, and again with -1, it is what Pipedream allows: " +
 				"100 for a workspace and 400 for a Connect project.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
 		},

@@ -20,13 +20,13 @@ const pathCredsHelpSyn = `Read the credentials of a connected account, by its id
 
 const pathCredsHelpDesc = `
 Returns the credentials of a connected Pipedream account, named by its id or by
-a role. The lease ends when the credentials do, and cannot be renewed: read
-again for the next ones.
+a role. The lease ends when the credentials do. It cannot be renewed: read
+again for the next credentials.
 
-Every value is a string. The fields are those of the app, such as
-oauth_access_token, beside expires_at (absent where the credentials never
-expire) and pipedream_account_id, pipedream_app and pipedream_account_name. A
-field of the app whose name has a meaning of its own in Vault, such as ttl, is
+Every value is a string. There are the app's own fields, such as
+oauth_access_token; and expires_at (absent if the credentials never expire),
+pipedream_account_id, pipedream_app and pipedream_account_name. Where the name
+of an app's field means something else in Vault, such as ttl, the field is
 returned as credential_ttl.
 
     $ vault read pipedream/creds/apn_XehyZPr
@@ -34,8 +34,8 @@ returned as credential_ttl.
     $ vault read -field=oauth_access_token pipedream/creds/apn_XehyZPr
 
 Credentials with less life left than min_ttl are fetched again before they are
-served, unless Pipedream has said that it refreshes them later. Ask for more
-than the mount's or the role's min_ttl with the parameter of that name.
+served, unless Pipedream has announced that it refreshes them later. The
+parameter min_ttl asks for more than the role's or the mount's own min_ttl.
 `
 
 func (b *backend) pathCreds() *framework.Path {
@@ -65,7 +65,7 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 			"name": nameField(),
 			"min_ttl": {
 				Type:         framework.TypeDurationSecond,
-				Description:  "Fetch again if the cached credentials live shorter than this. The role's min_ttl, or else the mount's, is the least.",
+				Description:  "Fetch again if the cached credentials have less life left than this. No effect below the role's min_ttl, or else the mount's.",
 				Query:        true,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 			},
@@ -93,7 +93,7 @@ func credentialFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"expires_at": {
 			Type:        framework.TypeString,
-			Description: "When the credentials end, RFC 3339 in UTC. Absent where they never do.",
+			Description: "When the credentials end, RFC 3339 in UTC. Absent if they never do.",
 		},
 		"pipedream_account_id": {
 			Type:        framework.TypeString,

@@ -15,9 +15,9 @@ import (
 const pathMetricsHelpSyn = `Show the engine's metrics in Prometheus's text format. Sends no request to Pipedream.`
 
 const pathMetricsHelpDesc = `
-Returns what the engine counts as Prometheus reads it, for a scrape with a Vault
+Returns the engine's counters in Prometheus's text format. Scrape it with a Vault
 token that may read this path and nothing else. The vault command expects JSON,
-so use curl to look at it:
+so use curl to look at the counters:
 
     $ curl -H "Authorization: Bearer $VAULT_TOKEN" $VAULT_ADDR/v1/pipedream/metrics
 

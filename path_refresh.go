@@ -16,13 +16,14 @@ const pathRefresh = "refresh"
 const pathRefreshHelpSyn = `Fetch an account's credentials again, now.`
 
 const pathRefreshHelpDesc = `
-For a caller whose token was refused by the app before its time: fetches the
-account's credentials from Pipedream whatever is cached, and replaces what is
-cached by them. The answer says when they end and whether they changed; read
-creds/ for the credentials themselves.
+For a caller whose token the app refused before its time. Fetches the account's
+credentials from Pipedream, whatever is cached, and caches them. The response
+says when they end and whether they changed. Read creds/ for the credentials
+themselves.
 
-A second call within 5 seconds of a fetch costs no request to Pipedream. While
-Pipedream cannot be reached, what is cached stays.
+A call within 5 seconds of a fetch costs no request to Pipedream. If a refresh
+brings nothing new, that becomes 10, 20 and up to 60 seconds. While Pipedream
+cannot be reached, what is cached stays.
 
     $ vault write -force pipedream/refresh/apn_XehyZPr
 `
@@ -42,7 +43,7 @@ func (b *backend) pathRefresh() *framework.Path {
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
 						"expires_at": {
 							Type:        framework.TypeString,
-							Description: "When the credentials end, RFC 3339 in UTC. Absent where they never do.",
+							Description: "When the credentials end, RFC 3339 in UTC. Absent if they never do.",
 						},
 						"changed": {
 							Type:        framework.TypeBool,

@@ -13,8 +13,8 @@ const pathStaticCreds = "static-creds"
 const pathStaticCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, without a lease.`
 
 const pathStaticCredsHelpDesc = `
-Returns the same credentials as creds/, without a lease: for applications that
-read on every request, and for the Vault Secrets Operator's static credentials.
+Returns the same credentials as creds/, without a lease. For programs that read
+on every request, and for the Vault Secrets Operator's static credentials.
 
 Three fields tell a client when to read again: ttl (seconds until the
 credentials are due, at least 1), rotation_period (their whole life in
@@ -29,12 +29,12 @@ func (b *backend) pathStaticCreds() *framework.Path {
 	fields["ttl"] = &framework.FieldSchema{
 		Type:        framework.TypeInt64,
 		Required:    true,
-		Description: "Seconds until the credentials are to be read again: when they are due, and before they end; at least 1.",
+		Description: "Seconds until the credentials should be read again: when they are due, and before they end. At least 1.",
 	}
 	fields["rotation_period"] = &framework.FieldSchema{
 		Type:        framework.TypeInt64,
 		Required:    true,
-		Description: "Whole life of the credentials in seconds; static_ttl where they never expire.",
+		Description: "Whole life of the credentials in seconds. static_ttl if they never expire.",
 	}
 	fields["last_vault_rotation"] = &framework.FieldSchema{
 		Type:        framework.TypeString,

@@ -13,9 +13,9 @@ import (
 const pathStatusHelpSyn = `Show how the engine is doing. Sends no request to Pipedream.`
 
 const pathStatusHelpDesc = `
-Shows the plugin's version, whether it is configured, what it counted since its
-process started, how much of the request budget is left, what is held off after
-failures, and when Pipedream last answered or failed.
+Shows the plugin's version, whether it is configured, its counters since the
+plugin process started, how many requests may still go out, what is held off
+after failures, and when Pipedream last answered or failed.
 
     $ vault read pipedream/status
 `
@@ -53,9 +53,9 @@ func statusFields() map[string]*framework.FieldSchema {
 		"cache_misses":      field(framework.TypeInt64, true, "Reads that waited for Pipedream."),
 		"cached_accounts":   field(framework.TypeInt, true, "Accounts whose credentials are in memory."),
 		"rate_limit":        field(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
-		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 where rate_limit is 0."),
-		"held_off_accounts": field(framework.TypeInt, true, "Accounts, and other things asked for, that are left alone just now after a failure."),
-		"held_off_until":    field(framework.TypeString, false, "Until when nothing is asked of Pipedream, after a 401 or 429; absent where something may be."),
+		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),
+		"held_off_accounts": field(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
+		"held_off_until":    field(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
 		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
 		"last_error":        field(framework.TypeString, false, "What failed last."),
 		"last_error_time":   field(framework.TypeString, false, "When that was, RFC 3339 in UTC."),

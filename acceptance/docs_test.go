@@ -1,0 +1,90 @@
+package acceptance
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// commands is a block of commands on a page.
+var commands = regexp.MustCompile("(?s)```\n(.*?)```")
+
+// TestSamplesOfTheAPIPageWork runs every sample request of docs/api.md, with curl and with the command line, as it stands
+// there: but for names and secrets, and for the path of the mount.
+func TestSamplesOfTheAPIPageWork(t *testing.T) {
+	t.Parallel()
+	for _, needed := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(needed); err != nil {
+			t.Skipf("%s is not there", needed)
+		}
+	}
+	c := onConnect(t)
+	c.sim.SetAccount(github())
+	c.sim.SetAccount(stripe())
+	c.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID, a.Dead, a.Error = "apn_dead", true, "invalid_grant" }))
+	c.sim.SetAccount(connected("apn_alice1", "alice"))
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(vaultBin, filepath.Join(dir, "vault")))
+
+	page, err := os.ReadFile(filepath.Join("..", "docs", "api.md"))
+	require.NoError(t, err)
+	names := strings.NewReplacer("pipedream/", c.in(""), "demo-client", clientID, "proj_1aBcDeF", projectID,
+		`"client_secret": "..."`, `"client_secret": "`+c.clientSecret+`"`, "curl --header", "curl --fail-with-body --silent --show-error --header")
+	sections := strings.Split(string(page), "\n## ")[1:]
+	ran := 0
+	for _, section := range sections {
+		title, _, _ := strings.Cut(section, "\n")
+		_, samples, _ := strings.Cut(section, "\n### Sample request\n")
+		samples, _, _ = strings.Cut(samples, "\n### ")
+		c.prepareFor(t, title)
+		for _, block := range commands.FindAllStringSubmatch(samples, -1) {
+			ran++
+			out, err := c.bash(t, dir, names.Replace(block[1]))
+			assert.NoError(t, err, "%s:\n%s\n%s", title, block[1], out) //nolint:testifylint // the others are to be run too
+		}
+	}
+	require.Greater(t, ran, len(sections), "samples were looked for")
+}
+
+// prepareFor makes what the samples of a section are about.
+func (c *connect) prepareFor(t *testing.T, title string) {
+	t.Helper()
+	inProject := map[string]any{"project_id": projectID}
+	role := map[string]any{"app": "github", "external_user_id": "alice"}
+	switch title {
+	case "Write the configuration", "Make a Connect link", "List accounts":
+	default: // by an API key, for the accounts of the workspace
+		inProject = nil
+		role = map[string]any{"account_id": githubID}
+	}
+	if inProject == nil {
+		c.configure(t, map[string]any{"project_id": ""})
+	} else {
+		c.configureClient(t, maps.Clone(inProject))
+	}
+	c.write(t, "roles/github", role)
+	c.write(t, "roles/billing", map[string]any{"account_id": stripeID})
+}
+
+// bash runs a script as an operator would, in a directory that is also first in its path.
+func (c *connect) bash(t *testing.T, dir, script string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // of the documentation
+	cmd.Dir = dir
+	cmd.Env = append(c.vault.environment(), "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"), "VAULT_ADDR="+c.vault.addr,
+		"VAULT_TOKEN="+c.vault.rootToken, "KEY="+c.apiKey, "SECRET="+c.clientSecret)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}

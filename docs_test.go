@@ -1,0 +1,63 @@
+package pipedream
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	testInText = regexp.MustCompile("`((?:Test|Benchmark|Fuzz)[A-Z][A-Za-z0-9]+)`")
+	testInCode = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)[A-Za-z0-9]+)\(`)
+)
+
+// TestPagesNameTestsThatExist: a promise in the documentation names the test
+// that holds it.
+func TestPagesNameTestsThatExist(t *testing.T) {
+	exists := map[string]bool{}
+	for _, pattern := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
+		for _, file := range read(t, pattern) {
+			for _, match := range testInCode.FindAllStringSubmatch(file, -1) {
+				exists[match[1]] = true
+			}
+		}
+	}
+	named := 0
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		for name, page := range read(t, pattern) {
+			for _, match := range testInText.FindAllStringSubmatch(page, -1) {
+				named++
+				assert.True(t, exists[match[1]], "%s names %s", name, match[1])
+			}
+		}
+	}
+	require.Greater(t, named, 50, "names of tests were looked for")
+}
+
+// TestREADMEIsShort: it is one screen and a bit, and links to the rest.
+func TestREADMEIsShort(t *testing.T) {
+	page, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(page), 9<<10, "bytes of README.md")
+	for _, link := range []string{"docs/api.md", "docs/production.md", "docs/troubleshooting.md", "docs/connect.md", "SECURITY.md"} {
+		require.Contains(t, string(page), "("+link)
+	}
+}
+
+// read returns the files that match a pattern, by name.
+func read(t *testing.T, pattern string) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	require.NoError(t, err)
+	files := map[string]string{}
+	for _, name := range names {
+		content, err := os.ReadFile(name) //nolint:gosec // a file of the repository
+		require.NoError(t, err)
+		files[name] = string(content)
+	}
+	return files
+}

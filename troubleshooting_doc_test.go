@@ -1,0 +1,157 @@
+package pipedream
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const troubleshootingPage = "docs/troubleshooting.md"
+
+// TestTroubleshootingPage holds docs/troubleshooting.md to the texts of the code:
+// whoever searches it for an error, a warning or a line of the log finds that.
+func TestTroubleshootingPage(t *testing.T) {
+	page, err := os.ReadFile(troubleshootingPage)
+	require.NoError(t, err)
+	text := squeeze(strings.NewReplacer(`\<`, "<", `\|`, "|").Replace(string(page)))
+	found := 0
+	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(filepath.ToSlash(file), "internal/pipedreamtest/") {
+				continue
+			}
+			for _, shown := range textsIn(t, filepath.ToSlash(file)) {
+				for _, piece := range pieces(shown) {
+					found++
+					if !strings.Contains(text, piece) { // the page itself would be no help in the message
+						t.Errorf("%s says %q, and %s does not", file, piece, troubleshootingPage)
+					}
+				}
+			}
+		}
+	}
+	require.Greater(t, found, 100, "texts were looked for")
+}
+
+// unshown are texts that no user sees.
+var unshown = []string{
+	"record not found",                           // becomes one of the texts of errors.go
+	"an error stands in place of the account",    // likewise
+	"overtaken",                                  // between packages
+	"no configuration was passed to the backend", // Vault always passes one
+}
+
+// hole stands in a text for what is put into it at run time.
+const hole = "\x00"
+
+// textsIn are the texts for users in a file.
+func textsIn(t *testing.T, file string) (texts []string) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	require.NoError(t, err)
+	add := func(e ast.Expr) {
+		if text := fold(e); strings.Contains(text, " ") {
+			texts = append(texts, text)
+		}
+	}
+	everything, ofRoot := file == "errors.go", !strings.Contains(file, "/")
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			if everything || showsItsText(n) {
+				for _, argument := range n.Args {
+					add(argument)
+				}
+			}
+		case *ast.ReturnStmt:
+			if ofRoot {
+				for _, result := range n.Results {
+					add(result)
+				}
+			}
+		case *ast.KeyValueExpr:
+			if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Detail" {
+				add(n.Value)
+			}
+		case *ast.AssignStmt:
+			for i, left := range n.Lhs {
+				if name := lastName(left); i < len(n.Rhs) && (name == "Detail" || name == "detail" || name == "meant" || name == "missing") {
+					add(n.Rhs[i])
+				}
+			}
+		}
+		return true
+	})
+	return texts
+}
+
+// showsItsText tells whether what a function is called with ends up before a user.
+func showsItsText(call *ast.CallExpr) bool {
+	switch name := lastName(call.Fun); name {
+	case "badRequest", "CodedError", "AddWarning", "tooLargeError", "Warn":
+		return true
+	case "New": // errors.New
+		selector, ok := call.Fun.(*ast.SelectorExpr)
+		return ok && lastName(selector.X) == "errors"
+	case "Error", "Log": // of a logger
+		return len(call.Args) > 0
+	default:
+		return false
+	}
+}
+
+func lastName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name
+	case *ast.SelectorExpr:
+		return e.Sel.Name
+	default:
+		return ""
+	}
+}
+
+// fold is the text that an expression makes, with holes for what is not literal.
+func fold(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
+			return text
+		}
+	case *ast.BinaryExpr:
+		if e.Op == token.ADD {
+			return fold(e.X) + fold(e.Y)
+		}
+	case *ast.CallExpr:
+		if lastName(e.Fun) == "Sprintf" {
+			return fold(e.Args[0])
+		}
+	}
+	return hole
+}
+
+var verb = regexp.MustCompile(`%[a-z]|` + hole)
+
+// pieces are what a text has between its holes, but for single words.
+func pieces(text string) (out []string) {
+	for _, piece := range verb.Split(text, -1) {
+		piece = squeeze(piece)
+		if strings.Contains(piece, " ") && !slices.Contains(unshown, piece) {
+			out = append(out, piece)
+		}
+	}
+	return out
+}
+
+func squeeze(text string) string { return strings.Join(strings.Fields(text), " ") }
