@@ -194,16 +194,16 @@ func (c *config) validateAuthentication() error {
 	case c.ClientID != "" && c.ClientSecret == "":
 		return badRequest("client_secret is missing: it goes with client_id; give it with client_secret=- to have it read from standard input")
 	case c.ClientID != "":
-		if err := validSecret("client_id", redact.Secret(c.ClientID)); err != nil {
+		if err := validSecret(fieldClientID, redact.Secret(c.ClientID)); err != nil {
 			return err
 		}
-		if err := validSecret("client_secret", c.ClientSecret); err != nil {
+		if err := validSecret(fieldClientSecret, c.ClientSecret); err != nil {
 			return err
 		}
 	case c.APIKey == "":
 		return badRequest("api_key is missing, or else client_id and client_secret: give a secret as api_key=- to have it read from standard input")
 	default:
-		if err := validSecret("api_key", c.APIKey); err != nil {
+		if err := validSecret(fieldAPIKey, c.APIKey); err != nil {
 			return err
 		}
 	}

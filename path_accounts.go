@@ -49,13 +49,13 @@ func (b *backend) pathAccounts() []*framework.Path {
 			Pattern:      "accounts/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Account"},
 			Fields: map[string]*framework.FieldSchema{
-				"app": {
+				fieldApp: {
 					Type:         framework.TypeString,
 					Description:  "Only accounts of this app: its slug, such as github, or its id.",
 					Query:        true,
 					DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
 				},
-				"external_user_id": {
+				fieldExternalUserID: {
 					Type:         framework.TypeString,
 					Description:  "Only accounts of this external user of the Connect project; at most 250 characters.",
 					Query:        true,
@@ -80,10 +80,10 @@ func (b *backend) pathAccounts() []*framework.Path {
 			HelpDescription: pathAccountsHelpDesc,
 		},
 		{
-			Pattern:      "accounts/" + framework.GenericNameRegex("account_id"),
+			Pattern:      "accounts/" + framework.GenericNameRegex(fieldAccountID),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Account"},
 			Fields: map[string]*framework.FieldSchema{
-				"account_id": {
+				fieldAccountID: {
 					Type:         framework.TypeString,
 					Required:     true,
 					Description:  "Id of a connected account, such as " + exampleAccountID + ".",
@@ -114,8 +114,8 @@ func accountFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"id":                field(framework.TypeString, true, "Id of the account."),
 		"name":              field(framework.TypeString, false, "Name of the account."),
-		"external_user_id":  field(framework.TypeString, false, "Id of the external user, in a Connect project."),
-		"app":               field(framework.TypeString, false, "Slug of the account's app, else the app's name."),
+		fieldExternalUserID: field(framework.TypeString, false, "Id of the external user, in a Connect project."),
+		fieldApp:            field(framework.TypeString, false, "Slug of the account's app, else the app's name."),
 		"app_id":            field(framework.TypeString, false, "Id of the app."),
 		"app_name":          field(framework.TypeString, false, "Name of the app."),
 		"auth_type":         field(framework.TypeString, false, "How the app authenticates: oauth, keys or none."),
@@ -141,7 +141,7 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, caller(req)).With(ctx), listTimeout)
 	defer cancel()
 
-	filter := api.Filter{App: data.Get("app").(string), ExternalUser: data.Get("external_user_id").(string)}
+	filter := api.Filter{App: data.Get(fieldApp).(string), ExternalUser: data.Get(fieldExternalUserID).(string)}
 	if err := checkExternalUserID(filter.ExternalUser); err != nil {
 		return nil, err
 	}
@@ -169,9 +169,9 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 }
 
 func accountInfo(a *api.Account) map[string]any {
-	info := map[string]any{"name": a.Name, "app": a.App.Label(), "healthy": a.Healthy && !a.Dead}
+	info := map[string]any{"name": a.Name, fieldApp: a.App.Label(), "healthy": a.Healthy && !a.Dead}
 	if user := api.Printable(a.ExternalID); user != "" {
-		info["external_user_id"] = user
+		info[fieldExternalUserID] = user
 	}
 	setTime(info, "expires_at", a.ExpiresAt)
 	return info
@@ -220,13 +220,13 @@ func metadata(ctx context.Context, c *connection, id string) (*api.Account, erro
 func accountData(a *api.Account) map[string]any {
 	data := map[string]any{"id": a.ID, "healthy": a.Healthy && !a.Dead, "dead": a.Dead}
 	for name, value := range map[string]string{
-		"name":             a.Name,
-		"external_user_id": api.Printable(a.ExternalID),
-		"app":              a.App.Label(),
-		"app_id":           a.App.ID,
-		"app_name":         a.App.Name,
-		"auth_type":        a.App.AuthType,
-		"error":            a.Error,
+		"name":              a.Name,
+		fieldExternalUserID: api.Printable(a.ExternalID),
+		fieldApp:            a.App.Label(),
+		"app_id":            a.App.ID,
+		"app_name":          a.App.Name,
+		"auth_type":         a.App.AuthType,
+		"error":             a.Error,
 	} {
 		if value != "" {
 			data[name] = value

@@ -81,17 +81,17 @@ func (b *backend) configWriteOperation() *framework.PathOperation {
 
 func configFields() map[string]*framework.FieldSchema {
 	fields := configSettings()
-	fields["api_key"] = &framework.FieldSchema{
+	fields[fieldAPIKey] = &framework.FieldSchema{
 		Type:         framework.TypeString,
 		Description:  "A user's Pipedream API key. This, or client_id with client_secret, is required on the first write, and again whenever base_url changes. Never returned.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
 	}
-	fields["client_secret"] = &framework.FieldSchema{
+	fields[fieldClientSecret] = &framework.FieldSchema{
 		Type:         framework.TypeString,
 		Description:  "Secret of the OAuth client. Required again whenever client_id or base_url changes. Never returned.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
 	}
-	fields["verify"] = &framework.FieldSchema{
+	fields[fieldVerify] = &framework.FieldSchema{
 		Type:         framework.TypeBool,
 		Default:      true,
 		Description:  "Whether to check with Pipedream that it accepts the key or client before anything is stored. Not stored itself. Default true.",
@@ -103,89 +103,89 @@ func configFields() map[string]*framework.FieldSchema {
 // configSettings are the fields that are both written and read.
 func configSettings() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"client_id": {
+		fieldClientID: {
 			Type:         framework.TypeString,
 			Description:  "Id of a workspace's OAuth client, to be used with client_secret instead of api_key. Changing it requires client_secret in the same request.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
 		},
-		"scope": {
+		fieldScope: {
 			Type:         framework.TypeString,
 			Default:      defaultScope,
 			Description:  "Scopes to ask for as an OAuth client, with spaces between them. Default connect:accounts:read, the least that reads accounts.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
-		"connect_token_scope": {
+		fieldConnectTokenScope: {
 			Type:    framework.TypeString,
 			Default: defaultConnectTokenScope,
 			Description: "Scopes of the token in a Connect link, with spaces between them; never * or connect:*. " +
 				"Default " + defaultConnectTokenScope + ", which connects an account.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Connect token scope"},
 		},
-		"project_id": {
+		fieldProjectID: {
 			Type:         framework.TypeString,
 			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Project ID"},
 		},
-		"org_id": {
+		fieldOrgID: {
 			Type:         framework.TypeString,
 			Description:  "Workspace that a user's API key is used for, such as o_1aBcDeF, where the user has more than one. Not with an OAuth client.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Workspace ID"},
 		},
-		"environment": {
+		fieldEnvironment: {
 			Type:          framework.TypeString,
 			Default:       defaultEnvironment,
 			AllowedValues: []any{"production", "development"},
 			Description:   "Environment of the Connect project: production or development. Default production.",
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Environment"},
 		},
-		"allow_account_ids": {
+		fieldAllowAccountIDs: {
 			Type:         framework.TypeBool,
 			Default:      true,
 			Description:  "Whether credentials can be read by account id. If not, roles alone can be read. Default true.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow account ids"},
 		},
-		"base_url": {
+		fieldBaseURL: {
 			Type:         framework.TypeString,
 			Default:      defaultBaseURL,
 			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request. Default https://api.pipedream.com/v1.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
 		},
-		"ca_cert": {
+		fieldCACert: {
 			Type:         framework.TypeString,
 			Description:  "PEM certificates to trust instead of the system's, for a private gateway in front of Pipedream. Default: the system's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
-		"request_timeout": {
+		fieldRequestTimeout: {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultRequestTimeout.Seconds()),
 			Description:  "Longest time for one credential fetch, retries and waits included. From 1s to 59s. Default 20s.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Request timeout"},
 		},
-		"max_retries": {
+		fieldMaxRetries: {
 			Type:         framework.TypeInt,
 			Default:      defaultMaxRetries,
 			Description:  "How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10. Default 2.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum retries"},
 		},
-		"rate_limit": {
+		fieldRateLimit: {
 			Type: framework.TypeInt,
 			Description: "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Unset, and again with -1, it is what Pipedream allows: " +
 				"100 for a workspace and 400 for a Connect project.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
 		},
-		"min_ttl": {
+		fieldMinTTL: {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultMinTTL.Seconds()),
 			Description:  "A cached credential with less life left than this is fetched again before it is served. Default 5m.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
-		"static_ttl": {
+		fieldStaticTTL: {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultStaticTTL.Seconds()),
 			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 1s. Default 1h.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Static TTL"},
 		},
-		"expose_refresh_token": {
+		fieldExposeRefreshToken: {
 			Type:         framework.TypeBool,
 			Default:      false,
 			Description:  "Whether reads return refresh tokens. They outlive every lease. Default false.",
@@ -216,21 +216,21 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"client_id":            c.ClientID,
-		"scope":                c.Scope,
-		"connect_token_scope":  c.ConnectTokenScope,
-		"project_id":           c.ProjectID,
-		"environment":          c.Environment,
-		"org_id":               c.OrgID,
-		"allow_account_ids":    c.AllowAccountIDs,
-		"base_url":             c.BaseURL,
-		"ca_cert":              c.CACert,
-		"request_timeout":      int64(c.RequestTimeout.Seconds()),
-		"max_retries":          c.MaxRetries,
-		"rate_limit":           c.rateLimit(),
-		"min_ttl":              int64(c.MinTTL.Seconds()),
-		"static_ttl":           int64(c.StaticTTL.Seconds()),
-		"expose_refresh_token": c.ExposeRefreshToken,
+		fieldClientID:           c.ClientID,
+		fieldScope:              c.Scope,
+		fieldConnectTokenScope:  c.ConnectTokenScope,
+		fieldProjectID:          c.ProjectID,
+		fieldEnvironment:        c.Environment,
+		fieldOrgID:              c.OrgID,
+		fieldAllowAccountIDs:    c.AllowAccountIDs,
+		fieldBaseURL:            c.BaseURL,
+		fieldCACert:             c.CACert,
+		fieldRequestTimeout:     int64(c.RequestTimeout.Seconds()),
+		fieldMaxRetries:         c.MaxRetries,
+		fieldRateLimit:          c.rateLimit(),
+		fieldMinTTL:             int64(c.MinTTL.Seconds()),
+		fieldStaticTTL:          int64(c.StaticTTL.Seconds()),
+		fieldExposeRefreshToken: c.ExposeRefreshToken,
 	}}, nil
 }
 
@@ -249,7 +249,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 	if err := updated.validate(); err != nil {
 		return nil, err
 	}
-	if data.Get("verify").(bool) && namesConnection(data) {
+	if data.Get(fieldVerify).(bool) && namesConnection(data) {
 		if err := b.verify(ctx, updated); err != nil {
 			return nil, verifyError(req, updated, err)
 		}
@@ -285,39 +285,39 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := data.GetOk("base_url"); ok {
+	if v, ok := data.GetOk(fieldBaseURL); ok {
 		updated.BaseURL = normalizeBaseURL(v.(string))
 	}
 	if old != nil && updated.BaseURL != old.BaseURL && !secretGiven {
 		return nil, badRequest("changing base_url requires api_key or client_secret in the same request: the stored one is not sent to a new place")
 	}
-	setString(&updated.Scope, data, "scope")
-	if v, ok := data.GetOk("connect_token_scope"); ok {
+	setString(&updated.Scope, data, fieldScope)
+	if v, ok := data.GetOk(fieldConnectTokenScope); ok {
 		updated.ConnectTokenScope = strings.Join(strings.Fields(v.(string)), " ")
 	}
-	setString(&updated.ProjectID, data, "project_id")
-	setString(&updated.OrgID, data, "org_id")
-	setString(&updated.Environment, data, "environment")
-	if v, ok := data.GetOk("ca_cert"); ok {
+	setString(&updated.ProjectID, data, fieldProjectID)
+	setString(&updated.OrgID, data, fieldOrgID)
+	setString(&updated.Environment, data, fieldEnvironment)
+	if v, ok := data.GetOk(fieldCACert); ok {
 		updated.CACert = v.(string)
 	}
-	setDuration(&updated.RequestTimeout, data, "request_timeout")
-	setDuration(&updated.MinTTL, data, "min_ttl")
-	setDuration(&updated.StaticTTL, data, "static_ttl")
-	if v, ok := data.GetOk("max_retries"); ok {
+	setDuration(&updated.RequestTimeout, data, fieldRequestTimeout)
+	setDuration(&updated.MinTTL, data, fieldMinTTL)
+	setDuration(&updated.StaticTTL, data, fieldStaticTTL)
+	if v, ok := data.GetOk(fieldMaxRetries); ok {
 		updated.MaxRetries = v.(int)
 	}
-	if v, ok := data.GetOk("rate_limit"); ok {
+	if v, ok := data.GetOk(fieldRateLimit); ok {
 		limit := v.(int)
 		updated.RateLimit = &limit
 		if limit == -1 {
 			updated.RateLimit = nil
 		}
 	}
-	if v, ok := data.GetOk("expose_refresh_token"); ok {
+	if v, ok := data.GetOk(fieldExposeRefreshToken); ok {
 		updated.ExposeRefreshToken = v.(bool)
 	}
-	if v, ok := data.GetOk("allow_account_ids"); ok {
+	if v, ok := data.GetOk(fieldAllowAccountIDs); ok {
 		updated.AllowAccountIDs = v.(bool)
 	}
 	if old == nil || !updated.sameSource(old) {
@@ -329,24 +329,24 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 // mergeAuthentication puts the key or the client that data names into updated,
 // in place of whichever was there. It tells whether data has the secret.
 func mergeAuthentication(updated *config, data *framework.FieldData) (secretGiven bool, err error) {
-	_, hasKey := data.GetOk("api_key")
-	_, hasID := data.GetOk("client_id")
-	_, hasSecret := data.GetOk("client_secret")
+	_, hasKey := data.GetOk(fieldAPIKey)
+	_, hasID := data.GetOk(fieldClientID)
+	_, hasSecret := data.GetOk(fieldClientSecret)
 	given := func(field string) string { return strings.TrimSpace(data.Get(field).(string)) }
 	switch {
 	case hasKey && (hasID || hasSecret):
 		return false, badRequest("api_key and client_id with client_secret exclude each other: give one or the other")
 	case hasKey:
-		updated.APIKey, updated.ClientID, updated.ClientSecret = redact.Secret(given("api_key")), "", ""
-	case hasID && !hasSecret && updated.ClientID != "" && given("client_id") != updated.ClientID:
+		updated.APIKey, updated.ClientID, updated.ClientSecret = redact.Secret(given(fieldAPIKey)), "", ""
+	case hasID && !hasSecret && updated.ClientID != "" && given(fieldClientID) != updated.ClientID:
 		return false, badRequest("changing client_id requires client_secret in the same request")
 	case hasID || hasSecret:
 		updated.APIKey, updated.OrgID = "", ""
 		if hasID {
-			updated.ClientID = given("client_id")
+			updated.ClientID = given(fieldClientID)
 		}
 		if hasSecret {
-			updated.ClientSecret = redact.Secret(given("client_secret"))
+			updated.ClientSecret = redact.Secret(given(fieldClientSecret))
 		}
 	}
 	return hasKey || hasSecret, nil
@@ -367,7 +367,7 @@ func setDuration(target *time.Duration, data *framework.FieldData, field string)
 // namesConnection tells whether a write is about how Pipedream is reached.
 // Other settings can be changed while Pipedream is down.
 func namesConnection(data *framework.FieldData) bool {
-	for _, field := range []string{"api_key", "client_id", "client_secret", "scope", "project_id", "org_id", "environment", "base_url", "ca_cert", "verify"} {
+	for _, field := range []string{fieldAPIKey, fieldClientID, fieldClientSecret, fieldScope, fieldProjectID, fieldOrgID, fieldEnvironment, fieldBaseURL, fieldCACert, fieldVerify} {
 		if _, ok := data.GetOk(field); ok {
 			return true
 		}
@@ -381,7 +381,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 	if !errors.As(err, &e) {
 		return toLogical(req, err)
 	}
-	given, missing := "api_key", "there is no Pipedream API at base_url"
+	given, missing := fieldAPIKey, "there is no Pipedream API at base_url"
 	if c.ClientID != "" {
 		given = "client_id and client_secret"
 	}

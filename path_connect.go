@@ -73,9 +73,9 @@ func (b *backend) pathConnect() *framework.Path {
 				Description:  "Name of a role by app and external_user_id.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Role name"},
 			},
-			"success_redirect_uri": redirect("once the account is connected", "Success redirect URI"),
-			"error_redirect_uri":   redirect("where no account was connected", "Error redirect URI"),
-			"expires_in": {
+			fieldSuccessRedirectURI: redirect("once the account is connected", "Success redirect URI"),
+			fieldErrorRedirectURI:   redirect("where no account was connected", "Error redirect URI"),
+			fieldExpiresIn: {
 				Type:         framework.TypeDurationSecond,
 				Default:      int(defaultLinkLife.Seconds()),
 				Description:  "How long the link is good. From 1m to 4h. Default 15m.",
@@ -103,10 +103,10 @@ func linkFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: description}
 	}
 	return map[string]*framework.FieldSchema{
-		"connect_link_url": field("The link. Whoever opens it connects an account that is the caller's from then on."),
-		"expires_at":       field("When the link ends, RFC 3339 in UTC."),
-		"app":              field("App that the link connects."),
-		"external_user_id": field("External user whose account it will be."),
+		"connect_link_url":  field("The link. Whoever opens it connects an account that is the caller's from then on."),
+		"expires_at":        field("When the link ends, RFC 3339 in UTC."),
+		fieldApp:            field("App that the link connects."),
+		fieldExternalUserID: field("External user whose account it will be."),
 	}
 }
 
@@ -128,10 +128,10 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 		return nil, toLogical(req, err)
 	}
 	return &logical.Response{Data: map[string]any{
-		"connect_link_url": string(link.URL),
-		"expires_at":       link.ExpiresAt.UTC().Format(time.RFC3339),
-		"app":              t.role.App,
-		"external_user_id": t.user.ExternalID,
+		"connect_link_url":  string(link.URL),
+		"expires_at":        link.ExpiresAt.UTC().Format(time.RFC3339),
+		fieldApp:            t.role.App,
+		fieldExternalUserID: t.user.ExternalID,
 	}}, nil
 }
 
@@ -163,15 +163,15 @@ func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *fr
 func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err error) {
 	r = api.LinkRequest{
 		ExternalUser: t.user.ExternalID, App: t.user.App, OAuthApp: t.user.OAuthApp,
-		Life: time.Duration(data.Get("expires_in").(int)) * time.Second, Scope: t.config.ConnectTokenScope,
+		Life: time.Duration(data.Get(fieldExpiresIn).(int)) * time.Second, Scope: t.config.ConnectTokenScope,
 	}
 	if r.Life < shortestLink || r.Life > longestLink {
 		return r, badRequest("expires_in must be from 1m to 4h")
 	}
-	if r.SuccessURI, err = t.role.redirectURI(data, "success_redirect_uri"); err != nil {
+	if r.SuccessURI, err = t.role.redirectURI(data, fieldSuccessRedirectURI); err != nil {
 		return r, err
 	}
-	r.ErrorURI, err = t.role.redirectURI(data, "error_redirect_uri")
+	r.ErrorURI, err = t.role.redirectURI(data, fieldErrorRedirectURI)
 	return r, err
 }
 

@@ -63,7 +63,7 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
 			"name": nameField(),
-			"min_ttl": {
+			fieldMinTTL: {
 				Type:         framework.TypeDurationSecond,
 				Description:  "Fetch again if the cached credentials have less life left than this. No effect below the role's min_ttl, or else the mount's.",
 				Query:        true,
@@ -135,7 +135,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *fra
 	if most := b.System().MaxLeaseTTL(); most > 0 {
 		ttl = min(ttl, most)
 	}
-	resp := b.Secret(secretType).Response(got.data(), map[string]any{"account_id": got.credential.AccountID})
+	resp := b.Secret(secretType).Response(got.data(), map[string]any{fieldAccountID: got.credential.AccountID})
 	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, ttl
 	return got.warn(resp), nil
 }

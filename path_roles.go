@@ -114,44 +114,44 @@ func (b *backend) pathRole() *framework.Path {
 
 func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"account_id": {
+		fieldAccountID: {
 			Type:         framework.TypeString,
 			Description:  "Id of the account. Not with app and external_user_id.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Account id"},
 		},
-		"app": {
+		fieldApp: {
 			Type:         framework.TypeString,
 			Description:  "App of the external user's account: its slug, such as github, or its id.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
 		},
-		"oauth_app_id": {
+		fieldOAuthAppID: {
 			Type:         framework.TypeString,
 			Description:  "Only accounts that were connected with this custom OAuth client, such as oa_aPXiQd. Goes with app. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "OAuth app id"},
 		},
-		"external_user_id": {
+		fieldExternalUserID: {
 			Type: framework.TypeString,
 			Description: "External user of the Connect project whose account is read, at most 250 characters. " +
 				"May be an identity template, such as {{identity.entity.aliases.<mount accessor>.name}}.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
 		},
-		"fields": {
+		fieldFields: {
 			Type:         framework.TypeCommaStringSlice,
 			Description:  "Credential fields to return, under the names that a read returns, with commas between them. Default: all.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Fields"},
 		},
-		"ttl": {
+		fieldTTL: {
 			Type:         framework.TypeDurationSecond,
 			Description:  "Longest lease, below the credentials' own life. At least 1s. Default 0: no cap.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
-		"allowed_redirect_hosts": {
+		fieldAllowedRedirectHosts: {
 			Type: framework.TypeCommaStringSlice,
 			Description: "Hosts to which a Connect link may lead the user back, such as app.example.com or localhost:3000, with commas between them. " +
 				"Goes with app. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed redirect hosts"},
 		},
-		"min_ttl": {
+		fieldMinTTL: {
 			Type:         framework.TypeDurationSecond,
 			Description:  "Instead of the mount's min_ttl. Default 0: the mount's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
@@ -181,14 +181,14 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
-		"account_id":             r.AccountID,
-		"app":                    r.App,
-		"oauth_app_id":           r.OAuthAppID,
-		"external_user_id":       r.ExternalUserID,
-		"fields":                 append([]string{}, r.Fields...),
-		"ttl":                    int64(r.TTL.Seconds()),
-		"min_ttl":                int64(r.MinTTL.Seconds()),
-		"allowed_redirect_hosts": append([]string{}, r.AllowedRedirectHosts...),
+		fieldAccountID:            r.AccountID,
+		fieldApp:                  r.App,
+		fieldOAuthAppID:           r.OAuthAppID,
+		fieldExternalUserID:       r.ExternalUserID,
+		fieldFields:               append([]string{}, r.Fields...),
+		fieldTTL:                  int64(r.TTL.Seconds()),
+		fieldMinTTL:               int64(r.MinTTL.Seconds()),
+		fieldAllowedRedirectHosts: append([]string{}, r.AllowedRedirectHosts...),
 	}}, nil
 }
 
@@ -224,29 +224,29 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 // mergeRole changes the fields that data names. Naming the other kind of
 // account replaces the one that was there.
 func mergeRole(r *role, data *framework.FieldData) {
-	_, hasAccount := data.GetOk("account_id")
-	_, hasApp := data.GetOk("app")
-	_, hasUser := data.GetOk("external_user_id")
+	_, hasAccount := data.GetOk(fieldAccountID)
+	_, hasApp := data.GetOk(fieldApp)
+	_, hasUser := data.GetOk(fieldExternalUserID)
 	switch {
 	case hasAccount && !hasApp && !hasUser:
 		r.App, r.ExternalUserID, r.OAuthAppID, r.AllowedRedirectHosts = "", "", "", nil
 	case !hasAccount && (hasApp || hasUser):
 		r.AccountID = ""
 	}
-	setString(&r.AccountID, data, "account_id")
-	setString(&r.App, data, "app")
-	setString(&r.OAuthAppID, data, "oauth_app_id")
-	if v, ok := data.GetOk("external_user_id"); ok {
+	setString(&r.AccountID, data, fieldAccountID)
+	setString(&r.App, data, fieldApp)
+	setString(&r.OAuthAppID, data, fieldOAuthAppID)
+	if v, ok := data.GetOk(fieldExternalUserID); ok {
 		r.ExternalUserID = v.(string) // every character of it counts
 	}
-	if v, ok := data.GetOk("fields"); ok {
+	if v, ok := data.GetOk(fieldFields); ok {
 		r.Fields = v.([]string)
 	}
-	if v, ok := data.GetOk("allowed_redirect_hosts"); ok {
+	if v, ok := data.GetOk(fieldAllowedRedirectHosts); ok {
 		r.AllowedRedirectHosts = v.([]string)
 	}
-	setDuration(&r.TTL, data, "ttl")
-	setDuration(&r.MinTTL, data, "min_ttl")
+	setDuration(&r.TTL, data, fieldTTL)
+	setDuration(&r.MinTTL, data, fieldMinTTL)
 }
 
 func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

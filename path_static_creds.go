@@ -26,7 +26,7 @@ seconds) and last_vault_rotation (when these credentials were first seen, RFC
 
 func (b *backend) pathStaticCreds() *framework.Path {
 	fields := credentialFields()
-	fields["ttl"] = &framework.FieldSchema{
+	fields[fieldTTL] = &framework.FieldSchema{
 		Type:        framework.TypeInt64,
 		Required:    true,
 		Description: "Seconds until the credentials should be read again: when they are due, and before they end. At least 1.",
@@ -52,7 +52,7 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, dat
 	policy := got.config.policy()
 	again := got.capTTL(got.credential.ReadAgainIn(policy, got.reader.Demand, time.Now()))
 	fields := got.data()
-	fields["ttl"] = int64(again.Seconds())
+	fields[fieldTTL] = int64(again.Seconds())
 	fields["rotation_period"] = int64(got.credential.Life(policy).Seconds())
 	fields["last_vault_rotation"] = got.credential.FetchedAt.UTC().Format(time.RFC3339)
 	return got.warn(&logical.Response{Data: fields}), nil

@@ -52,7 +52,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"cache_hits":        field(framework.TypeInt64, true, "Reads served from the cache."),
 		"cache_misses":      field(framework.TypeInt64, true, "Reads that waited for Pipedream."),
 		"cached_accounts":   field(framework.TypeInt, true, "Accounts whose credentials are in memory."),
-		"rate_limit":        field(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
+		fieldRateLimit:      field(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
 		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),
 		"held_off_accounts": field(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
 		"held_off_until":    field(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
@@ -76,7 +76,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 		"cache_hits":        b.stats.hits.Load(),
 		"cache_misses":      b.stats.misses.Load(),
 		"cached_accounts":   0,
-		"rate_limit":        b.budget.Limit(),
+		fieldRateLimit:      b.budget.Limit(),
 		"budget_left":       b.budget.Left(),
 		"held_off_accounts": 0,
 	}

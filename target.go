@@ -30,7 +30,7 @@ var (
 // accountID is the request's account id. Anything else than one is refused
 // here, before it costs a request.
 func accountID(data *framework.FieldData) (string, error) {
-	id := data.Get("account_id").(string)
+	id := data.Get(fieldAccountID).(string)
 	if !api.ValidAccountID(id) {
 		return "", errBadAccountID
 	}
@@ -135,7 +135,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return nil, err
 	}
-	t.reader.Demand = t.reader.Demand.Raise(time.Duration(data.Get("min_ttl").(int)) * time.Second)
+	t.reader.Demand = t.reader.Demand.Raise(time.Duration(data.Get(fieldMinTTL).(int)) * time.Second)
 	got := &served{target: t}
 	if t.accountID != "" {
 		got.credential, err = t.view.Get(ctx, t.reader, t.accountID)

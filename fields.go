@@ -1,0 +1,39 @@
+package pipedream
+
+// The names of fields and parameters, as callers write them. A name that two paths
+// share means the same in both.
+const (
+	// Of config.
+	fieldAPIKey             = "api_key"
+	fieldClientID           = "client_id"
+	fieldClientSecret       = "client_secret"
+	fieldScope              = "scope"
+	fieldProjectID          = "project_id"
+	fieldEnvironment        = "environment"
+	fieldOrgID              = "org_id"
+	fieldConnectTokenScope  = "connect_token_scope"
+	fieldAllowAccountIDs    = "allow_account_ids"
+	fieldBaseURL            = "base_url"
+	fieldCACert             = "ca_cert"
+	fieldRequestTimeout     = "request_timeout"
+	fieldMaxRetries         = "max_retries"
+	fieldRateLimit          = "rate_limit"
+	fieldMinTTL             = "min_ttl"
+	fieldStaticTTL          = "static_ttl"
+	fieldExposeRefreshToken = "expose_refresh_token"
+	fieldVerify             = "verify"
+
+	// Of roles.
+	fieldAccountID            = "account_id"
+	fieldApp                  = "app"
+	fieldOAuthAppID           = "oauth_app_id"
+	fieldExternalUserID       = "external_user_id"
+	fieldFields               = "fields"
+	fieldTTL                  = "ttl"
+	fieldAllowedRedirectHosts = "allowed_redirect_hosts"
+
+	// Of Connect links.
+	fieldSuccessRedirectURI = "success_redirect_uri"
+	fieldErrorRedirectURI   = "error_redirect_uri"
+	fieldExpiresIn          = "expires_in"
+)
