@@ -26,8 +26,9 @@ for path in '' plugin localhost/plugin https://example.com/plugin 'example.com/a
 done
 [[ $(cd "$tree" && go list -m) == "$old" ]] || fail "a path that was refused was set"
 
-# Twice, for whoever moves.
-for path in example.com/first/name example.com/some-one/$plugin; do
+# Twice, for whoever moves. The second is another one in each run: Go remembers what it found in a module.
+owner=some-one-$$-$RANDOM
+for path in example.com/first/name "example.com/$owner/$plugin"; do
   "$tree/scripts/set-module-path.sh" "$path"
   [[ $(cd "$tree" && go list -m) == "$path" ]] || fail "the module is not $path"
 done
