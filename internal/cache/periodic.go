@@ -54,18 +54,10 @@ func (v *View) RefreshAhead() {
 	guard.Go(v.logger(), func() { v.fetchPages(pages) })
 	if len(apart) > 0 {
 		guard.Go(v.logger(), func() {
-			v.fetcher.PrefetchList(v.ctx, ids(apart))
+			v.fetcher.PrefetchList(v.ctx, len(apart))
 			v.fetchAll(apart)
 		})
 	}
-}
-
-func ids(entries []*entry) []string {
-	out := make([]string, len(entries))
-	for i, e := range entries {
-		out[i] = e.AccountID
-	}
-	return out
 }
 
 // fetchPages fetches pages, and then what is due on them as a reader would. An
@@ -135,7 +127,7 @@ func (v *View) dueSoon(now time.Time) (due []*entry) {
 // allCanWait tells whether all of the entries that are due can wait for others:
 // until the next pass, and for what the fetch of the list takes.
 func (v *View) allCanWait(due []*entry, now time.Time) bool {
-	fetching := v.fetcher.ListTime()
+	fetching := max(0, v.fetcher.ListTime()-(credential.Lookahead-time.Minute)) // what Lookahead does not allow for
 	for _, e := range due {
 		if !e.CanWait(v.policy, fetching, now) {
 			return false

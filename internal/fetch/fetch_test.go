@@ -552,18 +552,12 @@ func TestWhatIsFetchedAheadEndsWithTheConnection(t *testing.T) {
 }
 
 func TestAListIsFetchedAheadWhereItIsCheaper(t *testing.T) {
-	ids := func(n int) (ids []string) {
-		for i := range n {
-			ids = append(ids, id(i))
-		}
-		return ids
-	}
 	bubble(t, 250, func(t *testing.T, f *fetcher) {
-		f.PrefetchList(t.Context(), ids(MaxSingles))
+		f.PrefetchList(t.Context(), MaxSingles)
 		f.costs(0, 0)
 		f.answersTake(list, time.Second)
 		began := time.Now()
-		f.PrefetchList(t.Context(), ids(200))
+		f.PrefetchList(t.Context(), 200)
 		require.Equal(t, 3*time.Second, time.Since(began), "it waits for the end")
 		f.costs(0, 3)
 		f.getAll(200)
@@ -575,9 +569,9 @@ func TestAListIsFetchedAheadWhereItIsCheaper(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
 		began := time.Now()
-		f.PrefetchList(ctx, ids(200))
+		f.PrefetchList(ctx, 200)
 		require.Equal(t, time.Second/2, time.Since(began))
-		f.PrefetchList(t.Context(), ids(100)) // which joins it
+		f.PrefetchList(t.Context(), 100) // which joins it
 		f.costs(0, 3)
 	})
 }

@@ -186,7 +186,9 @@ func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call 
 		f.ask(c, func() {}) // waits for its turn there, and takes none of the few places here
 		return c
 	}
-	f.demand.note(id, now)
+	if class != pace.Ahead { // the passes know better what they will want
+		f.demand.note(id, now)
+	}
 	f.enqueue(c)
 	f.startNext()
 	return c

@@ -35,7 +35,7 @@ type listState struct {
 	underWay     bool
 	pageSince    time.Time     // when the latest page was asked for
 	ended        chan struct{} // closed when the one under way ends
-	ahead        bool          // somebody waits for it ahead of readers
+	ahead        int           // accounts for which somebody waits for it ahead of readers
 	bare         int           // pages in a row without any credentials
 	stockTaking  bool          // it is fetched to its end, whoever waits
 	stockTakenAt time.Time     // or tried
@@ -76,17 +76,16 @@ func (f *Fetcher) Page(id string) (cursor string, known bool) { return f.index.o
 // PrefetchList fetches the list ahead of readers of so many accounts whose pages
 // are not known, if that is cheaper than one by one, and waits for its end. A
 // list under way serves too.
-func (f *Fetcher) PrefetchList(ctx context.Context, ids []string) {
+func (f *Fetcher) PrefetchList(ctx context.Context, accounts int) {
 	f.mu.Lock()
 	now := time.Now()
-	for _, id := range ids {
-		f.demand.note(id, now)
-	}
-	worthIt := len(ids) > max(MaxSingles, f.list.knownPages(now)) && now.After(f.list.uselessUntil) && !f.closed
+	worthIt := accounts > max(MaxSingles, f.list.knownPages(now)) && now.After(f.list.uselessUntil) && !f.closed
 	if worthIt && !f.list.underWay {
 		f.startList()
 	}
-	f.list.ahead = f.list.underWay
+	if worthIt {
+		f.list.ahead = max(f.list.ahead, accounts)
+	}
 	ended := f.list.ended
 	f.mu.Unlock()
 	if !worthIt {
@@ -189,7 +188,7 @@ func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.list.pageSince = time.Now()
-	class, waiting = pace.Ahead, (f.list.stockTaking || f.list.ahead) && !f.closed
+	class, waiting = pace.Ahead, (f.list.stockTaking || f.list.ahead > 0) && !f.closed
 	for _, c := range f.calls {
 		if c.state != queued && (c.state != inPage || c.page != anyPage) {
 			continue
@@ -326,7 +325,7 @@ func (f *Fetcher) pays(p *api.Page, fetched, served int) bool {
 	case p.Total == 0:
 		return served > 0 && missing > 0
 	default:
-		return max(missing, f.demand.count(now, f.rememberFor(now))) > max(0, f.list.pages-fetched)
+		return max(missing, f.list.ahead, f.demand.count(now, f.rememberFor(now))) > max(0, f.list.pages-fetched)
 	}
 }
 
@@ -364,7 +363,7 @@ func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 	default:
 		f.list.setUseless(now.Add(listFailedFor))
 	}
-	f.list.underWay, f.list.stockTaking, f.list.ahead = false, false, false
+	f.list.underWay, f.list.stockTaking, f.list.ahead = false, false, 0
 	close(f.list.ended)
 	missing := f.waitingFor(anyPage)
 	for _, c := range missing {
