@@ -38,9 +38,8 @@ const pathConnectHelpSyn = `Make a link by which the caller connects an account 
 
 const pathConnectHelpDesc = `
 Returns a link to Pipedream's page on which an account of the role's app is
-connected. The account belongs to the external user that the role comes to for
-whoever makes the link, whoever opens it: so open it yourself, and pass it to
-nobody. It works once, until expires_at.
+connected. The account will belong to whoever made the link, no matter who opens
+it: so open it yourself, and pass it to nobody. It works once, until expires_at.
 
     $ vault write -force pipedream/connect/github
     $ vault read pipedream/creds/github
