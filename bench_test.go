@@ -51,16 +51,16 @@ func benchmarkMount(b *testing.B, accounts int, inMemory bool) *backend {
 		}
 	}
 	if inMemory {
-		m.readAllOnce(b, accounts)
+		benchmarkReadAll(b, m, accounts)
 	}
 	return m
 }
 
-// readAllOnce loads accounts from storage to memory.
-func (b *backend) readAllOnce(t *testing.B, accounts int) {
-	t.Helper()
+// benchmarkReadAll loads accounts from storage to memory.
+func benchmarkReadAll(b *testing.B, m *backend, accounts int) {
+	b.Helper()
 	for i := range accounts {
-		benchmarkReadOne(t, b, "creds/"+accountName(i))
+		benchmarkReadOne(b, m, "creds/"+accountName(i))
 	}
 }
 
@@ -127,7 +127,7 @@ func BenchmarkFirstReadAfterStart(b *testing.B) {
 // credentials in storage of which it looks into a batch.
 func BenchmarkPeriodicPass(b *testing.B) {
 	m := benchmarkMount(b, 100_000, false)
-	m.readAllOnce(b, 32_768)
+	benchmarkReadAll(b, m, 32_768)
 	b.ResetTimer()
 	for range b.N {
 		req := &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage}
@@ -144,7 +144,7 @@ func BenchmarkMemory(b *testing.B) {
 			for range b.N {
 				m := benchmarkMount(b, accounts, false) // what storage takes is Vault's
 				before := heap()
-				m.readAllOnce(b, accounts)
+				benchmarkReadAll(b, m, accounts)
 				held := min(accounts, 32_768)
 				b.ReportMetric(float64(heap()-before)/float64(held), "B/account")
 				b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
