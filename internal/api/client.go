@@ -294,7 +294,7 @@ func (c *Client) do(ctx context.Context, r request) error {
 			if errors.Is(err, context.DeadlineExceeded) { // while others fetch the token
 				err = c.connectionError(ctx, err)
 			}
-			return withAccount(err, r.account)
+			return WithAccount(err, r.account)
 		}
 		r.bearer = bearer
 		err = c.send(ctx, r)

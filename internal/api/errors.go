@@ -155,8 +155,9 @@ func OfAll(err error) bool {
 	return errors.As(err, &e) && e.OfAll()
 }
 
-// withAccount returns err as one about account id.
-func withAccount(err error, id string) error {
+// WithAccount returns err as one about account id; errors of other packages as they
+// are.
+func WithAccount(err error, id string) error {
 	var e *Error
 	if !errors.As(err, &e) {
 		return err

@@ -134,7 +134,7 @@ func TestWhenAListIsComplete(t *testing.T) {
 				walk.Note(&Page{Count: p.count, Total: p.total, Next: p.next})
 				seen += p.count
 				after = p.next
-				require.Equal(t, seen, walk.Seen())
+				require.Equal(t, seen, walk.seen)
 			}
 			require.True(t, walk.Done())
 			require.Equal(t, tc.whole, walk.Whole())

@@ -152,7 +152,7 @@ func (c *Client) exchange(ctx context.Context, r request) error {
 		defer func() { _ = resp.Body.Close() }()
 	}
 	if err != nil {
-		return withAccount(c.connectionError(ctx, err), r.account)
+		return WithAccount(c.connectionError(ctx, err), r.account)
 	}
 	if e := statusError(resp, body, r); e != nil {
 		return c.facts(e)
@@ -271,7 +271,7 @@ func (c *Client) connectionError(ctx context.Context, err error) error {
 
 // NoAnswer is the error for an account about which Pipedream did not answer in time.
 func (c *Client) NoAnswer(id string) error {
-	return withAccount(c.connectionError(context.Background(), context.DeadlineExceeded), id)
+	return WithAccount(c.connectionError(context.Background(), context.DeadlineExceeded), id)
 }
 
 // meter is the innermost round tripper: every attempt, retries included, takes

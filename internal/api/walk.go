@@ -22,9 +22,6 @@ func (w *Walk) After() string { return w.after }
 // Done tells whether the list is complete.
 func (w *Walk) Done() bool { return w.done }
 
-// Seen is how many accounts came so far.
-func (w *Walk) Seen() int { return w.seen }
-
 // Note takes the next page into account.
 func (w *Walk) Note(p *Page) {
 	if w.cursors == nil {

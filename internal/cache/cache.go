@@ -149,8 +149,7 @@ func decodeLegacy(generation, id string, stored []byte) (*entry, bool) {
 	return &entry{Credential: stripped}, len(stripped.Fields) > 0
 }
 
-// Len and Bytes are how many credentials are in memory, and about how many bytes
-// they take.
+// Len is how many credentials are in memory.
 func (c *Cache) Len() int { return c.credentials.Len() }
 
 // Bytes is about how many bytes the credentials in memory take.

@@ -210,8 +210,7 @@ func (f *Fetcher) leave(c *call) {
 		return
 	}
 	if c.state == done && c.err == nil { // at the same moment
-		now := time.Now()
-		f.memory.put(c.account, c.at, now.Add(f.rememberFor(now)))
+		f.remember(c.account, c.at)
 	}
 	if !c.open() {
 		return
@@ -360,7 +359,7 @@ var errOvertaken = errors.New("overtaken")
 func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
 	// It may have been held off since this one queued.
 	if err := f.holdOffs.CheckAll(); err != nil {
-		return nil, withAccount(err, c.id)
+		return nil, api.WithAccount(err, c.id)
 	}
 	for {
 		class := c.claim.Class()
@@ -384,7 +383,7 @@ func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.client.Timeout())
 	defer cancel()
 	if err := f.holdOffs.CheckAll(); err != nil {
-		return nil, withAccount(err, c.id)
+		return nil, api.WithAccount(err, c.id)
 	}
 	return f.client.Account(c.claim.With(ctx), c.id)
 }
@@ -406,9 +405,8 @@ func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	if c.state != queued && c.state != alone {
 		return // a page, or an outage, was faster, or nobody waits any more
 	}
-	now := time.Now()
 	if err == nil && c.waiting == 0 {
-		f.memory.put(a, c.asked, now.Add(f.rememberFor(now)))
+		f.remember(a, c.asked)
 	}
 	if api.KindOf(err) == api.NotFound {
 		f.index.forget(c.id)
@@ -439,17 +437,8 @@ func (f *Fetcher) note(err error) {
 	}
 	for _, c := range f.calls {
 		if c.state == queued {
-			f.finish(c, nil, time.Time{}, withAccount(err, c.id))
+			f.finish(c, nil, time.Time{}, api.WithAccount(err, c.id))
 		}
 	}
 	f.queue, f.lacking = nil, nil
-}
-
-// withAccount returns err as one about account id.
-func withAccount(err error, id string) error {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	return e.WithAccount(id)
 }

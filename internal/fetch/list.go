@@ -70,6 +70,13 @@ func (f *Fetcher) rememberFor(now time.Time) time.Duration {
 	return rememberFor + listTime(f.budget, f.list.knownPages(now))
 }
 
+// remember keeps what a page brought, as of at, for whoever reads it next. The
+// caller holds mu.
+func (f *Fetcher) remember(a *api.Account, at time.Time) {
+	now := time.Now()
+	f.memory.put(a, at, now.Add(f.rememberFor(now)))
+}
+
 // Page is the page of the list that an account was last seen on.
 func (f *Fetcher) Page(id string) (cursor string, known bool) { return f.index.of(id) }
 
@@ -282,7 +289,7 @@ func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (
 			f.finish(c, a, at, nil)
 			served++
 		case c == nil && !f.closed:
-			f.memory.put(a, at, now.Add(f.rememberFor(now)))
+			f.remember(a, at)
 		}
 	}
 	for _, c := range f.endPage(after) {
