@@ -165,7 +165,6 @@ func TestUsersWithoutAccountsStarveNobody(t *testing.T) {
 			m.sim.SetAccount(a)
 		}
 		m.role("github", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id}}"})
-		m.system.EntityVal = &logical.Entity{ID: "nobody"}
 		m.assertFairUnder(func(ctx context.Context, m *mount) {
 			for i := range 3 {
 				m.role("github-"+strconv.Itoa(i), map[string]any{"app": "github", "external_user_id": "nobody-" + strconv.Itoa(i)})

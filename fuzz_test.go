@@ -62,7 +62,7 @@ func FuzzStoredEntry(f *testing.F) {
 // fuzzMount is a mount without a simulator: nothing listens where it asks.
 func fuzzMount(t *testing.T) *mount {
 	t.Helper()
-	m := &mount{T: t, storage: &faultyStorage{Storage: &logical.InmemStorage{}}, system: logical.TestSystemView(), logs: &syncBuffer{}}
+	m := &mount{T: t, storage: &faultyStorage{Storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
 	m.b = newBackend(m.storage, nil)
 	require.NoError(t, m.b.Setup(context.Background(), &logical.BackendConfig{
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.logs}), System: m.system, StorageView: m.storage,

@@ -150,7 +150,7 @@ func TestRequestsThatAreRepeatedBelowAreCounted(t *testing.T) {
 	})}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
-	m := &mount{T: t, storage: &faultyStorage{Storage: &logical.InmemStorage{}}, system: logical.TestSystemView(), logs: &syncBuffer{}}
+	m := &mount{T: t, storage: &faultyStorage{Storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
 	m.b = newBackend(m.storage, nil)
 	require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: m.system, StorageView: m.storage}))
 	t.Cleanup(func() { m.b.Cleanup(context.Background()) })

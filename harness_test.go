@@ -36,7 +36,7 @@ type mount struct {
 	*testing.T
 	sim     *pipedreamtest.Server
 	storage *faultyStorage
-	system  *logical.StaticSystemView
+	system  *system
 	logs    *syncBuffer
 	b       *backend
 
@@ -56,13 +56,37 @@ func bubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Opti
 	})
 }
 
+// system is what the mount asks of Vault: how it is tuned, and who its callers
+// are, each request by its own entity.
+type system struct {
+	*logical.StaticSystemView
+
+	entities sync.Map // of *logical.Entity, by id
+}
+
+func newSystem() *system {
+	return &system{StaticSystemView: logical.TestSystemView()}
+}
+
+// knows has requests with the entity's id come from it from now on.
+func (s *system) knows(entity *logical.Entity) {
+	s.entities.Store(entity.ID, entity)
+}
+
+// EntityInfo is nil for an entity that Vault does not know.
+func (s *system) EntityInfo(id string) (*logical.Entity, error) {
+	entity, _ := s.entities.Load(id)
+	known, _ := entity.(*logical.Entity)
+	return known, nil
+}
+
 func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	t.Helper()
 	m := &mount{
 		T:       t,
 		sim:     pipedreamtest.New(opts...),
 		storage: &faultyStorage{Storage: &logical.InmemStorage{}},
-		system:  logical.TestSystemView(),
+		system:  newSystem(),
 		logs:    &syncBuffer{},
 	}
 	m.system.MaxLeaseTTLVal = testMaxTTL

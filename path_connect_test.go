@@ -38,10 +38,9 @@ func (m *mount) linkAs(alias string, data map[string]any) (*logical.Response, er
 		data = map[string]any{}
 	}
 	req := &logical.Request{Operation: logical.UpdateOperation, Path: "connect/github", Data: data, Storage: m.storage, MountPoint: "pipedream/"}
-	m.system.EntityVal = nil
 	if alias != "" {
 		req.EntityID = "entity-" + alias
-		m.system.EntityVal = &logical.Entity{ID: req.EntityID, Aliases: []*logical.Alias{{MountAccessor: accessor, Name: alias}}}
+		m.system.knows(&logical.Entity{ID: req.EntityID, Aliases: []*logical.Alias{{MountAccessor: accessor, Name: alias}}})
 	}
 	return m.b.HandleRequest(m.Context(), req)
 }
@@ -212,10 +211,10 @@ func TestWhoGetsNoLink(t *testing.T) {
 		}
 		for name, entity := range entities {
 			for _, role := range []string{"github", "meta"} {
-				m.system.EntityVal = entity
 				req := logical.Request{Operation: logical.ReadOperation, Path: "creds/" + role, Storage: m.storage, MountPoint: "pipedream/"}
 				if entity != nil {
-					req.EntityID = "e"
+					m.system.knows(entity)
+					req.EntityID = entity.ID
 				}
 				read := req
 				_, readErr := m.b.HandleRequest(t.Context(), &read)
@@ -287,13 +286,11 @@ func TestAParameterNamesNoOtherUser(t *testing.T) {
 func TestLinksOfManyAtATime(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"external_user_id": "{{identity.entity.id}}"})
-		m.system.EntityVal = &logical.Entity{ID: "not asked for"}
-		system := &entitySystem{StaticSystemView: m.system}
-		require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: m.b.Logger(), System: system, StorageView: m.storage}))
 		var all sync.WaitGroup
 		for i := range 40 {
 			all.Go(func() {
 				user := fmt.Sprint("user-", i)
+				m.system.knows(&logical.Entity{ID: user})
 				resp, err := m.b.HandleRequest(t.Context(), &logical.Request{
 					Operation: logical.UpdateOperation, Path: "connect/github", EntityID: user, Data: map[string]any{}, Storage: m.storage,
 				})
@@ -316,13 +313,6 @@ func TestLinksOfManyAtATime(t *testing.T) {
 		}
 		all.Wait()
 	})
-}
-
-// entitySystem knows an entity of every id.
-type entitySystem struct{ *logical.StaticSystemView }
-
-func (*entitySystem) EntityInfo(id string) (*logical.Entity, error) {
-	return &logical.Entity{ID: id}, nil
 }
 
 // While a link is good its user is looked for every 3 seconds at most, however

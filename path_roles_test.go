@@ -26,13 +26,12 @@ func (m *mount) role(name string, data map[string]any) {
 func (m *mount) as(alias string) (*logical.Response, error) {
 	m.Helper()
 	req := &logical.Request{Operation: logical.ReadOperation, Path: "creds/github", Storage: m.storage, MountPoint: "pipedream/"}
-	m.system.EntityVal = nil
 	if alias != "" {
 		req.EntityID = "entity-" + alias
-		m.system.EntityVal = &logical.Entity{
+		m.system.knows(&logical.Entity{
 			ID: req.EntityID, Name: "entity of " + alias,
 			Aliases: []*logical.Alias{{MountAccessor: "auth_other_1", Name: "somebody"}, {MountAccessor: accessor, Name: alias}},
-		}
+		})
 	}
 	return m.b.HandleRequest(m.Context(), req)
 }
@@ -240,7 +239,7 @@ func TestOneRoleForEachUsersOwnAccount(t *testing.T) {
 		m.refused(err, http.StatusBadRequest, `"carol"`, `"github"`, "connect")
 		_, err = m.as("")
 		m.refused(err, http.StatusBadRequest, "entity")
-		m.system.EntityVal = &logical.Entity{ID: "e", Aliases: []*logical.Alias{{MountAccessor: "auth_other_1", Name: "alice"}}}
+		m.system.knows(&logical.Entity{ID: "e", Aliases: []*logical.Alias{{MountAccessor: "auth_other_1", Name: "alice"}}})
 		_, err = m.b.HandleRequest(t.Context(), &logical.Request{
 			Operation: logical.ReadOperation, Path: "creds/github", EntityID: "e", Storage: m.storage,
 		})
@@ -252,9 +251,9 @@ func TestOneRoleForEachUsersOwnAccount(t *testing.T) {
 func TestAnEntityWithTwoAliasesIsNobody(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
-		m.system.EntityVal = &logical.Entity{ID: "e", Aliases: []*logical.Alias{
+		m.system.knows(&logical.Entity{ID: "e", Aliases: []*logical.Alias{
 			{MountAccessor: accessor, Name: "alice"}, {MountAccessor: accessor, Name: "bob"},
-		}}
+		}})
 		_, err := m.b.HandleRequest(t.Context(), &logical.Request{
 			Operation: logical.ReadOperation, Path: "creds/github", EntityID: "e", Storage: m.storage,
 		})
@@ -281,7 +280,7 @@ func TestAwkwardUsers(t *testing.T) {
 		requests := len(m.sim.Requests())
 		_, err := m.as(strings.Repeat("x", 251))
 		m.refused(err, http.StatusBadRequest, "250")
-		m.system.EntityVal = &logical.Entity{ID: "e", Metadata: map[string]string{"user": ""}}
+		m.system.knows(&logical.Entity{ID: "e", Metadata: map[string]string{"user": ""}})
 		m.role("meta", map[string]any{"app": "github", "external_user_id": "{{identity.entity.metadata.user}}"})
 		_, err = m.b.HandleRequest(t.Context(), &logical.Request{
 			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,

@@ -557,7 +557,7 @@ func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
 func TestATemplateOfNothingFindsNobody(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.suffix}}"})
-		m.system.EntityVal = &logical.Entity{ID: "entity-1", Metadata: map[string]string{"suffix": ""}}
+		m.system.knows(&logical.Entity{ID: "entity-1", Metadata: map[string]string{"suffix": ""}})
 		_, err := m.b.HandleRequest(t.Context(), &logical.Request{
 			Operation: logical.ReadOperation, Path: "creds/github", Storage: m.storage, MountPoint: "pipedream/", EntityID: "entity-1",
 		})
