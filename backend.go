@@ -125,6 +125,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		PeriodicFunc: b.periodic,
 		Clean:        b.clean,
 	}
+	nameCLI(b.Backend, cli)
 	b.sweeper = cache.NewSweeper(storage, b.Logger)
 	return b
 }

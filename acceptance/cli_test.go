@@ -168,14 +168,14 @@ func TestCLISaysWhatToDoNext(t *testing.T) {
 	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID, a.NoCredentials = "apn_bare", true }))
 	m.sim.SetAccount(github())
 	m.write(t, "roles/one", map[string]any{"account_id": githubID, "fields": "api_key"})
-	listAccounts, listRoles := "vault list "+m.in("accounts"), "vault list "+m.in("roles")
+	listAccounts, listRoles := cliName+" list "+m.in("accounts"), cliName+" list "+m.in("roles")
 
 	for name, test := range map[string]struct {
 		args  []string
 		words []string
 	}{
 		"unknown account":           {[]string{"read", "/creds/apn_nobody"}, []string{"apn_nobody", listAccounts}},
-		"dead account":              {[]string{"read", "/creds/apn_dead"}, []string{"apn_dead is dead", "Reconnect", "vault read " + m.in("accounts/apn_dead")}},
+		"dead account":              {[]string{"read", "/creds/apn_dead"}, []string{"apn_dead is dead", "Reconnect", cliName + " read " + m.in("accounts/apn_dead")}},
 		"account without any":       {[]string{"read", "/creds/apn_bare"}, []string{"apn_bare", "reconnect it in Pipedream"}},
 		"no such role":              {[]string{"read", "/creds/nobody"}, []string{`no role "nobody"`, "apn_", listRoles, listAccounts}},
 		"role without such fields":  {[]string{"read", "/creds/one"}, []string{githubID, "none of the role's fields"}},
@@ -184,7 +184,7 @@ func TestCLISaysWhatToDoNext(t *testing.T) {
 		"accounts are listed":       {[]string{"read", "/accounts"}, []string{listAccounts}},
 		"roles are listed":          {[]string{"read", "/roles"}, []string{listRoles}},
 		"metadata by a name":        {[]string{"read", "/accounts/github"}, []string{"account_id", "apn_"}},
-		"refresh is written":        {[]string{"read", "/refresh/" + githubID}, []string{"vault write -force " + m.in("refresh/"+githubID)}},
+		"refresh is written":        {[]string{"read", "/refresh/" + githubID}, []string{cliName + " write -force " + m.in("refresh/"+githubID)}},
 		"a role that poses":         {[]string{"write", "/roles/apn_x", "account_id=" + githubID}, []string{"name", "apn_"}},
 		"a role for nothing":        {[]string{"write", "/roles/empty", "ttl=5m"}, []string{"account_id", "external_user_id"}},
 		"a parameter of a kind":     {[]string{"read", "/creds/" + githubID, "min_ttl=soon"}, []string{"min_ttl", "soon"}},
@@ -215,7 +215,7 @@ func TestCLISaysThatItIsNotConfigured(t *testing.T) {
 	} {
 		answer := m.cli(t, args...)
 		assert.Equal(t, 2, answer.code, args)
-		assert.Contains(t, answer.err, fmt.Sprintf("vault write %s api_key=-", m.in("config")), args)
+		assert.Contains(t, answer.err, fmt.Sprintf("%s write %s api_key=-", cliName, m.in("config")), args)
 	}
 	assert.Contains(t, m.cli(t, "write", "/config", "min_ttl=1m").err, "api_key=-")
 	assert.Contains(t, m.cli(t, "read", "/config").err, "No value found")
@@ -228,7 +228,7 @@ func TestCLIPathHelp(t *testing.T) {
 	m := unconfigured(t)
 	top := m.cli(t, "path-help", "/")
 	require.Zero(t, top.code, top.err)
-	assert.Contains(t, top.out, "vault write pipedream/config")
+	assert.Contains(t, top.out, cliName+" write pipedream/config")
 
 	for _, path := range []string{"config", "creds", "static-creds", "accounts", "refresh", "roles", "status"} {
 		assert.Regexp(t, `(?m)^ +\^`+regexp.QuoteMeta(path)+`\b`, top.out)

@@ -122,7 +122,7 @@ func TestDeletedConfigServesNothing(t *testing.T) {
 	m.read(t, "creds/"+githubID)
 
 	m.deleteConfig(t)
-	refused(t, m.errorOf(t, "creds/"+githubID), http.StatusBadRequest, "vault write "+m.in("config"))
+	refused(t, m.errorOf(t, "creds/"+githubID), http.StatusBadRequest, cliName+" write "+m.in("config"))
 
 	m.configure(t, nil)
 	m.read(t, "creds/"+githubID)

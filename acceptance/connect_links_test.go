@@ -85,7 +85,7 @@ func TestConnectLinks(t *testing.T) {
 	c.sim.SetAccount(connectedWith("apn_alice", "alice", func(a *pipedreamtest.Account) { a.OAuthAppID = ourClient }))
 	alice, carol := p.login(t, "alice"), p.login(t, "carol")
 	alice.reads(t, "apn_alice")
-	carol.isRefused(t, http.StatusBadRequest, `external user "carol" has no healthy account with app "github"`, "vault write -force "+c.in("connect/github"))
+	carol.isRefused(t, http.StatusBadRequest, `external user "carol" has no healthy account with app "github"`, cliName+" write -force "+c.in("connect/github"))
 
 	secret := carol.link(t, nil)
 	assert.Empty(t, secret.LeaseID)

@@ -27,7 +27,7 @@ func TestErrorsAsAClientSeesThem(t *testing.T) {
 		"not configured": {
 			arrange: func(t *testing.T, m *mount) { t.Helper(); m.deleteConfig(t) },
 			code:    http.StatusBadRequest,
-			words:   []string{"not configured", "vault write"},
+			words:   []string{"not configured", cliName + " write"},
 		},
 		"no account id": {
 			id:    "apn github",

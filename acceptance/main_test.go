@@ -23,6 +23,9 @@ var (
 // onOpenBao tells that the server under test is OpenBao, which comes of Vault and differs in a few things.
 var onOpenBao bool
 
+// cliName is the command that the engine's texts name: the server's own.
+var cliName = "vault"
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -55,7 +58,9 @@ func locateBinaries() error {
 	}
 	pluginVersion = version
 	server, err := outputOf(vaultBin, "version")
-	onOpenBao = strings.HasPrefix(server, "OpenBao ")
+	if onOpenBao = strings.HasPrefix(server, "OpenBao "); onOpenBao {
+		cliName = "bao"
+	}
 	return err
 }
 
