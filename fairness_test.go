@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -100,8 +101,8 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 		"40 deleted accounts, once a second": func(ctx context.Context, m *mount) { m.attack(ctx, 40, time.Second, gone(m)) },
 		"60 deleted accounts, once a second": func(ctx context.Context, m *mount) { m.attack(ctx, goneAccounts, time.Second, gone(m)) },
 		"refresh of 9 accounts in a loop": func(ctx context.Context, m *mount) {
-			m.attack(ctx, 9, 100*time.Millisecond, func(caller string, _ int) error {
-				return m.request(m.Context(), caller, logical.UpdateOperation, "refresh/"+accountName(len(caller)%9), nil)
+			m.attack(ctx, 1, 100*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.UpdateOperation, "refresh/"+accountName(i%9), nil)
 			})
 		},
 		"refresh of one account in a loop": func(ctx context.Context, m *mount) {
@@ -112,6 +113,20 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 		"refresh of guessed accounts": func(ctx context.Context, m *mount) {
 			m.attack(ctx, 8, 100*time.Millisecond, func(caller string, i int) error {
 				return m.request(m.Context(), caller, logical.UpdateOperation, fmt.Sprintf("refresh/apn_guess_%s_%d", caller, i%20), nil)
+			})
+		},
+		"refresh of all accounts in a loop": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 4, 100*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.UpdateOperation, "refresh/"+accountName(i%warmAccounts), nil)
+			})
+		},
+		"refresh of 9 accounts by a client each": func(ctx context.Context, m *mount) {
+			m.attack(ctx, 9, 100*time.Millisecond, func(caller string, _ int) error {
+				own, err := strconv.Atoi(strings.TrimPrefix(caller, "attacker-"))
+				if err != nil {
+					return err
+				}
+				return m.request(m.Context(), caller, logical.UpdateOperation, "refresh/"+accountName(own), nil)
 			})
 		},
 		"min_ttl of 1,000 hours": func(ctx context.Context, m *mount) {
@@ -132,6 +147,16 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 		"lists in a loop": func(ctx context.Context, m *mount) {
 			m.attack(ctx, 2, 100*time.Millisecond, func(caller string, _ int) error {
 				return m.request(m.Context(), caller, logical.ListOperation, "accounts/", nil)
+			})
+		},
+		"reading roles, and roles that there are not": func(ctx context.Context, m *mount) {
+			m.role("one", map[string]any{"account_id": accountName(1)})
+			m.attack(ctx, 8, 50*time.Millisecond, func(caller string, i int) error {
+				name := "one"
+				if i%2 == 1 {
+					name = fmt.Sprintf("role-%s-%d", caller, i)
+				}
+				return m.request(m.Context(), caller, logical.ReadOperation, "roles/"+name, nil)
 			})
 		},
 		"names of roles that there are not": func(ctx context.Context, m *mount) {
@@ -157,21 +182,74 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 // Users who have no account, and come again and again, cost others nothing
 // either.
 func TestUsersWithoutAccountsStarveNobody(t *testing.T) {
-	connectBubble(t, func(_ *testing.T, m *mount) {
-		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
-		for i := range warmAccounts + coldAccounts {
-			a := connectAccount(accountName(i), "somebody")
-			a.TokenLife = time.Hour
-			m.sim.SetAccount(a)
-		}
-		m.role("github", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id}}"})
-		m.assertFairUnder(func(ctx context.Context, m *mount) {
+	attacks := map[string]func(context.Context, *mount){
+		"60 callers of 3 users": func(ctx context.Context, m *mount) {
 			for i := range 3 {
 				m.role("github-"+strconv.Itoa(i), map[string]any{"app": "github", "external_user_id": "nobody-" + strconv.Itoa(i)})
 			}
 			m.attack(ctx, 60, time.Second, func(caller string, i int) error {
 				return m.request(m.Context(), caller, logical.ReadOperation, "creds/github-"+strconv.Itoa(i%3), nil)
 			})
+		},
+		"60 users, each by their own identity": func(ctx context.Context, m *mount) {
+			m.role("own", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id}}"})
+			for i := range 60 {
+				m.system.knows(&logical.Entity{ID: "attacker-" + strconv.Itoa(i)})
+			}
+			m.attack(ctx, 60, time.Second, func(caller string, _ int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, "creds/own", nil)
+			})
+		},
+		"200 roles of one user": func(ctx context.Context, m *mount) {
+			for i := range 200 {
+				m.role("app-"+strconv.Itoa(i), map[string]any{"app": "app-" + strconv.Itoa(i), "external_user_id": "nobody"})
+			}
+			m.attack(ctx, 8, 100*time.Millisecond, func(caller string, i int) error {
+				return m.request(m.Context(), caller, logical.ReadOperation, "creds/app-"+strconv.Itoa(i%200), nil)
+			})
+		},
+	}
+	for name, attack := range attacks {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(_ *testing.T, m *mount) {
+				m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
+				for i := range warmAccounts + coldAccounts {
+					a := connectAccount(accountName(i), "somebody")
+					a.TokenLife = time.Hour
+					m.sim.SetAccount(a)
+				}
+				m.assertFairUnder(attack, false)
+			})
+		})
+	}
+}
+
+// Each mount has a limit of its own, which no other mount of the process uses up.
+func TestNoMountCanStarveAnother(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for i := range warmAccounts + coldAccounts {
+			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+		}
+		others := make([]*mount, 3)
+		for i := range others {
+			others[i] = newMount(t)
+			others[i].configure(nil)
+		}
+		m.assertFairUnder(func(ctx context.Context, _ *mount) {
+			var all sync.WaitGroup
+			for _, other := range others {
+				all.Go(func() {
+					other.attack(ctx, 8, 0, func(caller string, i int) error {
+						return other.request(ctx, caller, logical.ReadOperation, fmt.Sprintf("creds/apn_guess_%s_%d", caller, i), nil)
+					})
+				})
+			}
+			all.Wait()
+			for _, other := range others {
+				if most := other.mostPerMinute(); most > defaultRateLimit {
+					t.Errorf("another mount sent %d requests in a minute", most)
+				}
+			}
 		}, false)
 	})
 }
