@@ -29,8 +29,8 @@ the credentials of their own account, with one role and one policy:
 A user who has no account yet gets a link that connects one at connect/<name>.
 
 Of several healthy accounts the one created last is taken, and remembered while
-it lives. A role's name never begins with apn_. Deleting a role ends no
-lease.
+it lives. An unhealthy account is taken only while there is no healthy one. A
+role's name never begins with apn_. Deleting a role ends no lease.
 `
 
 	pathRolesHelpSyn  = `List the roles.`

@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
@@ -25,7 +27,12 @@ func (m *mount) role(name string, data map[string]any) {
 // as reads creds/github as the entity with this alias; an empty one has no entity.
 func (m *mount) as(alias string) (*logical.Response, error) {
 	m.Helper()
-	req := &logical.Request{Operation: logical.ReadOperation, Path: "creds/github", Storage: m.storage, MountPoint: "pipedream/"}
+	return m.handleAs(alias, logical.ReadOperation, "creds/github")
+}
+
+func (m *mount) handleAs(alias string, op logical.Operation, path string) (*logical.Response, error) {
+	m.Helper()
+	req := &logical.Request{Operation: op, Path: path, Storage: m.storage, MountPoint: "pipedream/"}
 	if alias != "" {
 		req.EntityID = "entity-" + alias
 		m.system.knows(&logical.Entity{
@@ -357,6 +364,98 @@ func TestAnUnhealthyAccountIsBetterThanNone(t *testing.T) {
 		require.Equal(t, "apn_sick", resp.Data["pipedream_account_id"])
 		require.Len(t, resp.Warnings, 1)
 		require.Contains(t, resp.Warnings[0], "apn_sick is unhealthy")
+	})
+}
+
+// sickUser is a mount on which dora has one account, which is unhealthy and was
+// read, and a function that has her connect a healthy one.
+func sickUser(m *mount) (connect func()) {
+	m.Helper()
+	a := connectAccount("apn_sick", "dora")
+	a.Unhealthy = true
+	m.sim.SetAccount(a)
+	m.role("github", map[string]any{"app": "github", "external_user_id": eachUsersGithub["external_user_id"], "oauth_app_id": ""})
+	require.Equal(m, a.ID, m.accountOf("dora"))
+	return func() { m.sim.SetAccount(connectAccount("apn_well", "dora")) }
+}
+
+func (m *mount) accountOf(alias string) string {
+	m.Helper()
+	resp, err := m.as(alias)
+	require.NoError(m, err)
+	return resp.Data["pipedream_account_id"].(string)
+}
+
+// Whoever has an unhealthy account and connects another gets that one, long
+// before the token of the unhealthy one ends.
+func TestAHealthyAccountTakesThePlaceOfAnUnhealthyOne(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		connect := sickUser(m)
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, "apn_sick", m.accountOf("dora"))
+		connect()
+		time.Sleep(5 * time.Minute)
+		require.Equal(t, "apn_well", m.accountOf("dora"))
+		require.Equal(t, "apn_well", m.accountOf("dora"))
+	})
+}
+
+func TestALinkEndsTheWaitForAHealthyAccount(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		connect := sickUser(m)
+		for range 10 { // a hold-off of minutes
+			require.Equal(t, "apn_sick", m.accountOf("dora"))
+			time.Sleep(time.Minute)
+		}
+		m.link("dora", nil)
+		require.Equal(t, "apn_sick", m.accountOf("dora"))
+		connect()
+		time.Sleep(3 * time.Second)
+		require.Equal(t, "apn_well", m.accountOf("dora"))
+	})
+}
+
+func TestRefreshFindsAHealthyAccount(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		connect := sickUser(m)
+		require.Equal(t, "apn_sick", m.accountOf("dora"))
+		connect()
+		time.Sleep(time.Second)
+		resp, err := m.handleAs("dora", logical.UpdateOperation, "refresh/github")
+		require.NoError(t, err)
+		require.Equal(t, true, resp.Data["changed"])
+		require.Equal(t, "apn_well", m.accountOf("dora"))
+	})
+}
+
+// However often an unhealthy account is read, looking for a better one costs
+// little, takes no reader long, and looks like no guessing of names.
+func TestUnhealthyAccountsCostLittle(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		sickUser(m)
+		for i := range 20 {
+			a := connectAccount(accountName(i), "user-"+strconv.Itoa(i))
+			a.Unhealthy = true
+			m.sim.SetAccount(a)
+			m.accountOf("user-" + strconv.Itoa(i))
+		}
+		time.Sleep(20 * time.Minute)
+		m.sim.ResetRequests()
+		for range 600 {
+			for i := range 20 {
+				m.accountOf("user-" + strconv.Itoa(i))
+			}
+			time.Sleep(time.Second)
+		}
+		require.LessOrEqual(t, len(m.sim.Requests()), 20*(10+3), "ten searches of each in the ten minutes, the first ones close together")
+
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Delay: time.Hour})
+		time.Sleep(5 * time.Minute)
+		began := time.Now()
+		for range 100 {
+			require.Equal(t, "apn_sick", m.accountOf("dora"))
+		}
+		require.LessOrEqual(t, time.Since(began), cache.Patience)
 	})
 }
 

@@ -123,6 +123,7 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 		return nil, err
 	}
 	if id != "" {
+		id = v.healthier(ctx, r.Caller, u, id)
 		c, err := v.getOwned(ctx, r, id, u)
 		if err == nil {
 			v.keepUser(key, id)
@@ -140,15 +141,43 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 
 // freshOf is [View.fresh] for a user whose account is in memory.
 func (v *View) freshOf(r Reader, u User) *entry {
-	f, ok := v.users.Get(u.Key())
+	key := u.Key()
+	f, ok := v.users.Get(key)
 	if !ok {
 		return nil
 	}
 	e, ok := v.credentials.Get(f.AccountID)
-	if !ok || v.owned(e.Credential, u) != nil { // of the very entry that is served
+	if !ok || v.owned(e.Credential, u) != nil || v.lookForHealthier(key, e) { // of the very entry that is served
 		return nil
 	}
 	return v.serveFresh(r, e)
+}
+
+// lookForHealthier tells whether it is time to see if the user with the key has a
+// better account than e's.
+func (v *View) lookForHealthier(key string, e *entry) bool {
+	return e.Unhealthy && !v.holdOffs.Held(heldName(key))
+}
+
+// healthier returns u's account to serve, which is the remembered one unless that
+// is unhealthy and u has connected a healthy one since. A search that finds none
+// holds the next one off.
+func (v *View) healthier(ctx context.Context, caller string, u User, remembered string) string {
+	key := u.Key()
+	e, ok := v.credentials.Peek(remembered)
+	if !ok || !v.lookForHealthier(key, e) {
+		return remembered
+	}
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	found, err := v.search(ctx, caller, u, remembered)
+	if err == nil {
+		return found
+	}
+	if !v.holdOffs.Held(heldName(key)) { // the reader ran out of patience, or the budget is used up
+		v.holdOffs.Failed(heldName(key), pace.Failure{Err: err, Lasting: true, Exists: true})
+	}
+	return remembered
 }
 
 // RefreshOf is [View.Refresh] for u's account, searched for as GetOf does.
@@ -161,6 +190,10 @@ func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.C
 		return nil, false, err
 	}
 	if id != "" {
+		if !v.isQuiet(id) {
+			v.holdOffs.Retry(heldName(key))
+		}
+		id = v.healthier(ctx, r.Caller, u, id)
 		c, changed, err = v.refresh(ctx, r, id)
 		if err == nil {
 			err = v.owned(c, u)
@@ -248,8 +281,8 @@ func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, erro
 		}
 		v.holdUserOff(key, err)
 		return "", err
-	case a.ID == failed:
-		v.holdUserOff(key, v.client.NoAccount(u.ExternalID, u.App))
+	case a.ID == failed: // there is nothing better
+		v.holdOffs.Failed(heldName(key), pace.Failure{Err: v.client.NoAccount(u.ExternalID, u.App), Lasting: true, Exists: true})
 	default:
 		v.holdOffs.Succeeded(heldName(key))
 	}

@@ -30,6 +30,9 @@ type Failure struct {
 	// Lasting is set where the failure is of what was asked for, such as an
 	// account that was deleted, and will not pass by itself.
 	Lasting bool
+	// Exists is set where what was asked for is there nonetheless, so that whoever
+	// asked guessed nothing.
+	Exists bool
 	// Least is how long to hold off at the least.
 	Least time.Duration
 }
@@ -73,7 +76,7 @@ type HoldOffs struct {
 	mu     sync.Mutex // guards the fields below, and the read-modify-write of named; never held across I/O
 	all    holdOff
 	named  *lru.Cache[string, holdOff]
-	misses []time.Time // the lasting failures of the last minute; ascending
+	misses []time.Time // of the last minute, where nothing was there; ascending
 
 	expected *lru.Cache[string, time.Time] // until when a name may come any moment
 }
@@ -123,7 +126,7 @@ func (h *HoldOffs) Failed(name string, f Failure) {
 	}
 	last, _ := h.named.Peek(name)
 	h.named.Add(name, last.after(now, f))
-	if f.Lasting {
+	if f.Lasting && !f.Exists {
 		recent := h.recentMisses(now)
 		h.misses = append(recent[max(0, len(recent)-guessesFrom):], now)
 	}
