@@ -1,9 +1,9 @@
-# Vault Agent runs a program with the token of a connected account in its environment, and starts it again when the token
-# is another one:
+# Vault Agent runs a program with the token of a connected account in its environment, and restarts it when the token
+# changes:
 #
 #   vault agent -config=agent-env.hcl
 #
-# Only what the program needs is in a template: each change of any of them restarts it, 2 seconds later.
+# Put only what the program needs into templates: a change in any of them restarts it, 2 seconds later.
 
 vault {
   address = "https://vault.example.com:8200"

@@ -1,9 +1,9 @@
-# Vault Agent keeps the token with which Prometheus reads the engine's metrics:
+# Vault Agent keeps a token for Prometheus, which reads the engine's metrics with it:
 #
 #   vault write auth/approle/role/prometheus token_policies=pipedream-metrics token_no_default_policy=true token_ttl=1h
 #   vault agent -config=agent-prometheus.hcl
 #
-# The token may do nothing but read the metrics, so not even renew itself. Agent logs in again before it ends.
+# The token can only read the metrics. It cannot even renew itself, so Agent logs in again before it expires.
 
 vault {
   address = "https://vault.example.com:8200"

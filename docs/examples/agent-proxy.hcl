@@ -3,8 +3,8 @@
 #   vault agent -config=agent-proxy.hcl
 #   curl http://127.0.0.1:8100/v1/pipedream/static-creds/apn_XehyZPr
 #
-# With its cache or without: Agent caches leases that can be renewed, which those of this engine cannot, and passes every
-# read on. So programs that read often should read static-creds, which makes no lease.
+# Agent's cache makes no difference: it keeps renewable leases only, and leases of this engine are not renewable. So Agent
+# forwards every read, and programs that read often should read static-creds, which creates no lease.
 
 vault {
   address = "https://vault.example.com:8200"

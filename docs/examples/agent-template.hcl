@@ -2,7 +2,7 @@
 #
 #   vault agent -config=agent-template.hcl
 #
-# It reads again after 85 to 95 % of the lease, and writes the file when the token is another one.
+# It reads again after 85 to 95 % of the lease, and writes the file when the token has changed.
 
 vault {
   address = "https://vault.example.com:8200"

@@ -2,15 +2,15 @@
 #
 #   consul-template -config=consul-template.hcl
 #
-# Arguments after the path make it a PUT, for which the policy needs "update" beside "read".
+# Arguments after the path make the read a PUT. The policy then needs "update" as well as "read".
 
 vault {
   address                = "https://vault.example.com:8200"
   vault_agent_token_file = "/run/vault/token" # or VAULT_TOKEN in the environment
-  renew_token            = false              # whoever writes the file renews it
+  renew_token            = false              # whatever writes the file renews it
 }
 
-# A lease: read again after 85 to 95 % of it.
+# With a lease: reads again after 85 to 95 % of it.
 template {
   contents             = "{{ with secret \"pipedream/creds/apn_XehyZPr\" }}{{ .Data.oauth_access_token }}{{ end }}"
   destination          = "/run/app/github-token"
@@ -18,7 +18,7 @@ template {
   error_on_missing_key = true
 }
 
-# No lease: read again a second after ttl. min_ttl asks for a token that is good for ten minutes more.
+# Without a lease: reads again a second after ttl. min_ttl asks for a token with at least ten minutes left.
 template {
   contents             = "{{ with secret \"pipedream/static-creds/apn_XehyZPr\" \"min_ttl=10m\" }}{{ .Data.oauth_access_token }}{{ end }}"
   destination          = "/run/app/github-token-for-long-work"
