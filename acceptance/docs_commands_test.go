@@ -38,6 +38,8 @@ type pageRun struct {
 	before map[string]func(r *reader) string
 	// needs is what the reader has from the start.
 	needs func(r *reader) string
+	// passing are names in shown output that may be gone by the time that a slow machine reads them.
+	passing []string
 }
 
 // pageRuns are the pages whose blocks of commands are run. A page that is not here has none, or marks them.
@@ -105,7 +107,8 @@ var pageRuns = map[string]pageRun{
 				vault write pipedream/config api_key=wrong verify=false
 				! vault read pipedream/creds/apn_XehyZPr`
 		},
-		before: map[string]func(r *reader) string{"verify=true": (*reader).writeKey},
+		before:  map[string]func(r *reader) string{"verify=true": (*reader).writeKey},
+		passing: []string{"held_off_until"},
 	},
 }
 
@@ -178,7 +181,7 @@ func newReader(t *testing.T, page string, run pageRun) *reader {
 	if !run.server {
 		return r
 	}
-	r.sim = pipedreamtest.New(pipedreamtest.WithAPIKey(r.key))
+	r.sim = pipedreamtest.New(pipedreamtest.WithAPIKey(r.key), pipedreamtest.WithConnectScopesOnWorkspace())
 	t.Cleanup(r.sim.Close)
 	r.sim.SetOAuthClient(clientID, r.secret, 0)
 	for id, project := range map[string]string{"apn_XehyZPr": run.project, "apn_alice": run.project, "apn_octocat": ""} {
@@ -329,7 +332,7 @@ func (r *reader) follow(t *testing.T) {
 		s := &steps[i]
 		printed := readFile(t, r.path(fmt.Sprintf("%d.out", i)))
 		for _, output := range s.outputs {
-			checkOutput(t, s, output, printed)
+			r.checkOutput(t, s, output, printed)
 		}
 	}
 }
@@ -485,7 +488,7 @@ var (
 )
 
 // checkOutput compares what a page shows with what was printed: the names of fields and rows, and errors as a whole.
-func checkOutput(t *testing.T, s *step, shown, printed string) {
+func (r *reader) checkOutput(t *testing.T, s *step, shown, printed string) {
 	t.Helper()
 	if strings.HasPrefix(shown, "{") {
 		for _, m := range slices.Concat(jsonKey.FindAllStringSubmatch(shown, -1), jsonError.FindAllStringSubmatch(shown, -1)) {
@@ -504,7 +507,7 @@ func checkOutput(t *testing.T, s *step, shown, printed string) {
 		switch {
 		case strings.HasPrefix(line, "* ") || strings.HasPrefix(line, "Code: "):
 			assert.Contains(t, printed, line, "%s:%d: what the page shows", s.page, s.line)
-		case strings.Trim(word, "-") != "":
+		case strings.Trim(word, "-") != "" && !slices.Contains(r.run.passing, word):
 			assert.True(t, first[word], "%s:%d: %s of the page is not in the output:\n%s", s.page, s.line, word, printed)
 		}
 	}

@@ -53,7 +53,7 @@ var (
 
 	// firstOfCommand is what the first word of a command looks like: a program, a path or an assignment. A table or a
 	// message begins with a capital letter or a mark.
-	firstOfCommand = regexp.MustCompile(`^(?:[A-Za-z_][A-Za-z0-9_]*=|[a-z][a-z0-9_.-]*(?:\(\))?(?:\s|$)|\.{0,2}/[a-z]|\.[a-z]|["$(])`)
+	firstOfCommand = regexp.MustCompile(`^(?:[A-Za-z_][A-Za-z0-9_]*=|[a-z][a-z0-9_./-]*(?:\(\))?(?:\s|$)|\.{0,2}/[a-z]|\.[a-z]|["$(])`)
 )
 
 // pageNames are the pages of the repository.
