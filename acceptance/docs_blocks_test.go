@@ -73,10 +73,15 @@ func pageNames(t *testing.T) []string {
 	return names
 }
 
+// kindsOfLanguages are what blocks are by the language in their fence. A block without one is looked at.
+var kindsOfLanguages = map[string]blockKind{
+	"": blockOutput, "sh": blockCommands, "bash": blockCommands, "shell": blockCommands, "console": blockCommands,
+}
+
 // blocksOf returns the fenced blocks of a page, in its order.
 func blocksOf(t *testing.T, page string) (blocks []block) {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(page))) //nolint:gosec // of the repository
+	content, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(page)))
 	require.NoError(t, err)
 	next := block{page: page}
 	var open *block
@@ -93,7 +98,7 @@ func blocksOf(t *testing.T, page string) (blocks []block) {
 			text = append(text, line[min(indent, len(line)-len(strings.TrimLeft(line, " "))):])
 		case m != nil:
 			b := next
-			b.line, b.kind = i+1, map[string]blockKind{"": blockOutput, "sh": blockCommands, "bash": blockCommands, "shell": blockCommands, "console": blockCommands}[m[1]]
+			b.line, b.kind = i+1, kindsOfLanguages[m[1]]
 			if mark := marks.FindStringSubmatch(above); mark != nil {
 				b.mark = mark[1]
 			}
@@ -137,12 +142,13 @@ func (b *block) split() (commands, output string) {
 	if !strings.HasPrefix(b.text, "$ ") {
 		return b.text, ""
 	}
+	var typed, printed strings.Builder
 	for line := range strings.Lines(b.text) {
 		if command, ok := strings.CutPrefix(line, "$ "); ok {
-			commands += command
+			typed.WriteString(command)
 		} else {
-			output += line
+			printed.WriteString(line)
 		}
 	}
-	return commands, output
+	return typed.String(), printed.String()
 }
