@@ -38,29 +38,29 @@ stay within Pipedream's rate limit.
 type backend struct {
 	*framework.Backend
 
-	// storage outlives requests; fetches that no reader waits for need it.
+	// storage outlives requests, as fetches that no reader waits for need it to.
 	storage logical.Storage
 	// transport replaces the configured one in tests.
 	transport http.RoundTripper
 
-	// configWrites makes writers of config wait for each other. No reader ever
-	// takes it, so it may be held while a key is checked with Pipedream.
+	// configWrites makes writers of config wait for each other. Readers never take
+	// it, so it may be held while a key is checked with Pipedream.
 	configWrites sync.Mutex
 
 	budget      *pace.Budget // outlives connections: a new configuration does not refill it
-	linkBudget  *pace.Budget // likewise; links are no part of the accounts' budget
+	linkBudget  *pace.Budget // likewise; links do not use the accounts' budget
 	linkQuota   *pace.Quota
 	stats       *stats
 	connections *connections
 	sweeper     *cache.Sweeper
 	roles       *roles
 
-	ctx  context.Context // ends with the mount
+	ctx  context.Context // ends when the mount does
 	stop context.CancelFunc
 }
 
-// Factory returns a new backend for a mount. Vault calls it at registration
-// too, with an empty configuration, so it does no I/O and starts nothing.
+// Factory returns a new backend for a mount. Vault also calls it at registration,
+// with an empty configuration, so it does no I/O and starts nothing.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	if conf == nil {
 		return nil, errors.New("no configuration was passed to the backend")
@@ -72,8 +72,8 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return b, nil
 }
 
-// Setup is [framework.Backend.Setup] with a system view that is not asked
-// across processes on every request.
+// Setup is like [framework.Backend.Setup], with a system view that remembers
+// answers. Every question to Vault crosses from one process to another.
 func (b *backend) Setup(ctx context.Context, conf *logical.BackendConfig) error {
 	remembering := *conf
 	if conf.System != nil {
@@ -115,9 +115,9 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 			b.pathRoles(),
 		),
 		PathsSpecial: &logical.Paths{
-			// Credentials are fetched anew in every cluster, not replicated to it.
+			// Every cluster fetches credentials for itself; they are not replicated.
 			LocalStorage: []string{cache.Prefix, framework.WALPrefix},
-			// Without a final slash an entry matches one key alone.
+			// An entry without a final slash matches one key only.
 			SealWrapStorage: []string{configPath, cache.Prefix},
 		},
 		Secrets:      []*framework.Secret{b.credentialSecret()},
@@ -130,7 +130,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	return b
 }
 
-// invalidate drops what is held in memory of a key that another node changed.
+// invalidate drops a key from memory that another node changed.
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case key == configPath:
@@ -144,9 +144,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 }
 
-// configChanged makes a stored change of config take effect here. Where the
-// source of the accounts changed, nothing that was fetched before is kept but
-// for the generation that is in force now.
+// configChanged makes a stored change of config take effect here. If the source of
+// the accounts changed, it keeps nothing of the cache but the generation now in
+// use.
 func (b *backend) configChanged(ctx context.Context, source bool, generation string) {
 	b.connections.reset(source)
 	if source {
@@ -157,8 +157,8 @@ func (b *backend) configChanged(ctx context.Context, source bool, generation str
 // writeTimeout bounds how long a write of config or a role waits for storage.
 const writeTimeout = 2 * time.Minute
 
-// toTheEnd writes to storage whether or not the client waits for it: Vault
-// stores what a client who went away had asked for, and memory must know.
+// toTheEnd writes to storage even if the client goes away meanwhile. Vault may store
+// the change in that case too, and memory must learn of it.
 func toTheEnd(ctx context.Context, write func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
@@ -167,7 +167,7 @@ func toTheEnd(ctx context.Context, write func(context.Context) error) error {
 
 // periodic is called about once a minute on the active node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
-	// The cache is local to the cluster, so a secondary's active node keeps its own.
+	// The cache is local to the cluster, so the active node of a secondary has its own.
 	if b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary) {
 		return nil
 	}
@@ -179,7 +179,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if err != nil {
 		return err
 	}
-	c.view.RefreshAhead() // first: the sweeps may wait for storage
+	c.view.RefreshAhead() // before the sweeps, which may have to wait for storage
 	c.view.SweepMemory(ctx, c.config.policy())
 	b.sweeper.Sweep(ctx, b.connections.cached, c.config.policy())
 	return nil

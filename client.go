@@ -16,8 +16,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
-// connection is one stored configuration and what was made of it. It is never
-// changed once made: whoever holds it goes on with it to the end.
+// connection is one stored configuration and what was made from it. It never
+// changes once it is made: work that holds it goes on with it until it is done.
 type connection struct {
 	redact.Opaque
 
@@ -28,23 +28,23 @@ type connection struct {
 	view     *cache.View
 
 	links        *api.Client    // makes Connect links, with an access token of its own
-	linkHoldOffs *pace.HoldOffs // of users of whom Pipedream has made enough links just now
+	linkHoldOffs *pace.HoldOffs // of users for whom Pipedream makes no more links for now
 }
 
-// connections keeps the connection in force, so that a read need not ask
-// storage for the configuration.
+// connections keeps the connection in use, so that a read need not ask storage for
+// the configuration.
 type connections struct {
 	build   func(c *config, latest *connection) (*connection, error)
 	budget  *pace.Budget
 	current atomic.Pointer[connection]
 
-	mu     sync.Mutex // guards the fields below, and current against a load that began before a reset; not held across I/O
-	epoch  int
-	latest *connection // the next one of its generation goes on with its cache
+	mu     sync.Mutex  // guards the fields below, and current against a load that began before a reset; never held across I/O
+	epoch  int         // raised by every reset
+	latest *connection // the next connection of its generation takes over its cache
 }
 
-// get returns the connection in force, from storage where memory has none. It
-// fails with errNotConfigured where there is no configuration.
+// get returns the connection in use, or makes one from the stored configuration. It
+// fails with errNotConfigured if there is none.
 func (h *connections) get(ctx context.Context, storage logical.Storage) (*connection, error) {
 	for {
 		if c := h.current.Load(); c != nil {
@@ -71,8 +71,9 @@ func (h *connections) get(ctx context.Context, storage logical.Storage) (*connec
 	}
 }
 
-// install puts c in force, unless another load was faster, and returns what is
-// in force; nil where config may have changed since epoch.
+// install puts c into use, unless another load was faster, and returns the
+// connection that is in use then. It returns nil if config may have changed since
+// epoch.
 func (h *connections) install(c *connection, epoch int) *connection {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -88,8 +89,8 @@ func (h *connections) install(c *connection, epoch int) *connection {
 	return c
 }
 
-// reset makes the next get read config anew. Where the source of the accounts
-// changed, the cache goes too.
+// reset makes the next get read config again. If the source of the accounts changed,
+// the cache goes too.
 func (h *connections) reset(source bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,7 +105,7 @@ func (h *connections) reset(source bool) {
 	}
 }
 
-// cached is the cache of the latest connection; nil for none.
+// cached returns the cache of the latest connection; nil for none.
 func (h *connections) cached() *cache.Cache {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,8 +115,8 @@ func (h *connections) cached() *cache.Cache {
 	return h.latest.view.Cache
 }
 
-// connect makes the connection for a configuration. It goes on with what the
-// latest one knew, if that is of the same generation.
+// connect makes the connection for a configuration. It takes over what the latest
+// one knew, if that has the same generation.
 func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	holdOffs := pace.NewHoldOffs()
 	client, err := b.newClient(b.ctx, c, holdOffs, b.stats)
@@ -149,8 +150,8 @@ func (b *backend) newClient(ctx context.Context, c *config, holdOffs *pace.HoldO
 	return api.New(ctx, c.api(base), transport, b.budget, holdOffs, observer, b.Logger), nil
 }
 
-// newLinks is the client for Connect links. What it is refused, and what it
-// costs, is nothing to those who read.
+// newLinks returns the client for Connect links. Its failures hold no readers off,
+// and its requests do not use their budget.
 func (b *backend) newLinks(c *config) (*api.Client, error) {
 	base, transport, err := b.reach(c)
 	if err != nil {
@@ -161,7 +162,7 @@ func (b *backend) newLinks(c *config) (*api.Client, error) {
 	return api.New(b.ctx, own, transport, b.linkBudget, pace.NewHoldOffs(), b.stats, b.Logger), nil
 }
 
-// reach is where a configuration's Pipedream is, and how to get there.
+// reach returns where the Pipedream of a configuration is, and how to get there.
 func (b *backend) reach(c *config) (*url.URL, http.RoundTripper, error) {
 	base, err := parseBaseURL(c.BaseURL)
 	if err != nil || b.transport != nil {
@@ -190,12 +191,12 @@ func (c *config) api(base *url.URL) api.Config {
 	}
 }
 
-// verify checks with Pipedream that it accepts c's key or client. Its outcome
-// does not show in status: until c is stored, the mount goes on with what it
-// has. Some of the budget is kept for it.
+// verify checks that Pipedream accepts the key or client of c. The result does not
+// show in status, because the mount does not use c before it is stored. Some of the
+// budget is reserved for this.
 func (b *backend) verify(ctx context.Context, c *config) error {
 	claim := b.budget.NewClaim(pace.Check, "")
-	client, err := b.newClient(claim.With(b.ctx), c, pace.NewHoldOffs(), newStats()) // its token is a part of the check
+	client, err := b.newClient(claim.With(b.ctx), c, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,8 @@ const (
 	configPath = "config"
 
 	defaultScope = "connect:accounts:read"
-	// What the page behind a Connect link needs to connect an account.
+	// defaultConnectTokenScope is what the page of a Connect link needs to connect an
+	// account.
 	defaultConnectTokenScope = "connect:accounts:read connect:accounts:write connect:apps:*"
 
 	defaultEnvironment    = "production"
@@ -34,30 +35,30 @@ const (
 	defaultMinTTL         = 5 * time.Minute
 	defaultStaticTTL      = time.Hour
 
-	// What Pipedream allows in a minute: 100 requests for accounts, and 2,000 in
-	// five minutes for the accounts of a Connect project.
+	// Pipedream allows 100 requests a minute for accounts. For the accounts of a
+	// Connect project it allows 2,000 in five minutes.
 	// https://pipedream.com/docs/connect/api-reference/rate-limits
 	defaultRateLimit        = 100
 	defaultProjectRateLimit = 400
 
-	// maxRequestTimeout keeps an answer within the 60 s after which Vault's own
-	// Go client gives up.
+	// maxRequestTimeout keeps an answer within 60 s, after which Vault's own Go
+	// client gives up.
 	maxRequestTimeout = 59 * time.Second
 	mostRetries       = 10
 )
 
-// config is the connection to Pipedream as it stands in storage.
+// config is the stored configuration of the connection to Pipedream.
 type config struct {
 	redact.Opaque
 
-	// Pipedream is asked with APIKey, or else with ClientID and ClientSecret.
+	// Requests use APIKey, or otherwise ClientID and ClientSecret.
 	APIKey       redact.Secret `json:"api_key,omitempty"`
 	ClientID     string        `json:"client_id,omitempty"`
 	ClientSecret redact.Secret `json:"client_secret,omitempty"`
 	Scope        string        `json:"scope"`
 
-	// ProjectID is a Connect project, whose accounts in Environment are served;
-	// without it those of the workspace are.
+	// ProjectID is the Connect project whose accounts in Environment are served. If it
+	// is empty, those of the workspace are.
 	ProjectID   string `json:"project_id,omitempty"`
 	Environment string `json:"environment"`
 	// ConnectTokenScope is what the token in a Connect link may do.
@@ -75,9 +76,9 @@ type config struct {
 	ExposeRefreshToken bool          `json:"expose_refresh_token,omitempty"`
 	AllowAccountIDs    bool          `json:"allow_account_ids"`
 
-	// CacheID is the generation of the cache: it ties stored credentials to the
-	// connection that they were fetched with. A new key or URL gets a new one, and
-	// whatever is stored under the old one is never served, however late.
+	// CacheID is the generation of the cache. It ties stored credentials to the
+	// connection that they were fetched with. A new key or URL gets a new CacheID, and
+	// what is stored under the old one is never served, however late it is stored.
 	CacheID string `json:"cache_id"`
 }
 
@@ -95,10 +96,10 @@ func defaultConfig() *config {
 	}
 }
 
-// errBadConfig stands for the decoder's own error, which may quote what it read.
+// errBadConfig replaces the error of the decoder, which may quote what it read.
 var errBadConfig = logical.CodedError(http.StatusInternalServerError, "the stored config cannot be read; write it anew")
 
-// readConfig returns the stored configuration, nil where there is none.
+// readConfig returns the stored configuration; nil if there is none.
 func readConfig(ctx context.Context, storage logical.Storage) (*config, error) {
 	entry, err := storage.Get(ctx, configPath)
 	if err != nil || entry == nil {
@@ -119,7 +120,7 @@ func writeConfig(ctx context.Context, storage logical.Storage, c *config) error 
 	return storage.Put(ctx, entry)
 }
 
-// renewCacheID makes everything that was fetched so far unusable.
+// renewCacheID starts a new generation, so that nothing fetched so far is served.
 func (c *config) renewCacheID() error {
 	id, err := uuid.GenerateUUID()
 	if err != nil {
@@ -129,14 +130,16 @@ func (c *config) renewCacheID() error {
 	return nil
 }
 
-// sameSource tells whether c and other ask the same accounts of the same place
-// in the same name, so that what was fetched over one may be served by the other.
+// sameSource reports whether c and other ask the same place for the same accounts
+// with the same key or client. If so, what was fetched with one may be served by the
+// other.
 func (c *config) sameSource(other *config) bool {
 	return c.APIKey == other.APIKey && c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret &&
 		c.BaseURL == other.BaseURL && c.ProjectID == other.ProjectID && c.Environment == other.Environment && c.OrgID == other.OrgID
 }
 
-// rateLimit is the most requests in any 60 seconds; 0 for no limit.
+// rateLimit returns how many requests are allowed in any 60 seconds; 0 means no
+// limit.
 func (c *config) rateLimit() int {
 	switch {
 	case c.RateLimit != nil:
@@ -152,7 +155,8 @@ func (c *config) policy() credential.Policy {
 	return credential.Policy{MinTTL: c.MinTTL, StaticTTL: c.StaticTTL, ExposeRefreshToken: c.ExposeRefreshToken}
 }
 
-// validate checks what is in c; its errors name the field and never show a secret.
+// validate checks the fields of c. Its errors name the field and never show a
+// secret.
 func (c *config) validate() error {
 	if err := c.validateAuthentication(); err != nil {
 		return err
@@ -222,8 +226,8 @@ func (c *config) validateAuthentication() error {
 	return nil
 }
 
-// connectScopePattern does not match connect:*, which opens all of Connect: a
-// link is handed to a user.
+// connectScopePattern does not match connect:*, which opens all of Connect. A link
+// is handed to a user, who must not get that.
 var connectScopePattern = regexp.MustCompile(`^connect:[a-z_]{1,50}(:([a-z_]{1,50}|\*))?$`)
 
 const maxConnectTokenScope = 500
@@ -243,12 +247,12 @@ func validSecret(field string, s redact.Secret) error {
 	return nil
 }
 
-// parseBaseURL accepts https, and http for a loopback address alone: a key
-// must not cross a network in clear.
+// parseBaseURL accepts https, and http only for a loopback address: a key must not
+// cross a network in clear.
 func parseBaseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
-	case err != nil: // not shown: it repeats the URL, and with it any password in it
+	case err != nil: // not shown, because it repeats the URL and any password in it
 		return nil, badRequest("base_url is not a URL")
 	case u.User != nil:
 		return nil, badRequest("base_url must not hold a user name or password")
@@ -266,7 +270,7 @@ func parseBaseURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// normalizeBaseURL is the form in which base URLs are stored and compared.
+// normalizeBaseURL returns the form in which base URLs are stored and compared.
 func normalizeBaseURL(raw string) string {
 	return strings.TrimRight(strings.TrimSpace(raw), "/")
 }

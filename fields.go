@@ -1,7 +1,7 @@
 package pipedream
 
-// The names of fields and parameters, as callers write them. A name that two paths
-// share means the same in both.
+// The names of fields and parameters. A name that two paths share means the same in
+// both.
 const (
 	// Of config.
 	fieldAPIKey             = "api_key"

@@ -38,8 +38,8 @@ Pipedream.
     $ vault read pipedream/accounts/apn_XehyZPr
 `
 
-	// listTimeout bounds a listing of many pages; Vault's own Go client gives
-	// up after 60 s.
+	// listTimeout bounds a list of many pages. Vault's own Go client gives up after
+	// 60 s.
 	listTimeout = 55 * time.Second
 )
 
@@ -187,7 +187,7 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 		return nil, toLogical(req, err)
 	}
 	class := pace.Listing
-	if c.fetcher.Class(id, false) == pace.Unproven { // as for its credentials
+	if c.fetcher.Class(id, false) == pace.Unproven { // as with its credentials
 		class = pace.Unproven
 	}
 	ctx, cancel := context.WithTimeout(b.budget.NewClaim(class, caller(req)).With(ctx), c.config.RequestTimeout)
@@ -199,8 +199,8 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 	return &logical.Response{Data: accountData(a)}, nil
 }
 
-// metadata fetches an account without its credentials. It has hold-offs of its
-// own: an account without credentials can still be looked at.
+// metadata fetches an account without its credentials. It has hold-offs of its own,
+// because the metadata of an account can be read when its credentials cannot.
 func metadata(ctx context.Context, c *connection, id string) (*api.Account, error) {
 	held := "accounts/" + id
 	if err := c.holdOffs.Check(held); err != nil {

@@ -100,7 +100,7 @@ func configFields() map[string]*framework.FieldSchema {
 	return fields
 }
 
-// configSettings are the fields that are both written and read.
+// configSettings returns the fields that can be both written and read.
 func configSettings() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldClientID: {
@@ -204,7 +204,7 @@ func configResponseFields() map[string]*framework.FieldSchema {
 
 func (b *backend) configExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
 	c, err := readConfig(ctx, req.Storage)
-	if errors.Is(err, errBadConfig) { // it can be written anew all the same
+	if errors.Is(err, errBadConfig) { // it can still be overwritten
 		return true, nil
 	}
 	return c != nil, err
@@ -255,7 +255,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		}
 	}
 	if err := toTheEnd(ctx, func(ctx context.Context) error { return writeConfig(ctx, req.Storage, updated) }); err != nil {
-		b.connections.reset(false) // it may be stored all the same
+		b.connections.reset(false) // it may be stored anyway
 		return nil, err
 	}
 	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID, updated.CacheID)
@@ -267,15 +267,15 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	defer b.configWrites.Unlock()
 
 	if err := toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, configPath) }); err != nil {
-		b.connections.reset(false) // it may be gone all the same
+		b.connections.reset(false) // it may be gone anyway
 		return nil, err
 	}
 	b.configChanged(ctx, true, "")
 	return nil, nil
 }
 
-// mergeConfig returns old, or the defaults where there is none, with the
-// fields that data names changed.
+// mergeConfig returns old, or the defaults if there is none, with the fields of data
+// changed.
 func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	updated := defaultConfig()
 	if old != nil {
@@ -326,8 +326,8 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	return updated, nil
 }
 
-// mergeAuthentication puts the key or the client that data names into updated,
-// in place of whichever was there. It tells whether data has the secret.
+// mergeAuthentication replaces the key or client in updated by that of data, if it
+// has one. It reports whether data has a secret.
 func mergeAuthentication(updated *config, data *framework.FieldData) (secretGiven bool, err error) {
 	_, hasKey := data.GetOk(fieldAPIKey)
 	_, hasID := data.GetOk(fieldClientID)
@@ -364,7 +364,7 @@ func setDuration(target *time.Duration, data *framework.FieldData, field string)
 	}
 }
 
-// namesConnection tells whether a write is about how Pipedream is reached.
+// namesConnection reports whether a write concerns the connection to Pipedream.
 // Other settings can be changed while Pipedream is down.
 func namesConnection(data *framework.FieldData) bool {
 	for _, field := range []string{fieldAPIKey, fieldClientID, fieldClientSecret, fieldScope, fieldProjectID, fieldOrgID, fieldEnvironment, fieldBaseURL, fieldCACert, fieldVerify} {
@@ -375,7 +375,8 @@ func namesConnection(data *framework.FieldData) bool {
 	return false
 }
 
-// verifyError is the answer to a write whose key or client could not be checked.
+// verifyError returns the error for a write whose key or client was not accepted or
+// could not be checked.
 func verifyError(req *logical.Request, c *config, err error) error {
 	var e *api.Error
 	if !errors.As(err, &e) {
@@ -406,7 +407,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 	}
 }
 
-// widerScope is what to do about a 403.
+// widerScope returns what to do about a 403.
 func widerScope(c *config) string {
 	switch {
 	case c.ClientID == "":

@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	// maxLinksOfCaller is how many links one caller may ask for in a minute, and
-	// maxLinkRequests how many requests for links a mount sends in one. Pipedream
-	// allows 100 a minute for each external user.
+	// maxLinksOfCaller is how many links one caller may ask for in a minute.
+	// maxLinkRequests is how many requests for links a mount sends in a minute.
+	// Pipedream allows 100 a minute for each external user.
 	maxLinksOfCaller = 10
 	maxLinkRequests  = 90
 
 	defaultLinkLife = 15 * time.Minute
 	shortestLink    = time.Minute
-	longestLink     = 4 * time.Hour // Pipedream's own
+	longestLink     = 4 * time.Hour // Pipedream's own limit
 
 	maxRedirectURI = 2048
 )
@@ -86,7 +86,7 @@ func (b *backend) pathConnect() *framework.Path {
 				Callback:                  b.connectLink,
 				Summary:                   pathConnectHelpSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "connect", OperationSuffix: "account"},
-				ForwardPerformanceStandby: true, // it is the active node that reads for the user, and counts
+				ForwardPerformanceStandby: true, // the active node reads for the user, and has the quota
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: linkFields()}},
 				},
@@ -134,8 +134,8 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 	}}, nil
 }
 
-// linkTarget is whose account a link is for. A read through the same role is
-// about the same one.
+// linkTarget returns the external user that a link is for. It is the same one as for
+// a read through that role.
 func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
 	name := data.Get("name").(string)
 	if len(name) > maxNameLength || strings.HasPrefix(name, accountIDPrefix) {
@@ -158,7 +158,7 @@ func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *fr
 	return t, b.resolveRole(req, t)
 }
 
-// linkRequest is what the caller asks for, within what the role allows.
+// linkRequest returns the link that the caller asks for, within what the role allows.
 func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err error) {
 	r = api.LinkRequest{
 		ExternalUser: t.user.ExternalID, App: t.user.App, OAuthApp: t.user.OAuthApp,
@@ -174,8 +174,8 @@ func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err 
 	return r, err
 }
 
-// makeLink makes a link for u. As long as it is good, u's account is looked for
-// every few seconds.
+// makeLink makes a link for u. While the link is valid, reads by u search for the
+// account every few seconds at most.
 func (c *connection) makeLink(ctx context.Context, u cache.User, r api.LinkRequest) (*api.Link, error) {
 	held := u.Key()
 	if err := c.linkHoldOffs.Check(held); err != nil {
@@ -195,10 +195,10 @@ func (c *connection) makeLink(ctx context.Context, u cache.User, r api.LinkReque
 	return link, nil
 }
 
-// redirectHostPattern is a host's name or address, and a port where there is one.
+// redirectHostPattern matches the name or address of a host, with or without a port.
 var redirectHostPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`)
 
-// maxHost is how long the name of a host is at most, with a port.
+// maxHost bounds the name of a host with its port, in bytes.
 const maxHost = 260
 
 func validateRedirectHosts(hosts []string) error {
@@ -213,8 +213,8 @@ func validateRedirectHosts(hosts []string) error {
 	return nil
 }
 
-// redirectURI is a URI to which the role allows a link to lead back, as it is
-// sent to Pipedream; empty for none.
+// redirectURI returns the URI in a field, as it is sent to Pipedream; empty for none.
+// It fails if the role does not let a link lead back there.
 func (r *role) redirectURI(data *framework.FieldData, field string) (string, error) {
 	raw := data.Get(field).(string)
 	if raw == "" {
@@ -234,8 +234,9 @@ func (r *role) redirectURI(data *framework.FieldData, field string) (string, err
 	return u.String(), nil
 }
 
-// allowsHost compares hosts with their ports. A program of the user's own
-// machine listens on whichever port is free.
+// allowsHost reports whether the role allows the host of u. Ports must match too,
+// except on a loopback address if the role names none: a program on the user's own
+// machine listens on any free port.
 func (r *role) allowsHost(u *url.URL) bool {
 	host := strings.ToLower(u.Host)
 	if u.Scheme == "https" {

@@ -42,8 +42,8 @@ func (b *backend) pathCreds() *framework.Path {
 	return b.credentialsPath(pathCreds+"/", "credentials", pathCredsHelpSyn, pathCredsHelpDesc, credentialFields(), b.credsRead)
 }
 
-// credentialsPath is a path that hands out credentials. Update does the same
-// as read, for clients that can only send parameters with a PUT.
+// credentialsPath returns a path that hands out credentials. An update does the same
+// as a read, for clients that can send parameters only with a PUT.
 func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 	fields map[string]*framework.FieldSchema, handler framework.OperationFunc,
 ) *framework.Path {
@@ -52,7 +52,7 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 			Callback:                  handler,
 			Summary:                   synopsis,
 			DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: suffix},
-			ForwardPerformanceStandby: true, // a fetch writes storage, and one node's cache serves all
+			ForwardPerformanceStandby: true, // a fetch writes to storage, and the cache of one node serves all
 			Responses: map[int][]framework.Response{
 				http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}},
 			},
@@ -88,7 +88,7 @@ func nameField() *framework.FieldSchema {
 	}
 }
 
-// credentialFields describe what is in every response beside the app's own fields.
+// credentialFields describes the fields of every response, except the app's own.
 func credentialFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"expires_at": {
@@ -115,13 +115,13 @@ func (b *backend) credentialSecret() *framework.Secret {
 	return &framework.Secret{
 		Type:   secretType,
 		Fields: credentialFields(),
-		// No Renew: renewing would stretch the lease past the token's life.
+		// There is no Renew, because it would extend the lease past the token's life.
 		Revoke: revoke,
 	}
 }
 
-// revoke has nothing to do and nothing to fail at: Pipedream cannot revoke a
-// token, and a lease that cannot be revoked would block disabling the mount.
+// revoke does nothing and never fails. Pipedream cannot revoke a token, and a lease
+// that cannot be revoked would block disabling the mount.
 func revoke(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 	return nil, nil
 }

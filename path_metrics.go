@@ -33,7 +33,7 @@ func (b *backend) pathMetrics() *framework.Path {
 				Callback:                  b.metricsRead,
 				Summary:                   pathMetricsHelpSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "metrics"},
-				ForwardPerformanceStandby: true, // it is the active node's cache and budget that count
+				ForwardPerformanceStandby: true, // the active node has the cache and the budget
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), MediaType: "text/plain"}},
 				},

@@ -169,7 +169,7 @@ func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framew
 
 func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
 	r, err := readRole(ctx, req.Storage, data.Get("name").(string))
-	if errors.Is(err, errBadRole) { // it can be written anew all the same
+	if errors.Is(err, errBadRole) { // it can still be overwritten
 		return true, nil
 	}
 	return r != nil, err
@@ -217,12 +217,12 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return nil, err
 	}
-	defer b.roles.forget(name) // whatever storage says: it may be stored all the same
+	defer b.roles.forget(name) // even after an error, since it may be stored anyway
 	return nil, toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Put(ctx, entry) })
 }
 
-// mergeRole changes the fields that data names. Naming the other kind of
-// account replaces the one that was there.
+// mergeRole changes the fields of r that data names. Fields of one kind of role
+// replace those of the other kind.
 func mergeRole(r *role, data *framework.FieldData) {
 	_, hasAccount := data.GetOk(fieldAccountID)
 	_, hasApp := data.GetOk(fieldApp)
@@ -237,7 +237,7 @@ func mergeRole(r *role, data *framework.FieldData) {
 	setString(&r.App, data, fieldApp)
 	setString(&r.OAuthAppID, data, fieldOAuthAppID)
 	if v, ok := data.GetOk(fieldExternalUserID); ok {
-		r.ExternalUserID = v.(string) // every character of it counts
+		r.ExternalUserID = v.(string) // not trimmed, since every character counts
 	}
 	if v, ok := data.GetOk(fieldFields); ok {
 		r.Fields = v.([]string)
@@ -253,6 +253,6 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	b.roles.writes.Lock()
 	defer b.roles.writes.Unlock()
 	name := data.Get("name").(string)
-	defer b.roles.forget(name) // whatever storage says: it may be gone all the same
+	defer b.roles.forget(name) // even after an error, since it may be gone anyway
 	return nil, toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, rolePrefix+name) })
 }

@@ -29,7 +29,7 @@ func (b *backend) pathStatus() *framework.Path {
 				Callback:                  b.statusRead,
 				Summary:                   pathStatusHelpSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "status"},
-				ForwardPerformanceStandby: true, // it is the active node's cache and budget that count
+				ForwardPerformanceStandby: true, // the active node has the cache and the budget
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: statusFields()}},
 				},

@@ -19,10 +19,10 @@ import (
 	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
-// HandleRequest guards what the SDK's framework does with a request: it would
-// show the value of a secret field of the wrong type in its error, takes an
-// empty value for zero or false, has no text for a path that is no account's
-// id, and lets a panic end the process for every mount that shares it.
+// HandleRequest guards the SDK's framework, which has four faults. Its error shows
+// the value of a secret field of the wrong type. It takes an empty value for zero or
+// false. It has no text for a path with an invalid name. And it lets a panic end the
+// process, which all mounts share.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	err = guard.Run(b.Logger(), func() (err error) {
 		resp, err = b.handle(ctx, req)
@@ -52,8 +52,8 @@ func (b *backend) handle(ctx context.Context, req *logical.Request) (*logical.Re
 	return resp, err
 }
 
-// HandleExistenceCheck guards the check that comes before a write in the same
-// way. Of its errors, Vault shows the text of this type alone.
+// HandleExistenceCheck guards the check before a write in the same way. Vault shows
+// the text of its error only if that is a UserError.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	err = guard.Run(b.Logger(), func() error {
 		if err := b.checkInput(req); err != nil {
@@ -65,8 +65,8 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return checked, exists, err
 }
 
-// handleBadName answers for a path that would be one of the engine's if it had
-// a name in it. Help is about what the path would be.
+// handleBadName answers a request for a path of the engine with an invalid name. Help
+// is that of the path with a valid one.
 func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	first, _, _ := strings.Cut(req.Path, "/")
 	switch {
@@ -85,14 +85,15 @@ func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*log
 	}
 }
 
-// takesName tells whether path would be one of the engine's with a valid
-// account id or name after its first part.
+// takesName reports whether path would be one of the engine's with a valid account
+// id or name after its first part.
 func (b *backend) takesName(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
 	return b.Route(first+"/"+exampleAccountID) != nil
 }
 
-// unsupported says which operation was meant, where that is plain.
+// unsupported returns the error for an unsupported operation. It names the operation
+// that was probably meant, if there is one.
 func unsupported(req *logical.Request) error {
 	meant := ""
 	first, rest, _ := strings.Cut(strings.TrimRight(req.Path, "/"), "/")
@@ -111,9 +112,9 @@ func unsupported(req *logical.Request) error {
 	return logical.CodedError(http.StatusMethodNotAllowed, atMount(req, meant))
 }
 
-// checkInput refuses what the framework would misread: what is of the wrong
-// type, whose value its error shows, in the audit log too; and what it would
-// take for another value than the one written.
+// checkInput refuses values that the framework would misread. These are values of
+// the wrong type, which its error would show, even in the audit log, and values that
+// it would take for others.
 func (b *backend) checkInput(req *logical.Request) error {
 	if len(req.Data) == 0 || !takesInput(req.Operation) {
 		return nil
@@ -124,7 +125,7 @@ func (b *backend) checkInput(req *logical.Request) error {
 	}
 	for name, field := range path.Fields {
 		value, ok := req.Data[name]
-		if !ok || strings.Contains(path.Pattern, "(?P<"+name+">") { // which the path says, whatever else does
+		if !ok || strings.Contains(path.Pattern, "(?P<"+name+">") { // the path itself has this one
 			continue
 		}
 		if err := checkValue(name, field, value); err != nil {
@@ -143,7 +144,7 @@ func takesInput(operation logical.Operation) bool {
 	}
 }
 
-// wanted says what a value of a type must be.
+// wanted says for each type what its values must be.
 var wanted = map[framework.FieldType]string{
 	framework.TypeString:           "a string",
 	framework.TypeCommaStringSlice: "a list of strings, or a string with commas between them",
@@ -164,7 +165,7 @@ func checkValue(name string, field *framework.FieldSchema, value any) error {
 	}
 }
 
-// fits tells whether the framework would take a value for what it is.
+// fits reports whether the framework would take a value for what it is.
 func fits(name string, field *framework.FieldSchema, value any) bool {
 	data := framework.FieldData{Raw: map[string]any{name: value}, Schema: map[string]*framework.FieldSchema{name: field}}
 	_, isString := value.(string)
@@ -184,7 +185,7 @@ func fits(name string, field *framework.FieldSchema, value any) bool {
 	}
 }
 
-// isNames tells whether a value is text, or a list of texts.
+// isNames reports whether a value is a string or a list of strings.
 func isNames(value any) bool {
 	switch list := value.(type) {
 	case string, []string:
@@ -199,8 +200,8 @@ func isNames(value any) bool {
 	}
 }
 
-// isWhole tells whether a JSON number is whole; anything else is left to the
-// framework.
+// isWhole reports whether a JSON number is whole. It is true for anything else, which
+// the framework checks.
 func isWhole(value any) bool {
 	switch number := value.(type) {
 	case float64:
@@ -212,13 +213,14 @@ func isWhole(value any) bool {
 	}
 }
 
-// isWholeSeconds is [isWhole] for durations, which text can give in parts of a second.
+// isWholeSeconds is like [isWhole], for durations. A string can have parts of a
+// second.
 func isWholeSeconds(value any) bool {
 	d, err := parseutil.ParseDurationSecond(value)
 	return isWhole(value) && (err != nil || d%time.Second == 0)
 }
 
-// written is the path that req writes to; nil where it writes nothing.
+// written returns the path that req writes to; nil if it writes nothing.
 func (b *backend) written(req *logical.Request) *framework.Path {
 	if req.Operation != logical.CreateOperation && req.Operation != logical.UpdateOperation {
 		return nil
@@ -226,7 +228,7 @@ func (b *backend) written(req *logical.Request) *framework.Path {
 	return b.Route(req.Path)
 }
 
-// unknownFields are the names of fields that req writes and that there are not.
+// unknownFields returns the names in a write that the path has no fields for.
 func (b *backend) unknownFields(req *logical.Request) []string {
 	path := b.written(req)
 	if path == nil {
@@ -242,9 +244,9 @@ func (b *backend) unknownFields(req *logical.Request) []string {
 	return unknown
 }
 
-// warnOfUnknown answers a successful write that names fields there are not:
-// the framework warns of them beside a response alone, and a misspelt setting
-// must not pass for one that was set.
+// warnOfUnknown returns a response that warns about the unknown fields of a
+// successful write. The framework adds such a warning only to a response, and a
+// misspelt setting must not look as if it was set.
 func (b *backend) warnOfUnknown(req *logical.Request) *logical.Response {
 	unknown := b.unknownFields(req)
 	if len(unknown) == 0 {
@@ -255,8 +257,8 @@ func (b *backend) warnOfUnknown(req *logical.Request) *logical.Response {
 	return resp
 }
 
-// nameUnknown adds such fields to why a write was refused: what it lacks may
-// be there under a misspelt name.
+// nameUnknown adds the unknown fields to the error of a refused write: a field that
+// it lacks may be there under a misspelt name.
 func (b *backend) nameUnknown(req *logical.Request, err error) error {
 	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
 	if !ok || coded.Code() != http.StatusBadRequest {

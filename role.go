@@ -26,9 +26,9 @@ const (
 	maxRedirectHosts  = 20
 )
 
-// role gives an account a name of its own and a narrower use.
+// role gives an account a name and can narrow its use.
 type role struct {
-	// AccountID is the account; or else the role is for the account that the
+	// AccountID is the account. If it is empty, the role is for the account that the
 	// user ExternalUserID of a Connect project has with App.
 	AccountID      string `json:"account_id,omitempty"`
 	App            string `json:"app,omitempty"`
@@ -36,24 +36,24 @@ type role struct {
 	ExternalUserID string `json:"external_user_id,omitempty"`
 	// Fields are the credential fields to return; empty for all.
 	Fields []string `json:"fields,omitempty"`
-	// TTL caps the lease; 0 does not.
+	// TTL caps the lease; 0 means no cap.
 	TTL time.Duration `json:"ttl,omitempty"`
-	// MinTTL overrides the mount's; 0 does not.
+	// MinTTL overrides that of the mount; 0 means that of the mount.
 	MinTTL time.Duration `json:"min_ttl,omitempty"`
-	// AllowedRedirectHosts are the hosts, with a port where it is not the usual
-	// one, to which a Connect link may lead back.
+	// AllowedRedirectHosts are the hosts to which a Connect link may lead back, with
+	// the port if it is not the default one.
 	AllowedRedirectHosts []string `json:"allowed_redirect_hosts,omitempty"`
 }
 
-// ofUser tells whether the role's account depends on an external user.
+// ofUser reports whether the role is for an external user's account.
 func (r *role) ofUser() bool { return r.AccountID == "" }
 
 var (
 	oauthAppPattern = regexp.MustCompile(`^oa_[A-Za-z0-9_-]{1,100}$`)
 	appPattern      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
 
-	// identityDirective is what a template may hold between its braces: what
-	// identitytpl knows of entities and groups, and nothing of the time.
+	// identityDirective is what a template may have between its braces: everything
+	// about entities and groups that identitytpl knows, but nothing about the time.
 	identityDirective = regexp.MustCompile(`^identity\.(` +
 		`entity\.(id|name|metadata\..+|aliases\.[^.]+\.(id|name|metadata\..+|custom_metadata\..+))|` +
 		`groups\.(ids|names)\.[^.]+\.(id|name|metadata\..+))$`)
@@ -96,7 +96,7 @@ func (r *role) validate() error {
 	return validateTemplate(r.ExternalUserID)
 }
 
-// checkReturned refuses the name of a field that no read returns as a credential field.
+// checkReturned refuses a name under which no read returns a credential field.
 func checkReturned(field string) error {
 	switch {
 	case field == credential.FieldExpiresAt || strings.HasPrefix(field, "pipedream_"):
@@ -110,8 +110,8 @@ func checkReturned(field string) error {
 
 func isControl(c rune) bool { return c < ' ' || c == 0x7f }
 
-// validateTemplate checks what can be checked of an external_user_id before
-// anybody reads with it. Text that is no template must be a valid id itself.
+// validateTemplate checks an external_user_id as far as that is possible before
+// anybody reads with it. If it is not a template, it must be a valid id itself.
 func validateTemplate(template string) error {
 	templated, _, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{String: template, ValidityCheckOnly: true})
 	if err != nil {
@@ -134,14 +134,14 @@ func checkExternalUserID(id string) error {
 	if len([]rune(id)) > maxExternalUserID {
 		return badRequest("external_user_id is longer than %d characters", maxExternalUserID)
 	}
-	if !utf8.ValidString(id) { // which would be another id once it is JSON
+	if !utf8.ValidString(id) { // it would be another id as JSON
 		return badRequest("external_user_id is not valid UTF-8")
 	}
 	return nil
 }
 
-// externalUser is the role's external user for the caller of req. A caller
-// without the entity, alias or metadata that the template asks for is refused:
+// externalUser returns the role's external user for the caller of req. It refuses a
+// caller without the entity, alias or metadata that the template asks for, because
 // nothing may ever be looked up for an empty user.
 func (r *role) externalUser(req *logical.Request, system logical.SystemView) (string, error) {
 	if !strings.Contains(r.ExternalUserID, "{{") {
@@ -180,8 +180,8 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 
 var errEmptyDirective = errors.New("a directive of external_user_id is empty")
 
-// populate fills a template in. A directive that comes to nothing is refused:
-// what remains around it may be another user's id.
+// populate fills in a template. It fails if a directive turns out empty, because the
+// rest of the template may be another user's id.
 func populate(input identitytpl.PopulateStringInput) (string, error) {
 	for _, piece := range strings.Split(input.String, "{{")[1:] {
 		directive, _, _ := strings.Cut(piece, "}}")
@@ -197,8 +197,9 @@ func populate(input identitytpl.PopulateStringInput) (string, error) {
 	return user, err
 }
 
-// checkAliases refuses an entity with two aliases of the auth mount that the
-// template asks for, as a merge can leave: it cannot be told which logged in.
+// checkAliases refuses an entity with two aliases of the auth mount that the template
+// asks for. A merge of entities can leave two, and it is not known which one logged
+// in.
 func (r *role) checkAliases(entity *logical.Entity) error {
 	seen := map[string]bool{}
 	for _, alias := range entity.Aliases {
@@ -211,19 +212,19 @@ func (r *role) checkAliases(entity *logical.Entity) error {
 	return nil
 }
 
-// roles keeps the roles that were read in memory.
+// roles keeps roles that were read in memory.
 type roles struct {
-	// writes makes writers of roles wait for each other. No reader takes it.
+	// writes makes writers of roles wait for each other. Readers never take it.
 	writes sync.Mutex
 
-	mu    sync.RWMutex // guards the fields below; not held across I/O
+	mu    sync.RWMutex // guards the fields below; never held across I/O
 	epoch int
 	known map[string]*role
 }
 
 func newRoles() *roles { return &roles{known: map[string]*role{}} }
 
-// get returns a role, nil where there is none of that name.
+// get returns a role; nil if there is none of that name.
 func (r *roles) get(ctx context.Context, storage logical.Storage, name string) (*role, error) {
 	r.mu.RLock()
 	found, epoch := r.known[name], r.epoch
@@ -237,7 +238,7 @@ func (r *roles) get(ctx context.Context, storage logical.Storage, name string) (
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.epoch == epoch { // else it may have changed since it was read
+	if r.epoch == epoch { // otherwise it may have changed since it was read
 		r.known[name] = found
 	}
 	return found, nil
@@ -251,7 +252,7 @@ func (r *roles) forget(name string) {
 	delete(r.known, name)
 }
 
-// errBadRole stands for the decoder's own error, which may quote what it read.
+// errBadRole replaces the error of the decoder, which may quote what it read.
 var errBadRole = logical.CodedError(http.StatusInternalServerError, "the stored role cannot be read; write it anew")
 
 func readRole(ctx context.Context, storage logical.Storage, name string) (*role, error) {

@@ -16,8 +16,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/cache"
 )
 
-// stats counts what a mount did since its plugin process started. It observes
-// the client and the cache, and is what status and metrics show.
+// stats counts what a mount did since its plugin process started. It observes the
+// client and the cache, and status and metrics show it.
 type stats struct {
 	requests atomic.Int64 // attempts sent to Pipedream, retries included
 	failures atomic.Int64 // requests that failed after their retries
@@ -28,7 +28,7 @@ type stats struct {
 	answered *prometheus.CounterVec
 	took     *prometheus.HistogramVec
 	reads    *prometheus.CounterVec
-	served   map[servedAs]prometheus.Counter // of reads, looked up once: every read counts
+	served   map[servedAs]prometheus.Counter // those of reads; looked up once, since every read needs one
 	ahead    prometheus.Counter
 	late     prometheus.Counter
 
@@ -45,7 +45,7 @@ type servedAs struct {
 
 const metricPrefix = "vault_pipedream_"
 
-// howNames are the results that metrics have for reads that were served.
+// howNames are the results of served reads as metrics name them.
 var howNames = map[cache.How]string{cache.Hit: "hit", cache.Fetched: "fetched", cache.Stale: "stale"}
 
 func newStats() *stats {
@@ -67,7 +67,8 @@ func newStats() *stats {
 		Name: metricPrefix + "tokens_refreshed_total", Help: "New tokens of accounts that were cached: fetched ahead of their readers, or late, while one waited.",
 	}, []string{"when"})
 	s.ahead, s.late = refreshed.WithLabelValues("ahead"), refreshed.WithLabelValues("late")
-	// All are there from the start, at 0: else a rate would miss the first of each.
+	// All of them exist from the start, at 0. Otherwise a rate would miss the first
+	// event of each.
 	for _, path := range []string{pathCreds, pathStaticCreds, pathRefresh} {
 		for how, name := range howNames {
 			s.served[servedAs{path, how}] = s.reads.WithLabelValues(path, name)
@@ -103,7 +104,7 @@ func (s *stats) Served(path string, how cache.How) {
 	}
 }
 
-// Missed counts a read that a fetch should have served, and did not.
+// Missed counts a read that a fetch should have served but did not.
 func (s *stats) Missed() { s.misses.Add(1) }
 
 // refused counts a read that was answered with an error.
@@ -127,7 +128,7 @@ func (s *stats) Answered(what string, took time.Duration, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	if api.KindOf(err) != api.NoBudget { // else no request went out
+	if api.KindOf(err) != api.NoBudget { // with NoBudget, no request went out
 		s.answered.WithLabelValues(what, outcome(err)).Inc()
 		s.took.WithLabelValues(what).Observe(took.Seconds())
 		if err != nil {
@@ -145,7 +146,7 @@ func (s *stats) Answered(what string, took time.Duration, err error) {
 
 var outcomes = []string{"success", "unavailable", "throttled", "refused", "forbidden", "not_found", "other"}
 
-// outcome is what metrics call the end of a request.
+// outcome returns how a request ended, as metrics name it.
 func outcome(err error) string {
 	switch api.KindOf(err) {
 	case api.Unavailable, api.BadAnswer, api.TooLarge:
@@ -172,7 +173,7 @@ func (s *stats) last() (success, failure time.Time, err error) {
 	return s.lastSuccess, s.lastErrorAt, s.lastError
 }
 
-// gauge is a metric that shows how things are at the time of a read.
+// gauge is a metric whose value is taken at the time of a read.
 type gauge struct {
 	desc   *prometheus.Desc
 	labels []string
@@ -187,14 +188,16 @@ func newGauge(name, help string, value float64, labels ...label) gauge {
 	return gauge{desc: prometheus.NewDesc(metricPrefix+name, help, names, nil), labels: values, value: value}
 }
 
-// label is one of few values that a metric has.
+// label is a label of a metric. It has one of few values.
 type label struct{ name, value string }
 
-// gauges collects how things are.
+// gauges is a collector of gauges.
 type gauges []gauge
 
-func (g gauges) Describe(chan<- *prometheus.Desc) {} // unchecked: they differ from read to read
+// Describe sends nothing, because the gauges differ from read to read.
+func (g gauges) Describe(chan<- *prometheus.Desc) {}
 
+// Collect sends the gauges.
 func (g gauges) Collect(metrics chan<- prometheus.Metric) {
 	for _, one := range g {
 		metrics <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.value, one.labels...)
@@ -208,7 +211,7 @@ func flagValue(on bool) float64 {
 	return 0
 }
 
-// now are the gauges of the mount; c is nil where it is not configured.
+// gauges returns the gauges of the mount. c is nil if the mount is not configured.
 func (b *backend) gauges(c *connection) gauges {
 	success, _, _ := b.stats.last()
 	lastSuccess := 0.0
@@ -240,8 +243,8 @@ func (b *backend) gauges(c *connection) gauges {
 	)
 }
 
-// failing counts the accounts that could not be fetched when they were last
-// asked for: those that are dead, and others.
+// failing counts the accounts whose last fetch failed: those that are dead, and
+// others.
 func (c *connection) failing() (dead, others int) {
 	c.holdOffs.Each(func(name string, err error) {
 		switch {

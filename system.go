@@ -8,13 +8,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// systemViewAge bounds how long a change of what systemView remembers may go
-// unnoticed. Until then Vault itself caps a lease at a new max-lease-ttl, with a
-// warning, and refuses what a standby must not write.
+// systemViewAge is how long systemView remembers an answer, and so how long a change
+// may go unnoticed. Until then, Vault itself caps leases at a new max-lease-ttl, with
+// a warning, and refuses writes that a standby must not make.
 const systemViewAge = time.Second
 
-// systemView remembers for a moment what is asked on every request: in a plugin
-// each answer is a round trip between two processes.
+// systemView remembers for a moment what every request asks Vault. In a plugin, each
+// answer is a round trip between two processes.
 type systemView struct {
 	logical.SystemView
 
@@ -22,17 +22,18 @@ type systemView struct {
 	replicationState remembered[consts.ReplicationState]
 }
 
-// MaxLeaseTTL is the mount's, 0 if it is not known.
+// MaxLeaseTTL returns the longest lease of the mount; 0 if it is not known.
 func (s *systemView) MaxLeaseTTL() time.Duration {
 	return s.maxLeaseTTL.get(s.SystemView.MaxLeaseTTL)
 }
 
+// ReplicationState returns the replication state of the node.
 func (s *systemView) ReplicationState() consts.ReplicationState {
 	return s.replicationState.get(s.SystemView.ReplicationState)
 }
 
-// remembered is a value that is asked for anew after systemViewAge. Its zero
-// value is ready for use.
+// remembered is an answer that is asked for again after systemViewAge. The zero
+// value is ready to use.
 type remembered[T any] struct {
 	latest atomic.Pointer[answer[T]]
 }

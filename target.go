@@ -27,8 +27,8 @@ var (
 	errBadAccountID = badRequest("account_id must look like %s: apn_ and then letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
 )
 
-// accountID is the request's account id. Anything else than one is refused
-// here, before it costs a request.
+// accountID returns the account id of a request. It refuses anything that cannot be
+// one, before it costs a request to Pipedream.
 func accountID(data *framework.FieldData) (string, error) {
 	id := data.Get(fieldAccountID).(string)
 	if !api.ValidAccountID(id) {
@@ -37,7 +37,7 @@ func accountID(data *framework.FieldData) (string, error) {
 	return id, nil
 }
 
-// caller stands for whoever sent a request. Callers that ask for what may not
+// caller identifies who sent a request. Callers who ask for accounts that may not
 // exist take turns.
 func caller(req *logical.Request) string {
 	switch {
@@ -50,18 +50,18 @@ func caller(req *logical.Request) string {
 	}
 }
 
-// target is what a request names: an account by its id, or a role's.
+// target is the account that a request is about, named by its id or by a role.
 type target struct {
 	*connection
 
 	reader    cache.Reader
-	accountID string // empty for a role's external user
+	accountID string // empty if a role names an external user
 	user      cache.User
-	role      *role // nil without one
+	role      *role // nil if the account is named by its id
 	roleName  string
 }
 
-// target finds out what the request is about, without asking Pipedream.
+// target returns the target of a request. It does not ask Pipedream.
 func (b *backend) target(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
 	path, _, _ := strings.Cut(req.Path, "/")
 	name := data.Get("name").(string)
@@ -93,7 +93,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 	return t, b.resolveRole(req, t)
 }
 
-// about returns err as one of a read of t.
+// about returns err as an error of a read of t.
 func (t *target) about(err error) error {
 	if t.role == nil {
 		return err
@@ -101,7 +101,8 @@ func (t *target) about(err error) error {
 	return &roleError{error: err, role: t.roleName}
 }
 
-// resolveRole is what a target's role stands for, for the caller of req.
+// resolveRole sets the account or the external user that the role of t stands for,
+// for the caller of req.
 func (b *backend) resolveRole(req *logical.Request, t *target) error {
 	r := t.role
 	if r.MinTTL > 0 {
@@ -122,14 +123,14 @@ func (b *backend) resolveRole(req *logical.Request, t *target) error {
 	return nil
 }
 
-// served is a credential that a request is answered with.
+// served is the credential that answers a request.
 type served struct {
 	*target
 
 	credential *credential.Credential
 }
 
-// credential finds the live credential that a request asks for.
+// credential returns the live credential that a request asks for.
 func (b *backend) credential(ctx context.Context, req *logical.Request, data *framework.FieldData) (*served, error) {
 	t, err := b.target(ctx, req, data)
 	if err != nil {
@@ -148,8 +149,8 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	return got, got.checkFields()
 }
 
-// checkFields refuses to answer with nothing where a role names fields that
-// the account does not have.
+// checkFields returns an error if the account has none of the fields that the role
+// names.
 func (s *served) checkFields() error {
 	if s.role == nil || len(s.role.Fields) == 0 {
 		return nil
@@ -163,7 +164,7 @@ func (s *served) checkFields() error {
 		s.credential.AccountID, api.Printable(strings.Join(s.role.Fields, ", ")))
 }
 
-// data is the flat map that a read returns.
+// data returns the flat map that a read returns.
 func (s *served) data() map[string]any {
 	var only func(string) bool
 	if s.role != nil && len(s.role.Fields) > 0 {
@@ -172,7 +173,7 @@ func (s *served) data() map[string]any {
 	return s.credential.Data(s.config.ExposeRefreshToken, only)
 }
 
-// capTTL shortens a time to the role's cap.
+// capTTL shortens ttl to the cap of the role, if it has one.
 func (s *served) capTTL(ttl time.Duration) time.Duration {
 	if s.role != nil && s.role.TTL > 0 {
 		return min(ttl, s.role.TTL)
@@ -180,7 +181,7 @@ func (s *served) capTTL(ttl time.Duration) time.Duration {
 	return ttl
 }
 
-// warn says in the response what its reader should know of the account.
+// warn adds to the response what its reader should know about the account.
 func (s *served) warn(resp *logical.Response) *logical.Response {
 	if s.credential.Unhealthy && s.accountID == "" {
 		resp.AddWarning(fmt.Sprintf("account %s is unhealthy: Pipedream's last use of its credentials failed. "+

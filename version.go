@@ -7,11 +7,11 @@ import (
 	"runtime/debug"
 )
 
-// unreleased is the version of a build that says nothing else.
+// unreleased is the version of a build without another one.
 const unreleased = "v0.0.0-dev"
 
-// version is set by the linker, or else by go install. Vault accepts a canonical
-// one alone.
+// version is set by the linker or by go install. Vault accepts only a canonical
+// version.
 var version = unreleased
 
 var canonical = regexp.MustCompile(`^v\d+\.\d+\.\d+([-+].+)?$`)
@@ -23,5 +23,5 @@ func init() {
 	}
 }
 
-// Version is the plugin's version, such as v1.2.3.
+// Version returns the plugin's version, such as v1.2.3.
 func Version() string { return version }

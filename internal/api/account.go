@@ -13,41 +13,40 @@ import (
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
-// The bounds of what is taken from an answer. One fat account must not cost
-// the memory of thousands.
+// The bounds of what is accepted of an answer. One fat account must not take the
+// memory of thousands.
 const (
 	// MaxAnswer bounds an answer's size in bytes: 100 accounts of 40 kB each.
 	MaxAnswer = 4 << 20
-	// MaxAccountAnswer is the same for the answer about one account: its
-	// credentials, and as much again of all else.
+	// MaxAccountAnswer bounds the answer about one account, in bytes.
 	MaxAccountAnswer = 1 << 20
 	// MaxCredential bounds an account's credentials in bytes of JSON.
 	MaxCredential = 256 << 10
-	// MaxFields and MaxField bound the fields of an account's credentials, and
-	// each of them in bytes of JSON.
+	// MaxFields bounds how many fields an account's credentials have, and MaxField
+	// the size of each in bytes of JSON.
 	MaxFields = 200
 	MaxField  = 64 << 10
-	// MaxPage bounds the accounts on a page.
+	// MaxPage bounds how many accounts are on a page.
 	MaxPage = 200
 	// MaxCursor bounds a cursor in bytes.
 	MaxCursor = 1 << 10
 	// MaxText bounds a text of Pipedream's that is shown, in characters.
 	MaxText = 300
-	// MaxAccountID bounds an account's id, which becomes a storage key.
+	// MaxAccountID bounds an account's id in bytes. The id becomes a storage key.
 	MaxAccountID = 128
 )
 
 var accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
 
-// ValidAccountID tells whether id looks like apn_XehyZPr.
+// ValidAccountID reports whether id looks like apn_XehyZPr.
 func ValidAccountID(id string) bool {
 	return len(id) <= MaxAccountID && accountIDPattern.MatchString(id)
 }
 
-// Account is one connected account as Pipedream describes it. The API is in
-// beta and its fields come and go, so only what a lease depends on (the id, the
-// credentials, expires_at) is insisted upon. Texts are as [Printable] leaves
-// them, but for ID, ExternalID and what is in Credentials.
+// Account is one connected account as Pipedream describes it. The API is in beta
+// and its fields come and go, so only those that a lease depends on must make
+// sense: the id, the credentials and expires_at. Texts have passed through
+// [Printable], except ID, ExternalID and those in Credentials.
 type Account struct {
 	redact.Opaque
 
@@ -69,10 +68,11 @@ type Account struct {
 	Credentials map[string]json.RawMessage
 }
 
-// Complete tells whether a list brought a as a request for it alone would.
+// Complete reports whether a, which came with a list, is all that a request for it
+// alone would bring.
 func (a *Account) Complete() bool { return len(a.Credentials) > 0 || a.Dead }
 
-// Size is about how many bytes a takes in memory.
+// Size returns about how many bytes a takes in memory.
 func (a *Account) Size() int {
 	size := 512 + len(a.ID) + len(a.ExternalID)
 	for name, value := range a.Credentials {
@@ -81,16 +81,16 @@ func (a *Account) Size() int {
 	return size
 }
 
-// App is what an account belongs to.
+// App is the app of an account.
 type App struct {
-	// ID is the app's, or the id of a custom OAuth client; empty for some apps.
+	// ID is the id of the app or of a custom OAuth client; empty for some apps.
 	ID       string
 	Slug     string
 	Name     string
 	AuthType string
 }
 
-// Label is the app's slug, else its name.
+// Label returns the app's slug, or its name if it has no slug.
 func (a App) Label() string {
 	if a.Slug != "" {
 		return a.Slug
@@ -98,7 +98,7 @@ func (a App) Label() string {
 	return a.Name
 }
 
-// The details of errors about answers that make no sense.
+// The details of errors about answers that cannot be used.
 var (
 	errNotJSON        = errors.New("it is not the JSON that was expected")
 	errBadExpiry      = errors.New("its expires_at is not a time")
@@ -141,13 +141,13 @@ func decodeAccount(body []byte) (*Account, error) {
 // Page is one page of a list of accounts.
 type Page struct {
 	Accounts []*Account
-	// Count is how many accounts are on the page, those too that made no sense.
+	// Count is how many accounts are on the page, including those that made no sense.
 	Count int
-	Next  string // cursor of the next page; empty where there is none
+	Next  string // cursor of the next page; empty if there is none
 	Total int    // accounts on all pages; 0 if unknown
 }
 
-// decodePage reads one page of the list, in either of its forms.
+// decodePage reads one page of the list, in either of its two forms.
 func decodePage(body []byte) (*Page, error) {
 	var answer struct {
 		PageInfo struct {
@@ -190,8 +190,9 @@ func decodePage(body []byte) (*Page, error) {
 	return p, nil
 }
 
-// onPage is an element of a list; nil where it makes no sense, which must not
-// hide the others. One whose credentials are too large comes without them.
+// onPage reads an element of a list. It returns nil if the element makes no sense,
+// so that it does not hide the others. If the credentials are too large, the
+// account comes without them.
 func onPage(element json.RawMessage) *Account {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(element, &fields) != nil {
@@ -214,7 +215,7 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 		Name:          Printable(text(raw["name"])),
 		ExternalID:    text(raw["external_id"]),
 		App:           newApp(raw["app"]),
-		Healthy:       isNull(raw["healthy"]) || flag(raw["healthy"]), // nothing said is nothing wrong
+		Healthy:       isNull(raw["healthy"]) || flag(raw["healthy"]), // healthy unless it says otherwise
 		Dead:          flag(raw["dead"]),
 		Error:         Printable(text(raw["error"])),
 		CreatedAt:     moment(raw["created_at"]),
@@ -226,7 +227,7 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 	if a.ID == "" {
 		return nil, errNotJSON
 	}
-	// Taking an end that cannot be read for "never" would serve a dead token.
+	// To read an invalid end as "never" would serve a dead token.
 	if a.ExpiresAt.IsZero() && !isNull(raw["expires_at"]) {
 		return nil, errBadExpiry
 	}
@@ -275,7 +276,7 @@ func isNull(raw json.RawMessage) bool {
 	return len(raw) == 0 || bytes.Equal(raw, []byte("null"))
 }
 
-// text is a JSON string's value; empty for anything else.
+// text returns the value of a JSON string; empty for anything else.
 func text(raw json.RawMessage) string {
 	var s string
 	if json.Unmarshal(raw, &s) != nil {
@@ -284,8 +285,8 @@ func text(raw json.RawMessage) string {
 	return s
 }
 
-// flag is a JSON bool, or what some APIs write for one: a number that is not 0,
-// or "true" or "1".
+// flag returns the value of a JSON bool, or of what some APIs write for one: a
+// number other than 0, or a string such as "true", "1" or "yes".
 func flag(raw json.RawMessage) bool {
 	switch strings.ToLower(strings.Trim(string(bytes.TrimSpace(raw)), `"`)) {
 	case "", "null", "false", "0", "no":
@@ -297,12 +298,12 @@ func flag(raw json.RawMessage) bool {
 	return json.Unmarshal(raw, &n) == nil && n != 0
 }
 
-// Unix times below this many are seconds, and others milliseconds: the year
-// 5138, and September 1973.
+// Unix times below firstMilliseconds are in seconds, and others in milliseconds.
+// In seconds it is the year 5138, in milliseconds March 1973.
 const firstMilliseconds = 1e11
 
-// moment is a time as Pipedream writes it, ISO 8601 or Unix; zero for anything
-// else, and for a year that JSON cannot hold.
+// moment returns a time that Pipedream wrote in ISO 8601 or as a Unix time. It is
+// zero for anything else, and for a year that JSON cannot hold.
 func moment(raw json.RawMessage) time.Time {
 	t := parseTime(raw).UTC()
 	if t.Year() < 1970 || t.Year() > 9999 {
@@ -316,7 +317,7 @@ func parseTime(raw json.RawMessage) time.Time {
 	if json.Unmarshal(raw, &unix) == nil && len(raw) > 0 && raw[0] != '"' {
 		seconds, err := unix.Float64()
 		switch {
-		case err != nil || seconds < 1e9 || seconds > 1e15: // before 2001: a number, but no such time
+		case err != nil || seconds < 1e9 || seconds > 1e15: // before 2001 it is some other number
 			return time.Time{}
 		case seconds < firstMilliseconds:
 			return time.UnixMilli(int64(seconds * 1000))
@@ -333,9 +334,9 @@ func parseTime(raw json.RawMessage) time.Time {
 	return time.Time{}
 }
 
-// Printable cuts text to [MaxText] characters and drops what a terminal might obey.
+// Printable cuts text to [MaxText] characters and drops control characters.
 func Printable(text string) string {
-	if len(text) > 4*MaxText { // before it is looked at character by character
+	if len(text) > 4*MaxText { // saves looking at each character of a long text
 		text = strings.ToValidUTF8(text[:4*MaxText], "")
 	}
 	text = strings.Map(func(r rune) rune {

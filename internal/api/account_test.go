@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTimesAreTakenInEveryForm(t *testing.T) {
+func TestTimesAreReadInEveryForm(t *testing.T) {
 	written := time.Date(2030, 2, 11, 5, 18, 46, 0, time.UTC)
 	for name, tc := range map[string]struct {
 		json string
@@ -38,11 +38,12 @@ func TestTimesAreTakenInEveryForm(t *testing.T) {
 	}
 }
 
-// Taking an end that cannot be read for "never" would serve a dead token.
-func TestAnEndThatIsNoTimeIsRefused(t *testing.T) {
+// To read an invalid end as "never" would serve a dead token. An end in the year
+// 10000, in UTC, could not be stored.
+func TestAnInvalidExpiryIsRefused(t *testing.T) {
 	for _, written := range []string{
 		`17`, `-1`, `0`, `999999999`, `1e16`, `1e400`, `"soon"`, `""`, `"2030-02-11"`, `"10000-01-01T00:00:00Z"`, `"0001-01-01T00:00:00Z"`,
-		`253402300800000`, `"1897017526"`, `true`, `[]`, `{}`,
+		`"9999-12-31T23:59:59-23:59"`, `253402300800000`, `"1897017526"`, `true`, `[]`, `{}`,
 	} {
 		t.Run(written, func(t *testing.T) {
 			_, err := account(t, says(`{"data":{"id":"apn_github","expires_at":`+written+`}}`))
@@ -53,13 +54,13 @@ func TestAnEndThatIsNoTimeIsRefused(t *testing.T) {
 	}
 }
 
-func TestOtherTimesThatMakeNoSenseAreUnknown(t *testing.T) {
+func TestOtherInvalidTimesAreUnknown(t *testing.T) {
 	a, err := account(t, says(`{"id":"apn_github","expires_at":null,"next_refresh_at":"soon","created_at":17,"updated_at":{},"last_refreshed_at":"10000-01-01T00:00:00Z"}`))
 	require.NoError(t, err)
 	require.Equal(t, &Account{ID: github, Healthy: true}, a)
 }
 
-func TestFlagsAreTakenInEveryForm(t *testing.T) {
+func TestFlagsAreReadInEveryForm(t *testing.T) {
 	for written, want := range map[string]bool{
 		`true`: true, `false`: false, `1`: true, `0`: false, `2`: true, `0.0`: false, `"true"`: true, `"false"`: false, `"TRUE"`: true,
 		`"1"`: true, `"0"`: false, `"yes"`: true, `"no"`: false, `null`: false, `""`: false, `"maybe"`: false, `[]`: false, `{}`: false,
@@ -77,7 +78,7 @@ func TestFlagsAreTakenInEveryForm(t *testing.T) {
 	}
 	a, err := account(t, says(`{"id":"apn_github"}`))
 	require.NoError(t, err)
-	require.True(t, a.Healthy, "nothing said is nothing wrong")
+	require.True(t, a.Healthy, "an account is healthy unless it says otherwise")
 }
 
 func TestAnAccountComesInTwoForms(t *testing.T) {
@@ -105,7 +106,7 @@ func TestAnAccountComesInTwoForms(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNoAccount(t *testing.T) {
+func TestAnAnswerWithoutAnAccount(t *testing.T) {
 	const notJSON = "Pipedream's answer makes no sense: it is not the JSON that was expected"
 	for body, want := range map[string]struct {
 		kind Kind
@@ -138,7 +139,7 @@ func TestAnAnswerThatIsNoAccount(t *testing.T) {
 	}
 }
 
-// wide are the credentials of so many fields.
+// wide returns credentials with that many fields.
 func wide(fields int) string {
 	all := make([]string, fields)
 	for i := range all {
@@ -147,11 +148,11 @@ func wide(fields int) string {
 	return "{" + strings.Join(all, ",") + "}"
 }
 
-// textOf is a JSON text of so many bytes, its quotes counted.
+// textOf returns a JSON string of size bytes, quotes included.
 func textOf(size int) string { return `"` + strings.Repeat("x", size-2) + `"` }
 
-// fat are credentials of so many bytes, none of their fields beyond its own
-// bound.
+// fat returns credentials of size bytes, with no field beyond the bound of a
+// field.
 func fat(size int) string {
 	var b strings.Builder
 	b.WriteString("{")
@@ -192,7 +193,7 @@ func TestAnAnswerIsBounded(t *testing.T) {
 	isError(t, err, TooLarge, "Pipedream's answer is too large: it has more than 1 MiB")
 }
 
-func TestWhatAListBringsOfAnAccountIsAllOfItOrNot(t *testing.T) {
+func TestAccountComplete(t *testing.T) {
 	token := map[string]json.RawMessage{"token": json.RawMessage(`"t"`)}
 	require.True(t, (&Account{Credentials: token}).Complete())
 	require.True(t, (&Account{Dead: true}).Complete(), "a request for it alone brings no more")
@@ -200,7 +201,7 @@ func TestWhatAListBringsOfAnAccountIsAllOfItOrNot(t *testing.T) {
 	require.Greater(t, (&Account{Credentials: token}).Size(), (&Account{}).Size())
 }
 
-func TestAnAppIsCalledByItsSlug(t *testing.T) {
+func TestAppLabel(t *testing.T) {
 	require.Equal(t, "github", App{ID: "app_1", Slug: "github", Name: "GitHub"}.Label())
 	require.Equal(t, "GitHub", App{ID: "app_1", Name: "GitHub"}.Label())
 	a, err := account(t, says(`{"id":"apn_github","app":"github"}`))
@@ -219,7 +220,7 @@ func TestAccountIDs(t *testing.T) {
 	}
 }
 
-func TestATerminalFindsNothingToObey(t *testing.T) {
+func TestPrintableDropsControlCharacters(t *testing.T) {
 	for text, want := range map[string]string{
 		"Octo Cat, 鍵":                             "Octo Cat, 鍵",
 		"\x1b[31mred\x1b[0m":                      "[31mred[0m",
@@ -237,6 +238,6 @@ func TestATerminalFindsNothingToObey(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &Account{
 		ID: github, Name: "n", Error: "e", Healthy: true, App: App{ID: "i", Slug: "s", Name: "a", AuthType: "t"},
-		ExternalID: "\x1bu", // which is compared, so it is kept as it is
+		ExternalID: "\x1bu", // it is compared, so it stays as it is
 	}, a)
 }

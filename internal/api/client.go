@@ -23,11 +23,11 @@ import (
 // PageLimit is the most accounts that Pipedream lists in one answer.
 const PageLimit = 100
 
-// workedLately is how long a bearer that worked is thought good when one answer
-// refuses it.
+// workedLately is how long after its last success a bearer is given the benefit of
+// the doubt when one answer refuses it.
 const workedLately = time.Minute
 
-// What a request is for, as observers are told.
+// What a request is for, as observers see it.
 const (
 	ForAccount  = "account"
 	ForPage     = "page"
@@ -48,31 +48,31 @@ type Config struct {
 	APIKey       redact.Secret
 	ClientID     string
 	ClientSecret redact.Secret
-	Scope        string // of an OAuth client's access token; empty for all that it may have
-	// ProjectID is a Connect project, and Environment which of its two; empty for
-	// the accounts of the workspace.
+	Scope        string // of an OAuth client's access token; empty for all that the client may have
+	// ProjectID is a Connect project, and Environment one of its two environments.
+	// Both are empty for the accounts of the workspace.
 	ProjectID, Environment string
 	// OrgID is the workspace that a user's API key is used for; empty for the
 	// user's own choice.
 	OrgID      string
-	Timeout    time.Duration // of one piece of work, retries included
+	Timeout    time.Duration // for one piece of work, retries included
 	MaxRetries int
 	UserAgent  string
-	// Links is set for a client that makes Connect links, and does nothing else.
-	// Pipedream limits those for each external user, so a 429 holds nobody else off.
+	// Links is set for a client that makes Connect links and nothing else. Pipedream
+	// limits those per external user, so a 429 holds no other user off.
 	Links bool
 }
 
-// Observer is told of the requests of a client.
+// Observer learns of the requests of a client.
 type Observer interface {
-	// Sent is called for every attempt that goes out.
+	// Sent is called for each attempt that goes out.
 	Sent()
-	// Answered is called once for every request, after its retries.
+	// Answered is called once for each request, after its retries.
 	Answered(what string, took time.Duration, err error)
 }
 
-// Client speaks Pipedream's API with one configuration. All its errors are of
-// type *Error, or context.Canceled.
+// Client speaks Pipedream's API with one configuration. Its errors are of type
+// *Error, or context.Canceled.
 type Client struct {
 	redact.Opaque
 
@@ -86,12 +86,12 @@ type Client struct {
 
 	mu     sync.Mutex // guards the fields below; never held across I/O
 	worked redact.Secret
-	at     time.Time // when worked last did
+	at     time.Time // when worked was last accepted
 }
 
 // New returns a client that sends over transport. It keeps within budget, and a
-// 401 or 429 holds everything off in holdOffs. What it does on nobody's behalf
-// ends with ctx.
+// 401 or 429 holds everything off in holdOffs. Fetches of access tokens, which
+// requests share, end with ctx.
 func New(ctx context.Context, config Config, transport http.RoundTripper, budget *pace.Budget, holdOffs *pace.HoldOffs,
 	observer Observer, logger func() hclog.Logger,
 ) *Client {
@@ -102,8 +102,8 @@ func New(ctx context.Context, config Config, transport http.RoundTripper, budget
 	c.http = &retryablehttp.Client{
 		HTTPClient: &http.Client{
 			Transport: &meter{next: transport, client: c},
-			// Redirects are never followed: the API has none, and the key must
-			// not go where one points.
+			// Redirects are never followed. The API has none, and the key must not
+			// go where one points.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		RetryMax:     config.MaxRetries,
@@ -116,13 +116,14 @@ func New(ctx context.Context, config Config, transport http.RoundTripper, budget
 	return c
 }
 
-// Close ends the connections that are idle; those in use end with their request.
+// Close closes idle connections. Those in use stay open until their request ends.
 func (c *Client) Close() { c.http.HTTPClient.CloseIdleConnections() }
 
-// Timeout is the time that one piece of work may take, retries included.
+// Timeout returns how long one piece of work may take, retries included.
 func (c *Client) Timeout() time.Duration { return c.config.Timeout }
 
-// accountsPath is where accounts are: in the Connect project, or in the workspace.
+// accountsPath returns the path of the accounts of the Connect project, or of the
+// workspace if there is none.
 func (c *Client) accountsPath(more ...string) []string {
 	path := []string{"accounts"}
 	if c.config.ProjectID != "" {
@@ -153,25 +154,25 @@ func (c *Client) account(ctx context.Context, what, id string, query url.Values)
 	return a, err
 }
 
-// Filter narrows a list of accounts; its zero value does not.
+// Filter narrows a list of accounts. The zero value lets all of them through.
 type Filter struct {
 	App          string // slug or id
 	OAuthApp     string // id of a custom OAuth client
 	ExternalUser string // in a Connect project
 }
 
-// Page fetches a page of the accounts with their credentials: the one that
-// begins after a cursor.
+// Page fetches the page of accounts, with their credentials, that begins after a
+// cursor.
 func (c *Client) Page(ctx context.Context, after string) (*Page, error) {
 	return c.page(ctx, ForPage, Filter{}, true, after)
 }
 
-// Search fetches all accounts of the filter's external user that it lets through,
-// with their credentials.
+// Search fetches all accounts of the filter's external user that the filter lets
+// through, with their credentials.
 func (c *Client) Search(ctx context.Context, filter Filter) (found []*Account, err error) {
 	err = c.each(ctx, ForSearch, filter, true, func(p *Page) error {
 		for _, a := range p.Accounts {
-			if a.ExternalID == filter.ExternalUser { // however Pipedream reads the filter
+			if a.ExternalID == filter.ExternalUser { // whatever Pipedream made of the filter
 				found = append(found, a)
 			}
 		}
@@ -180,8 +181,8 @@ func (c *Client) Search(ctx context.Context, filter Filter) (found []*Account, e
 	return found, err
 }
 
-// List fetches the accounts that a filter lets through, without their
-// credentials, and hands them to each page by page. An error of each ends it.
+// List fetches the accounts that the filter lets through, without their
+// credentials, and calls each with every page. It stops at the first error of each.
 func (c *Client) List(ctx context.Context, filter Filter, each func(*Page) error) error {
 	return c.each(ctx, ForList, filter, false, each)
 }
@@ -221,16 +222,16 @@ func (c *Client) page(ctx context.Context, what string, filter Filter, withCrede
 	return p, err
 }
 
-// addOrg names the workspace, where there is one to name: lists of a user's API
-// key are of one workspace alone.
+// addOrg adds the workspace to the query, if one is configured. A list with a
+// user's API key shows one workspace only.
 func (c *Client) addOrg(query url.Values) {
 	if c.config.OrgID != "" {
 		query.Set("org_id", c.config.OrgID)
 	}
 }
 
-// Verify checks that Pipedream accepts what it is asked with. Only the path of
-// the accounts tells whether they may be read.
+// Verify checks that Pipedream accepts the key or client. Whether accounts may be
+// read shows only on the path of the accounts.
 func (c *Client) Verify(ctx context.Context) error {
 	if c.config.ClientID == "" {
 		if err := c.get(ctx, request{what: ForCheck, path: []string{"users", "me"}}); err != nil || c.config.OrgID == "" {
@@ -284,14 +285,14 @@ func (c *Client) get(ctx context.Context, r request) error {
 	return c.do(ctx, r)
 }
 
-// do sends an authorized request. Where what it was authorized with is refused
-// and can be had anew, it is sent once more.
+// do sends an authorized request. If its bearer is refused and a new one can be
+// had, do sends it once more.
 func (c *Client) do(ctx context.Context, r request) error {
 	began := time.Now()
 	for retried := false; ; retried = true {
 		bearer, err := c.auth.bearer(ctx)
 		if err != nil {
-			if errors.Is(err, context.DeadlineExceeded) { // while others fetch the token
+			if errors.Is(err, context.DeadlineExceeded) { // while the shared fetch of the token went on
 				err = c.connectionError(ctx, err)
 			}
 			return WithAccount(err, r.account)
@@ -320,9 +321,9 @@ func (c *Client) setWorked(bearer redact.Secret) {
 	c.worked, c.at = bearer, time.Now()
 }
 
-// confirmed tells whether a bearer that was refused is not refused otherwise. That is
-// asked only where it worked a moment ago: one account's 401 must not hold off
-// all the others.
+// confirmed reports whether a bearer that was refused for one account works
+// otherwise. It asks Pipedream only if the bearer worked a moment ago. So one
+// account's 401 does not hold off all the others.
 func (c *Client) confirmed(ctx context.Context, bearer redact.Secret) bool {
 	c.mu.Lock()
 	lately := c.worked == bearer && time.Since(c.at) < workedLately
@@ -334,7 +335,8 @@ func (c *Client) confirmed(ctx context.Context, bearer redact.Secret) bool {
 	if c.config.ClientID != "" {
 		r.path, r.query = c.accountsPath(), c.oneAccount()
 	}
-	// Not by the claim of the account's own reader: others go by the outcome.
+	// This does not use the claim of the account's reader: the outcome matters to all
+	// readers.
 	return KindOf(c.send(c.budget.NewClaim(pace.Known, "").With(ctx), r)) != KeyRefused
 }
 
@@ -350,14 +352,14 @@ func (c *Client) note(what string, began time.Time, err error) {
 	}
 }
 
-// facts completes an error with how and where was asked.
+// facts adds to e how and where Pipedream was asked.
 func (c *Client) facts(e *Error) *Error {
 	e.OAuth = c.config.ClientID != ""
 	e.Project, e.Environment, e.Scope = c.config.ProjectID, c.config.Environment, c.config.Scope
 	return e
 }
 
-// NoAccount is the error for an external user without an account of an app.
+// NoAccount returns the error for an external user without an account of the app.
 func (c *Client) NoAccount(user, app string) error {
 	return c.facts(&Error{Kind: NoAccount, User: user, App: app})
 }

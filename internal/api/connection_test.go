@@ -18,9 +18,9 @@ import (
 
 const limit = 20
 
-// When a connection that was used before turns out to be dead, net/http sends a
-// GET again by itself. What can have reached the server is counted.
-func TestWhatNetHTTPSendsAgainIsCounted(t *testing.T) {
+// When a reused connection turns out to be dead, net/http repeats a GET by itself.
+// Everything that can have reached the server is counted.
+func TestRequestsThatNetHTTPRepeatsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := pipedreamtest.New()
 		defer sim.Close()
@@ -29,11 +29,11 @@ func TestWhatNetHTTPSendsAgainIsCounted(t *testing.T) {
 		defer c.Close()
 		c.budget.SetLimit(limit)
 		for range 3 {
-			_, err := c.Account(patient(t), "apn_0000") // over a connection that is used again
+			_, err := c.Account(patient(t), "apn_0000") // on a connection that is reused next
 			require.NoError(t, err)
 			sim.AddFault(pipedreamtest.Fault{Cut: true, Times: 1})
 			_, err = c.Account(patient(t), "apn_0000")
-			require.NoError(t, err, "net/http tried again")
+			require.NoError(t, err, "net/http repeats the request")
 		}
 		require.Equal(t, 9, sim.Count(""))
 		require.Equal(t, 9, c.counts.requests())
@@ -43,7 +43,7 @@ func TestWhatNetHTTPSendsAgainIsCounted(t *testing.T) {
 	})
 }
 
-func TestWhatNetHTTPSendsAgainIsCountedOnARealConnection(t *testing.T) {
+func TestRequestsThatNetHTTPRepeatsAreCountedOnARealConnection(t *testing.T) {
 	var arrived atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		arrived.Add(1)
@@ -65,13 +65,13 @@ func TestWhatNetHTTPSendsAgainIsCountedOnARealConnection(t *testing.T) {
 		_, err := c.Account(patient(t), github)
 		require.NoError(t, err)
 	}
-	require.Greater(t, arrived.Load(), int32(4), "some were sent again")
+	require.Greater(t, arrived.Load(), int32(4), "some were repeated")
 	require.Equal(t, int(arrived.Load()), c.counts.requests())
 	require.Equal(t, limit-int(arrived.Load()), c.budget.Left())
 }
 
-// serveTwo answers the first request of a connection, which was read, and hangs
-// up on the second without an answer.
+// serveTwo answers the first request of a connection, which was read already. It
+// reads the second one and closes the connection without an answer.
 func serveTwo(conn net.Conn, reader *bufio.Reader, arrived *atomic.Int32) {
 	defer func() { _ = conn.Close() }()
 	const body = `{"id":"apn_github"}`
@@ -97,7 +97,7 @@ func TestNoRequestGoesOutWithoutBudget(t *testing.T) {
 	})
 }
 
-func TestTheCertificateOfACompany(t *testing.T) {
+func TestACACertWithoutACertificateIsRefused(t *testing.T) {
 	for _, pem := range []string{"nonsense", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"} {
 		_, err := NewTransport(pem)
 		require.EqualError(t, err, "no certificate in it")

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"testing"
 	"testing/synctest"
 
@@ -10,9 +9,9 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// Where the budget has no slot for it, nothing is sent again.
-func TestWhatTheBudgetHasNoSlotForIsNotSentAgain(t *testing.T) {
-	for range 1000 { // it must not hang on luck
+// net/http repeats no request that the budget has no slot for.
+func TestNothingIsRepeatedWithoutASlot(t *testing.T) {
+	for range 1000 { // it must not depend on luck
 		synctest.Test(t, func(t *testing.T) {
 			sim := pipedreamtest.New()
 			defer sim.Close()
@@ -33,26 +32,17 @@ func TestWhatTheBudgetHasNoSlotForIsNotSentAgain(t *testing.T) {
 	}
 }
 
-// JSON holds no year 10000, so what ends then could be served and never stored.
-func TestAnEndThatIsOfTheYear10000InUTC(t *testing.T) {
-	a, err := account(t, says(`{"id":"apn_github","expires_at":"9999-12-31T23:59:59-23:59"}`))
-	if err == nil {
-		_, err := json.Marshal(a.ExpiresAt)
-		require.NoError(t, err)
-	}
-}
-
-func TestAPageWithoutAListIsNone(t *testing.T) {
+func TestAPageWithoutAListIsRefused(t *testing.T) {
 	for _, body := range []string{`{"data":null}`, `{"error":"half of us is down","data":null}`} {
 		_, err := page(t, body)
 		isError(t, err, BadAnswer, "Pipedream's answer makes no sense: it is not the JSON that was expected")
 	}
 }
 
-func TestARoundOfCursorsIsNotWhole(t *testing.T) {
+func TestALoopOfCursorsIsNotWhole(t *testing.T) {
 	var walk Walk
 	walk.Note(&Page{Count: 100, Next: "a"})
 	walk.Note(&Page{Count: 100, Next: "a"})
 	require.True(t, walk.Done())
-	require.False(t, walk.Whole(), "nobody knows what is behind it")
+	require.False(t, walk.Whole(), "there may be more")
 }

@@ -21,7 +21,8 @@ const (
 	Throttled
 	// NoBudget: the mount's own limit is used up, so no request went out.
 	NoBudget
-	// Busy: so many accounts are being fetched that this one's turn did not come.
+	// Busy: so many accounts are being fetched that the turn of this one did not come
+	// in time.
 	Busy
 	// KeyRefused: 401, or a refused OAuth client.
 	KeyRefused
@@ -31,7 +32,7 @@ const (
 	Forbidden
 	// NotFound: 404 or 410, or an answer that says so.
 	NotFound
-	// Rejected: 400 or 422, or an error in place of the account.
+	// Rejected: 400 or 422, or an error instead of the account.
 	Rejected
 	// PaymentRequired: 402.
 	PaymentRequired
@@ -55,24 +56,24 @@ type Error struct {
 	Kind Kind
 	// Account is the id that was asked for; empty for none.
 	Account string
-	// Status is the HTTP status of the answer; 0 where there was none.
+	// Status is the HTTP status of the answer; 0 if there was none.
 	Status int
 	// Detail says more, in words of our own.
 	Detail string
-	// OAuth, Project, Environment and Scope say how and where was asked.
+	// OAuth, Project, Environment and Scope say how and where Pipedream was asked.
 	OAuth                       bool
 	Project, Environment, Scope string
-	// Link is set where a Connect link was to be made.
+	// Link is set if the request was for a Connect link.
 	Link bool
-	// User and App are whose account was looked for, for NoAccount.
+	// User and App say whose account was searched, for NoAccount.
 	User, App string
 	// Count is how many accounts a list has, for ListTooLong.
 	Count int
-	// Wait is how long to wait before asking again can help; 0 if unknown.
+	// Wait is how long to wait before another request can succeed; 0 if unknown.
 	Wait time.Duration
 }
 
-// names are how log lines call the kinds.
+// names are the kinds in words, for log lines.
 var names = map[Kind]string{
 	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer makes no sense", TooLarge: "Pipedream's answer is too large",
 	Throttled: "Pipedream's rate limit is used up", NoBudget: "the mount's budget of requests is used up",
@@ -84,7 +85,7 @@ var names = map[Kind]string{
 	ListTooLong: "the list has more pages than the budget has requests",
 }
 
-// Error is for log lines. It never names a user.
+// Error returns a text for log lines. It never names a user.
 func (e *Error) Error() string {
 	text := names[e.Kind]
 	if e.Link {
@@ -99,22 +100,22 @@ func (e *Error) Error() string {
 	return text
 }
 
-// WithWait returns e with the time that is left to wait.
+// WithWait returns a copy of e with the time that is left to wait.
 func (e *Error) WithWait(wait time.Duration) error {
 	held := *e
 	held.Wait = wait
 	return &held
 }
 
-// WithAccount returns e as an error about an account.
+// WithAccount returns a copy of e about an account.
 func (e *Error) WithAccount(id string) *Error {
 	about := *e
 	about.Account = id
 	return &about
 }
 
-// OfAccount tells whether what was asked for is itself at fault. Its cached
-// credential is dropped then. After any other failure the credential stays.
+// OfAccount reports whether the account or user itself is at fault. A cached
+// credential is dropped then. After any other failure it stays.
 func (e *Error) OfAccount() bool {
 	switch e.Kind {
 	case Forbidden, NotFound, Dead, NoCredentials, WrongAccount, NoAccount:
@@ -124,7 +125,8 @@ func (e *Error) OfAccount() bool {
 	}
 }
 
-// OfAll tells whether every other account would meet the same failure now.
+// OfAll reports whether a request for any other account would fail the same way
+// now.
 func (e *Error) OfAll() bool {
 	switch e.Kind {
 	case Throttled, NoBudget, Busy, KeyRefused:
@@ -134,7 +136,7 @@ func (e *Error) OfAll() bool {
 	}
 }
 
-// KindOf is the kind of an error of this package; 0 for any other.
+// KindOf returns the kind of an error of this package; 0 for any other error.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {
@@ -143,20 +145,20 @@ func KindOf(err error) Kind {
 	return 0
 }
 
-// OfAccount is [Error.OfAccount]; false for errors of other packages.
+// OfAccount is like [Error.OfAccount]. It is false for errors of other packages.
 func OfAccount(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.OfAccount()
 }
 
-// OfAll is [Error.OfAll]; false for errors of other packages.
+// OfAll is like [Error.OfAll]. It is false for errors of other packages.
 func OfAll(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.OfAll()
 }
 
-// WithAccount returns err as one about account id; errors of other packages as they
-// are.
+// WithAccount is like [Error.WithAccount]. Errors of other packages are returned as
+// they are.
 func WithAccount(err error, id string) error {
 	var e *Error
 	if !errors.As(err, &e) {

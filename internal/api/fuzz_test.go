@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzDecodeLink feeds the decoder answers to a request for a link. What it
-// takes for a link is one that a browser may be sent to, and for what was asked.
+// FuzzDecodeLink fuzzes answers to a request for a link. A link that the decoder
+// accepts is safe to open in a browser, and is for the app that was asked for.
 func FuzzDecodeLink(f *testing.F) {
 	for _, seed := range []string{
 		`{"token":"ctok_1","expires_at":"2030-02-11T05:18:46.000Z","connect_link_url":"https://pipedream.com/_static/connect.html?token=ctok_1&connectLink=true"}`,
@@ -42,8 +42,8 @@ func FuzzDecodeLink(f *testing.F) {
 	})
 }
 
-// FuzzDecodeAccount feeds the decoder answers for one account. What it takes
-// for an account has an id, and an end that is not just missing from sight.
+// FuzzDecodeAccount fuzzes answers for one account. An account that the decoder
+// accepts has an id, and no expires_at that was overlooked.
 func FuzzDecodeAccount(f *testing.F) {
 	for _, seed := range []string{
 		`{"data":{"id":"apn_a","name":"n","app":{"id":"app_1","name_slug":"s","name":"N"},"healthy":true,"dead":false,"credentials":{"oauth_access_token":"t"},"expires_at":"2030-02-11T05:18:46.000Z","next_refresh_at":null}}`,
@@ -81,11 +81,11 @@ func FuzzDecodeAccount(f *testing.F) {
 	})
 }
 
-// ownWords holds for every error about an answer: it is one of ours, which
-// repeats nothing of what was read.
+// ownWords fails t unless err is one of the known errors about an answer, none of
+// which repeats anything of the answer.
 func ownWords(t *testing.T, err error) {
 	t.Helper()
-	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errBadLink, errNotFound, errInstead} {
+	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errBadLife, errBadLink, errNotFound, errInstead} {
 		if errors.Is(err, known) {
 			return
 		}
@@ -94,7 +94,7 @@ func ownWords(t *testing.T, err error) {
 	if errors.As(err, &large) {
 		return
 	}
-	t.Errorf("an error that may hold what was read: %q", err)
+	t.Errorf("an error that may contain parts of the answer: %q", err)
 }
 
 func FuzzDecodePage(f *testing.F) {
@@ -132,9 +132,7 @@ func FuzzDecodeToken(f *testing.F) {
 		token, err := decodeToken(body, asked)
 		if err != nil {
 			require.Nil(t, token)
-			if len(body) > 0 && len(err.Error()) > 100 {
-				t.Errorf("an error that may hold what was read: %q", err)
-			}
+			ownWords(t, err)
 			return
 		}
 		require.NotEmpty(t, string(token.token))

@@ -21,25 +21,26 @@ const (
 	stripe = "apn_stripe"
 )
 
-// reply is an answer of a Pipedream that says what a test has it say.
+// reply is one answer of a scripted Pipedream.
 type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// says is a 200 with a body.
+// says returns a handler that answers 200 with that body.
 func says(body string) func(*http.Request) reply {
 	return func(*http.Request) reply { return reply{status: http.StatusOK, body: body} }
 }
 
-// fails is an answer of a status with an error as Pipedream words them.
+// fails returns a handler that answers with that status and an error in
+// Pipedream's form.
 func fails(status int) func(*http.Request) reply {
 	return func(*http.Request) reply { return reply{status: status, body: `{"error":"of some kind"}`} }
 }
 
-// script is a Pipedream in this process that answers as a function says. It
-// remembers what it was asked for.
+// script is a Pipedream in this process. A function gives its answers, and it
+// records the requests.
 type script struct {
 	answer func(*http.Request) reply
 
@@ -58,7 +59,7 @@ func (s *script) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: r.status, Header: r.header, Body: io.NopCloser(strings.NewReader(r.body)), Request: req}, nil
 }
 
-// requests are the paths and queries that it was asked for, in their order.
+// requests returns the path and query of each request, in order.
 func (s *script) requests() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,7 +91,8 @@ func (c *counts) requests() int {
 	return c.sent
 }
 
-// client is a client of a test's Pipedream, with all that it keeps to.
+// client is a client of a test's Pipedream, with its budget, hold-offs and
+// observer.
 type client struct {
 	*Client
 
@@ -99,8 +101,8 @@ type client struct {
 	counts   *counts
 }
 
-// newClient returns a client with an API key that never tries twice, but for
-// what change says.
+// newClient returns a client with an API key and without retries. change may
+// change its configuration.
 func newClient(t *testing.T, transport http.RoundTripper, change func(*Config)) *client {
 	t.Helper()
 	base, err := url.Parse("http://pipedream.test/v1")
@@ -115,7 +117,7 @@ func newClient(t *testing.T, transport http.RoundTripper, change func(*Config)) 
 	return c
 }
 
-// patient is a context as pieces of work have one.
+// patient returns a context with the deadline of a piece of work.
 func patient(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -123,20 +125,19 @@ func patient(t *testing.T) context.Context {
 	return ctx
 }
 
-// account asks a Pipedream that answers so for the account of GitHub.
+// account asks a Pipedream with those answers for the account of GitHub.
 func account(t *testing.T, answer func(*http.Request) reply) (*Account, error) {
 	t.Helper()
 	return newClient(t, &script{answer: answer}, nil).Account(t.Context(), github)
 }
 
-// page asks a Pipedream that answers so for a page.
+// page asks a Pipedream that answers with body for a page.
 func page(t *testing.T, body string) (*Page, error) {
 	t.Helper()
 	return newClient(t, &script{answer: says(body)}, nil).Page(t.Context(), "")
 }
 
-// isError asserts that err is an error of a kind, with the text that log lines
-// have.
+// isError asserts the kind of err and its text in log lines, and returns it.
 func isError(t *testing.T, err error, kind Kind, text string) Error {
 	t.Helper()
 	var e *Error

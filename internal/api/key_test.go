@@ -13,8 +13,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
-// refuses is a Pipedream that answers 401 for what begins with one of the paths
-// below /v1, and hands out the account of GitHub for anything else.
+// refuses returns a Pipedream that answers 401 for requests that begin with one of
+// the paths below /v1, and with the account of GitHub otherwise.
 func refuses(paths *[]string) *script {
 	return &script{answer: func(req *http.Request) reply {
 		switch rest := strings.TrimPrefix(req.URL.RequestURI(), "/v1"); {
@@ -32,7 +32,7 @@ func refuses(paths *[]string) *script {
 
 func ofAnOAuthClient(c *Config) { c.APIKey, c.ClientID, c.ClientSecret = "", "client", "secret" }
 
-// One account's 401 must not hold off all the others: it is confirmed first.
+// One account's 401 must not hold off all the others, so it is confirmed first.
 func TestA401OfOneAccountIsConfirmedFirst(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change  func(*Config)
@@ -52,7 +52,7 @@ func TestA401OfOneAccountIsConfirmedFirst(t *testing.T) {
 				_, err = c.Account(t.Context(), stripe)
 				e := isError(t, err, Unauthorized, "Pipedream refused the API key or OAuth client for this account (its answer was 401)")
 				require.Equal(t, stripe, e.Account)
-				require.False(t, e.OfAccount(), "a live token of its stays")
+				require.False(t, e.OfAccount(), "its live token stays")
 				require.Equal(t, []string{"/v1/accounts/apn_stripe?include_credentials=true", tc.confirm}, s.requests()[before:])
 				require.NoError(t, c.holdOffs.CheckAll(), "the others go on")
 				_, err = c.Account(t.Context(), github)
@@ -62,7 +62,7 @@ func TestA401OfOneAccountIsConfirmedFirst(t *testing.T) {
 	}
 }
 
-func TestA401OfAKeyThatWasRevokedHoldsEverythingOff(t *testing.T) {
+func TestARevokedKeyHoldsEverythingOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := []string{"/none"}
 		c := newClient(t, refuses(&refused), nil)
@@ -75,10 +75,10 @@ func TestA401OfAKeyThatWasRevokedHoldsEverythingOff(t *testing.T) {
 	})
 }
 
-// Nobody asks twice for a key that has not worked for a minute, or for a list,
-// which is of no account.
-func TestA401IsConfirmedOnlyWhereTheKeyWorkedLately(t *testing.T) {
-	t.Run("a key that never did", func(t *testing.T) {
+// No second request goes out for a key that has not worked for a minute, or for a
+// list, which is about no single account.
+func TestA401IsConfirmedOnlyIfTheKeyWorkedLately(t *testing.T) {
+	t.Run("a key that never worked", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := refuses(&[]string{"/accounts"})
 			_, err := newClient(t, s, nil).Account(t.Context(), github)
@@ -86,7 +86,7 @@ func TestA401IsConfirmedOnlyWhereTheKeyWorkedLately(t *testing.T) {
 			require.Len(t, s.requests(), 1)
 		})
 	})
-	t.Run("a key that did a minute ago", func(t *testing.T) {
+	t.Run("a key that worked a minute ago", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := refuses(&[]string{"/accounts/apn_stripe"})
 			c := newClient(t, s, nil)
@@ -132,7 +132,7 @@ func TestHowAKeyIsVerified(t *testing.T) {
 	}
 }
 
-func TestWhatTheTokenEndpointSays(t *testing.T) {
+func TestAnswersOfTheTokenEndpoint(t *testing.T) {
 	const refused, unavailable = "Pipedream refused the API key or OAuth client (its answer was ", "Pipedream is not available (its answer was "
 	for name, tc := range map[string]struct {
 		status int
@@ -159,7 +159,7 @@ func TestWhatTheTokenEndpointSays(t *testing.T) {
 			_, err := newClient(t, s, ofAnOAuthClient).Account(t.Context(), github)
 			e := isError(t, err, tc.kind, tc.text)
 			require.Equal(t, github, e.Account)
-			require.False(t, e.OfAccount(), "it says nothing of the account, so what is cached stays")
+			require.False(t, e.OfAccount(), "it says nothing about the account, so what is cached stays")
 			require.Equal(t, []string{"/v1/oauth/token"}, s.requests())
 		})
 	}
@@ -175,7 +175,7 @@ func TestHowLongAnAccessTokenIsUsed(t *testing.T) {
 		"a minute":           {`60`, 30 * time.Second},
 		"a second":           {`1`, 500 * time.Millisecond},
 		"a thousand years":   {`31536000000`, 24*time.Hour - time.Minute},
-		"longer than a life": {`1e300`, 24*time.Hour - time.Minute},
+		"a number too large": {`1e300`, 24*time.Hour - time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestHowLongAnAccessTokenIsUsed(t *testing.T) {
 	}
 }
 
-func TestWhatCanBeAKey(t *testing.T) {
+func TestCheckSecret(t *testing.T) {
 	for _, s := range []string{"k", "pd_0123-._~+/=", strings.Repeat("k", MaxSecret)} {
 		require.NoError(t, CheckSecret(redact.Secret(s)))
 	}

@@ -12,8 +12,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
-// ScopeOfLinks is the one scope that making Connect links takes. The access
-// token that has it reads no account.
+// ScopeOfLinks is the only scope that is needed to make Connect links. An access
+// token with this scope alone cannot read accounts.
 const ScopeOfLinks = "connect:tokens:create"
 
 // maxLink bounds a Connect link in bytes.
@@ -26,13 +26,13 @@ type LinkRequest struct {
 	OAuthApp     string        // id of a custom OAuth client; empty for none
 	Life         time.Duration // of the link
 	Scope        string        // of the token in the link
-	// SuccessURI and ErrorURI are where the browser goes in the end; empty for
+	// SuccessURI and ErrorURI are where the browser goes at the end; empty for
 	// Pipedream's own page.
 	SuccessURI, ErrorURI string
 }
 
-// Link is a Connect link. Whoever opens it connects an account that is the
-// external user's from then on.
+// Link is a Connect link. An account that anybody connects through it belongs to
+// the external user.
 type Link struct {
 	redact.Opaque
 
@@ -40,7 +40,7 @@ type Link struct {
 	ExpiresAt time.Time
 }
 
-// Link makes a Connect link. The client must be one of links.
+// Link makes a Connect link. The client must have [Config].Links set.
 func (c *Client) Link(ctx context.Context, r LinkRequest) (*Link, error) {
 	body, err := json.Marshal(struct {
 		ExternalUserID     string `json:"external_user_id"`
@@ -99,7 +99,7 @@ func decodeLink(body []byte, r LinkRequest, asked time.Time) (*Link, error) {
 	return link, nil
 }
 
-// ofLink returns err as one about a Connect link.
+// ofLink returns err as an error about a Connect link.
 func ofLink(err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -110,7 +110,7 @@ func ofLink(err error) error {
 	return &about
 }
 
-// IsLoopback tells whether host is this machine itself.
+// IsLoopback reports whether host is the local machine.
 func IsLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()

@@ -28,7 +28,7 @@ func TestAPageComesInTwoForms(t *testing.T) {
 	}
 }
 
-func TestAPageThatSaysLittle(t *testing.T) {
+func TestAPageWithLittleInformation(t *testing.T) {
 	for body, want := range map[string]*Page{
 		`{"data":[]}`:                  {},
 		`{"page_info":null,"data":[]}`: {},
@@ -53,12 +53,12 @@ func TestAPageThatSaysLittle(t *testing.T) {
 	}
 }
 
-// One element that makes no sense must not hide the others, and it counts: the
-// list has moved on by it.
-func TestAnElementThatMakesNoSenseHidesNoOther(t *testing.T) {
+// An element that makes no sense must not hide the others. It counts, because the
+// list has moved past it.
+func TestABadElementHidesNoOther(t *testing.T) {
 	for name, element := range map[string]string{
 		"a number": `17`, "a text": `"apn_x"`, "null": `null`, "a list": `[]`, "true": `true`, "an account without an id": `{}`,
-		"an id that is none": `{"id":17}`, "an end that is none": `{"id":"apn_x","expires_at":"soon"}`, "credentials that are none": `{"id":"apn_x","credentials":[]}`,
+		"an invalid id": `{"id":17}`, "an invalid end": `{"id":"apn_x","expires_at":"soon"}`, "invalid credentials": `{"id":"apn_x","credentials":[]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := page(t, `{"data":[{"id":"apn_github"},`+element+`,{"id":"apn_stripe"}]}`)
@@ -118,9 +118,9 @@ func TestWhenAListIsComplete(t *testing.T) {
 		"by an empty page":                          {[]noted{{100, 0, "a"}, {0, 0, ""}}, true},
 		"by no cursor":                              {[]noted{{100, 0, "a"}, {100, 0, ""}}, true},
 		"by no cursor, though more was promised":    {[]noted{{100, 500, ""}}, false},
-		"by a cursor that came just now":            {[]noted{{100, 1000, "a"}, {100, 1000, "a"}}, false},
+		"by the same cursor again":                  {[]noted{{100, 1000, "a"}, {100, 1000, "a"}}, false},
 		"by a cursor that came before the last":     {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "a"}}, false},
-		"by a round of three cursors":               {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "c"}, {100, 1000, "a"}}, false},
+		"by a loop of three cursors":                {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "c"}, {100, 1000, "a"}}, false},
 		"by its last total, where it shrinks":       {[]noted{{100, 300, "a"}, {100, 200, "b"}}, true},
 		"with nothing in it":                        {[]noted{{0, 0, ""}}, true},
 	} {
@@ -142,7 +142,7 @@ func TestWhenAListIsComplete(t *testing.T) {
 	}
 }
 
-// fleet puts so many accounts of GitHub into a simulated Pipedream.
+// fleet puts n accounts of GitHub into a simulated Pipedream.
 func fleet(sim *pipedreamtest.Server, n int) {
 	for i := range n {
 		sim.SetAccount(pipedreamtest.Account{
@@ -151,7 +151,7 @@ func fleet(sim *pipedreamtest.Server, n int) {
 	}
 }
 
-func TestAListCostsNoRequestMoreThanItHasPages(t *testing.T) {
+func TestAListCostsOneRequestAPage(t *testing.T) {
 	for accounts, pages := range map[int]int{0: 1, 1: 1, 99: 1, 100: 1, 101: 2, 200: 2, 250: 3} {
 		t.Run(strconv.Itoa(accounts), func(t *testing.T) {
 			sim := pipedreamtest.New()
@@ -179,7 +179,7 @@ func TestAListCostsNoRequestMoreThanItHasPages(t *testing.T) {
 	}
 }
 
-func TestAListWhoseCursorsGoRoundEnds(t *testing.T) {
+func TestAListWithLoopingCursorsEnds(t *testing.T) {
 	sim := pipedreamtest.New()
 	t.Cleanup(sim.Close)
 	fleet(sim, 300)
@@ -189,14 +189,14 @@ func TestAListWhoseCursorsGoRoundEnds(t *testing.T) {
 	require.Equal(t, 4, sim.Count(pipedreamtest.KindList))
 }
 
-func TestAListEndsWithAnErrorOfItsReader(t *testing.T) {
+func TestAListStopsAtAnErrorOfItsCallback(t *testing.T) {
 	s := &script{answer: says(`{"page_info":{"end_cursor":"a","total_count":500},"data":[` + strings.TrimSuffix(strings.Repeat(`{"id":"apn_x"},`, 100), ",") + `]}`)}
 	enough := errors.New("enough")
 	require.ErrorIs(t, newClient(t, s, nil).List(t.Context(), Filter{}, func(*Page) error { return enough }), enough)
 	require.Len(t, s.requests(), 1)
 }
 
-func TestWhatAListIsAskedFor(t *testing.T) {
+func TestRequestsForLists(t *testing.T) {
 	filter := Filter{App: "github", OAuthApp: "oa_1", ExternalUser: "a b&c"}
 	for name, tc := range map[string]struct {
 		change  func(*Config)

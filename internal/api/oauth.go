@@ -14,21 +14,21 @@ import (
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
-// tokenMargin is how long before its end an access token is no longer used.
+// tokenMargin is how long before its end an access token goes out of use.
 const tokenMargin = time.Minute
 
 // MaxSecret bounds a key, an id or a token in characters.
 const MaxSecret = 4096
 
-// authorizer hands out what a request to Pipedream is authorized with.
+// authorizer provides the bearer of requests to Pipedream.
 type authorizer interface {
 	bearer(ctx context.Context) (redact.Secret, error)
-	// refused notes that Pipedream refused a bearer, and tells whether there is
-	// another to be had.
+	// refused notes that Pipedream refused a bearer. It reports whether another one
+	// can be had.
 	refused(bearer redact.Secret) bool
 }
 
-// apiKey is a user's API key. There is never another one.
+// apiKey is a user's API key.
 type apiKey struct {
 	redact.Opaque
 
@@ -43,15 +43,14 @@ type accessToken struct {
 	redact.Opaque
 
 	token redact.Secret
-	until time.Time // no longer to be used from then on
+	until time.Time // when it goes out of use
 }
 
-// oauthClient is a workspace's OAuth client: it has an access token fetched,
-// and shares it among all requests.
+// oauthClient is a workspace's OAuth client. All requests share its access token.
 type oauthClient struct {
 	redact.Opaque
 
-	ctx     context.Context // a fetch goes on when those who wait for it give up
+	ctx     context.Context // of fetches, which go on when those who wait for them give up
 	timeout time.Duration
 	request func(context.Context) (*accessToken, error)
 	fetches singleflight.Group
@@ -69,7 +68,7 @@ func (o *oauthClient) bearer(ctx context.Context) (redact.Secret, error) {
 		return t.token, nil
 	}
 	fetched := o.fetches.DoChan("", func() (any, error) {
-		if t := o.usable(); t != nil { // a fetch that ended since
+		if t := o.usable(); t != nil { // from a fetch that ended since
 			return t.token, nil
 		}
 		ctx, cancel := context.WithTimeout(o.ctx, o.timeout)
@@ -109,8 +108,10 @@ func (o *oauthClient) refused(bearer redact.Secret) bool {
 	return true
 }
 
-// decodeToken reads the token endpoint's answer to a request sent at asked. A
-// token that would not even live for two margins is used for half its life.
+var errBadLife = errors.New("the expires_in of its access token is not a number of seconds")
+
+// decodeToken reads the token endpoint's answer to a request sent at asked. A token
+// that lives for less than two margins is used for half its life.
 func decodeToken(body []byte, asked time.Time) (*accessToken, error) {
 	var answer struct {
 		AccessToken string      `json:"access_token"`
@@ -121,9 +122,9 @@ func decodeToken(body []byte, asked time.Time) (*accessToken, error) {
 	}
 	seconds, err := answer.ExpiresIn.Float64()
 	if err != nil || seconds <= 0 {
-		return nil, errors.New("the expires_in of its access token is not a number of seconds")
+		return nil, errBadLife
 	}
-	// Float to duration overflows beyond 292 years; a day is enough to remember a token for.
+	// A duration overflows beyond 292 years. A day is long enough to keep a token.
 	life := time.Duration(min(seconds, (24*time.Hour).Seconds()) * float64(time.Second))
 	return &accessToken{token: redact.Secret(answer.AccessToken), until: asked.Add(max(life-tokenMargin, life/2))}, nil
 }
@@ -136,8 +137,8 @@ var (
 	ErrBadCharacter = errors.New("holds a character that cannot be part of it, such as a space or a line break")
 )
 
-// CheckSecret tells whether s can be a key, a client's id or secret, or a
-// token. Its errors go behind the name of the field and never show s.
+// CheckSecret returns an error unless s can be a key, a client's id or secret, or a
+// token. Its errors follow the name of the field in a sentence, and never show s.
 func CheckSecret(s redact.Secret) error {
 	switch {
 	case s == "":

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-func TestWhatAStatusMeans(t *testing.T) {
+func TestStatusErrors(t *testing.T) {
 	const object, page = ` {"error":"pd_secret"} `, `<html>pd_secret</html>`
 	for name, tc := range map[string]struct {
 		status    int
@@ -33,7 +33,7 @@ func TestWhatAStatusMeans(t *testing.T) {
 		"403 without more":   {403, ``, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, and not as Pipedream does", false, false},
 		"404":                {404, object, NotFound, "Pipedream does not know it (its answer was 404)", true, false},
 		"404 of a gateway":   {404, page, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, and not as Pipedream does", false, false},
-		"404 in half":        {404, `{"error":`, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, and not as Pipedream does", false, false},
+		"404, cut off":       {404, `{"error":`, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, and not as Pipedream does", false, false},
 		"410":                {410, object, NotFound, "Pipedream does not know it (its answer was 410)", true, false},
 		"418":                {418, object, Unavailable, "Pipedream is not available (its answer was 418): it answered with status 418", false, false},
 		"422":                {422, object, Rejected, "Pipedream rejected the request (its answer was 422)", false, false},
@@ -55,7 +55,7 @@ func TestWhatAStatusMeans(t *testing.T) {
 	}
 }
 
-func TestAnErrorSaysHowAndWhereWasAsked(t *testing.T) {
+func TestAnErrorSaysHowAndWherePipedreamWasAsked(t *testing.T) {
 	s := &script{answer: func(req *http.Request) reply {
 		if req.URL.Path == "/v1/oauth/token" {
 			return reply{status: http.StatusOK, body: `{"access_token":"t","expires_in":3600}`}
@@ -90,7 +90,7 @@ func TestARedirectIsNeverFollowed(t *testing.T) {
 	}
 }
 
-func TestHowLongA429AsksToWait(t *testing.T) {
+func TestRetryAfter(t *testing.T) {
 	const wait, reset = "Retry-After", "X-Ratelimit-Reset"
 	in := func(d time.Duration) string { return strconv.FormatInt(time.Now().Add(d).Unix(), 10) }
 	for name, tc := range map[string]struct {
@@ -102,15 +102,15 @@ func TestHowLongA429AsksToWait(t *testing.T) {
 		"until a date": {func() http.Header {
 			return http.Header{wait: {time.Now().Add(9 * time.Second).UTC().Format(http.TimeFormat)}}
 		}, 9 * time.Second},
-		"until its reset":                 {func() http.Header { return http.Header{reset: {in(20 * time.Second)}} }, 20 * time.Second},
-		"both, the reset is later":        {func() http.Header { return http.Header{wait: {"7"}, reset: {in(20 * time.Second)}} }, 20 * time.Second},
-		"both, the reset is earlier":      {func() http.Header { return http.Header{wait: {"30"}, reset: {in(20 * time.Second)}} }, 30 * time.Second},
-		"both, the first is none":         {func() http.Header { return http.Header{wait: {"soon"}, reset: {in(20 * time.Second)}} }, 20 * time.Second},
-		"both, the second is none":        {func() http.Header { return http.Header{wait: {"30"}, reset: {"soon"}} }, 30 * time.Second},
-		"both have gone by":               {func() http.Header { return http.Header{wait: {"-5"}, reset: {in(-time.Hour)}} }, 0},
-		"for a day, by a slip":            {func() http.Header { return http.Header{wait: {"86400"}} }, 10 * time.Minute},
-		"until a day from now, by a slip": {func() http.Header { return http.Header{reset: {in(24 * time.Hour)}} }, 10 * time.Minute},
-		"for longer than a number holds":  {func() http.Header { return http.Header{wait: {"99999999999999999999"}} }, 0},
+		"until its reset":                {func() http.Header { return http.Header{reset: {in(20 * time.Second)}} }, 20 * time.Second},
+		"both, the reset is later":       {func() http.Header { return http.Header{wait: {"7"}, reset: {in(20 * time.Second)}} }, 20 * time.Second},
+		"both, the reset is earlier":     {func() http.Header { return http.Header{wait: {"30"}, reset: {in(20 * time.Second)}} }, 30 * time.Second},
+		"both, the first is invalid":     {func() http.Header { return http.Header{wait: {"soon"}, reset: {in(20 * time.Second)}} }, 20 * time.Second},
+		"both, the second is invalid":    {func() http.Header { return http.Header{wait: {"30"}, reset: {"soon"}} }, 30 * time.Second},
+		"both are in the past":           {func() http.Header { return http.Header{wait: {"-5"}, reset: {in(-time.Hour)}} }, 0},
+		"for a day, by mistake":          {func() http.Header { return http.Header{wait: {"86400"}} }, 10 * time.Minute},
+		"until tomorrow, by mistake":     {func() http.Header { return http.Header{reset: {in(24 * time.Hour)}} }, 10 * time.Minute},
+		"for longer than a number holds": {func() http.Header { return http.Header{wait: {"99999999999999999999"}} }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -125,21 +125,21 @@ func TestHowLongA429AsksToWait(t *testing.T) {
 	}
 }
 
-func TestWhatMayPassIsTriedAgain(t *testing.T) {
+func TestPassingFailuresAreRetried(t *testing.T) {
 	const ms = time.Millisecond
 	ok := says(`{"id":"apn_github"}`)
 	busy := func(*http.Request) reply {
 		return reply{status: 503, header: http.Header{"Retry-After": {"3"}, "X-Ratelimit-Reset": {"9999999999"}}}
 	}
 	for name, tc := range map[string]struct {
-		answers []func(*http.Request) reply // in their order; the last one for good
+		answers []func(*http.Request) reply // in order; the last one repeats
 		within  time.Duration
 		asked   int
 		took    time.Duration
 		kind    Kind
 	}{
 		"a 500, then the account":        {answers: []func(*http.Request) reply{fails(500), ok}, asked: 2, took: 500 * ms},
-		"ever later":                     {answers: []func(*http.Request) reply{fails(500), fails(502), fails(503), ok}, asked: 4, took: 3500 * ms},
+		"with longer and longer waits":   {answers: []func(*http.Request) reply{fails(500), fails(502), fails(503), ok}, asked: 4, took: 3500 * ms},
 		"no more often than allowed":     {answers: []func(*http.Request) reply{fails(500)}, asked: 4, took: 3500 * ms, kind: Unavailable},
 		"as late as it asks for":         {answers: []func(*http.Request) reply{busy, ok}, asked: 2, took: 3 * time.Second},
 		"not past the caller's deadline": {answers: []func(*http.Request) reply{busy, ok}, within: 3 * time.Second, asked: 1, kind: Unavailable},
@@ -166,7 +166,7 @@ func TestWhatMayPassIsTriedAgain(t *testing.T) {
 				require.Len(t, s.requests(), tc.asked)
 				require.Equal(t, tc.took, time.Since(began))
 				require.Equal(t, tc.asked, c.counts.requests())
-				require.Equal(t, []string{ForAccount}, c.counts.answered, "told once, after its retries")
+				require.Equal(t, []string{ForAccount}, c.counts.answered, "once, after the retries")
 			})
 		})
 	}
@@ -190,7 +190,7 @@ func TestARetryWaitsForTheHoldOffOfEverything(t *testing.T) {
 	})
 }
 
-func TestWhyThereIsNoAnswer(t *testing.T) {
+func TestConnectionErrors(t *testing.T) {
 	t.Run("it hangs", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			sim := pipedreamtest.New()

@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	// maxRetryAfter bounds what an answer may ask to wait, so that a slip of
+	// maxRetryAfter bounds the wait that an answer may ask for, so that a mistake of
 	// Pipedream's cannot put a mount out of service for a day.
 	maxRetryAfter = 10 * time.Minute
 
@@ -33,13 +33,14 @@ const (
 	longestRetryWait = 5 * time.Second
 )
 
-// NewTransport returns the HTTP transport for a configuration; caCert is PEM,
-// and empty for the system's roots. It fails where caCert has no certificate.
+// NewTransport returns the HTTP transport for a configuration. The PEM in caCert
+// replaces the system's roots, unless it is empty. NewTransport fails if caCert
+// has no certificate.
 func NewTransport(caCert string) (*http.Transport, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 16
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	// A connection that died silently is noticed by a ping, not by a reader's timeout.
+	// A ping finds a connection that died silently before a reader's timeout does.
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
 	if caCert != "" {
 		roots := x509.NewCertPool()
@@ -51,7 +52,7 @@ func NewTransport(caCert string) (*http.Transport, error) {
 	return transport, nil
 }
 
-// checkRetry retries network errors, 429 and 5xx, unless the wait before it
+// checkRetry retries network errors, 429 and 5xx, unless the wait before the retry
 // would outlast the caller's deadline.
 func (c *Client) checkRetry(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	var own *Error
@@ -65,8 +66,9 @@ func (c *Client) checkRetry(ctx context.Context, resp *http.Response, err error)
 	return retry, err
 }
 
-// backoff waits for as long as the answer asks, and for the hold-off of
-// everything to end: a retry is a request like any other.
+// backoff returns how long to wait before a retry: at least as long as the answer
+// asks for, and until the hold-off of everything ends. A retry is a request like
+// any other.
 func (c *Client) backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
 	wait := min(most, least<<min(attempt, 10))
 	if resp != nil {
@@ -75,8 +77,8 @@ func (c *Client) backoff(least, most time.Duration, attempt int, resp *http.Resp
 	return max(wait, time.Until(c.holdOffs.AllUntil()))
 }
 
-// retryAfter is how long an answer asks to wait; 0 where it does not. It is what
-// Retry-After says (seconds or a date), and of a 429 the later of that and
+// retryAfter returns how long an answer asks to wait; 0 if it does not ask. That is
+// what Retry-After says (seconds or a date). For a 429 it is the later of that and
 // X-RateLimit-Reset (Unix seconds).
 func retryAfter(resp *http.Response) time.Duration {
 	wait := time.Duration(0)
@@ -102,9 +104,9 @@ type request struct {
 	path    []string
 	query   url.Values
 	body    []byte // JSON
-	account string // that it is about; empty for none
+	account string // id of the account that it is about; empty for none
 	bearer  redact.Secret
-	decode  func([]byte) error // reads the body of a 2xx answer; nil for none
+	decode  func([]byte) error // reads the body of a 2xx answer; nil to ignore it
 }
 
 func (c *Client) newRequest(ctx context.Context, r request) (*retryablehttp.Request, error) {
@@ -163,7 +165,8 @@ func (c *Client) exchange(ctx context.Context, r request) error {
 	return c.decodeError(r, r.decode(body))
 }
 
-// decodeError is the error for a body that could not be decoded.
+// decodeError returns the error for a body that could not be decoded because of
+// err.
 func (c *Client) decodeError(r request, err error) error {
 	var large tooLargeError
 	switch {
@@ -180,7 +183,7 @@ func (c *Client) decodeError(r request, err error) error {
 	}
 }
 
-// maxAnswer bounds the answer in bytes.
+// maxAnswer returns how many bytes the answer may have.
 func (r request) maxAnswer() int64 {
 	if r.account != "" {
 		return MaxAccountAnswer
@@ -199,7 +202,7 @@ func readBody(resp *http.Response, most int64) ([]byte, error) {
 	return body, nil
 }
 
-// statusError is the error that an answer's status means; nil for a 2xx.
+// statusError returns the error for an answer's status; nil for a 2xx.
 func statusError(resp *http.Response, body []byte, r request) *Error {
 	e := &Error{Account: r.account, Status: resp.StatusCode}
 	ofToken := r.bearer == ""
@@ -214,7 +217,8 @@ func statusError(resp *http.Response, body []byte, r request) *Error {
 	case status >= 300 && status < 400:
 		e.Kind, e.Detail = Unavailable, "it answered with a redirect, which is never followed; check base_url"
 	case ofToken, status == http.StatusForbidden && !isObject(body), status == http.StatusNotFound && !isObject(body):
-		// A gateway says so, not Pipedream, and it says nothing of the account.
+		// This comes from a gateway, not from Pipedream, and says nothing about the
+		// account.
 		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d, and not as Pipedream does", status)
 	case status == http.StatusForbidden:
 		e.Kind = Forbidden
@@ -235,8 +239,8 @@ func isObject(body []byte) bool {
 	return len(body) > 0 && body[0] == '{' && json.Valid(body)
 }
 
-// connectionError says in our own words why there is no answer: the texts of
-// net/http can hold pieces of what the other side sent.
+// connectionError says in words of our own why there is no answer. The texts of
+// net/http can contain parts of what the other side sent.
 func (c *Client) connectionError(ctx context.Context, err error) error {
 	var (
 		own     *Error
@@ -269,20 +273,21 @@ func (c *Client) connectionError(ctx context.Context, err error) error {
 	return &Error{Kind: Unavailable, Detail: detail + " (" + c.config.BaseURL.Host + ")"}
 }
 
-// NoAnswer is the error for an account about which Pipedream did not answer in time.
+// NoAnswer returns the error for an account about which Pipedream did not answer in
+// time.
 func (c *Client) NoAnswer(id string) error {
 	return WithAccount(c.connectionError(context.Background(), context.DeadlineExceeded), id)
 }
 
-// meter is the innermost round tripper: every attempt, retries included, takes
-// a slot of the budget, and every 429 holds everything off at once, unless it is
-// of a limit of one external user.
+// meter is the innermost round tripper. Every attempt, retries included, takes a
+// slot of the budget. Every 429 holds everything off at once, unless the limit is
+// that of one external user.
 type meter struct {
 	next   http.RoundTripper
 	client *Client
 }
 
-// CloseIdleConnections lets http.Client reach the transport's method.
+// CloseIdleConnections lets http.Client reach the method of the transport.
 func (m *meter) CloseIdleConnections() {
 	if closer, ok := m.next.(interface{ CloseIdleConnections() }); ok {
 		closer.CloseIdleConnections()
@@ -316,7 +321,7 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// budgetError is what the client returns where the budget refused a request.
+// budgetError returns the client's error for a request that the budget refused.
 func budgetError(err error) error {
 	var refused *pace.NoBudgetError
 	if errors.As(err, &refused) {
@@ -325,9 +330,9 @@ func budgetError(err error) error {
 	return err
 }
 
-// attempts counts what can have reached the server for one round trip. When a
-// connection that was used before turns out to be dead, net/http sends a GET
-// again by itself, on another one. That is a request like any other.
+// attempts counts the requests that can have reached the server in one round trip.
+// When a reused connection turns out to be dead, net/http repeats a GET by itself
+// on another one. That is a request like any other.
 type attempts struct {
 	client *Client
 	fail   context.CancelCauseFunc
@@ -341,13 +346,13 @@ func (a *attempts) gotConn(info httptrace.GotConnInfo) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.count++; a.count == 1 {
-		return // the meter has paid for it
+		return // the meter took the slot for it
 	}
 	release, ok := a.client.budget.TryAcquire()
 	if !ok {
 		a.fail(&pace.NoBudgetError{Wait: a.client.budget.NextFree()})
-		// The request may be on its way before its context is looked at. A connection
-		// of HTTP/2 is shared with others.
+		// The request may go out before net/http looks at its context, so the
+		// connection is closed. One of HTTP/2 is shared with other requests and stays.
 		if secure, ok := info.Conn.(*tls.Conn); !ok || secure.ConnectionState().NegotiatedProtocol != "h2" {
 			_ = info.Conn.Close() // nothing was sent over it yet
 		}
@@ -365,7 +370,7 @@ func (a *attempts) release() {
 	}
 }
 
-// body ends the context of its request once it was read.
+// body is a response body that ends the context of its request when it is closed.
 type body struct {
 	io.ReadCloser
 

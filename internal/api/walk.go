@@ -1,28 +1,28 @@
 package api
 
-// Walk goes through a list page by page and knows when it is complete. Its zero
+// Walk goes through a list page by page and knows when the list ends. The zero
 // value is before the first page.
 //
-// Pipedream's last page has a cursor like any other, and the page behind that
-// is empty. So a list is complete once as many accounts came as it says that it
-// has, or a page has fewer than were asked for. A cursor that came before ends
-// it too, else the list would never end.
+// Pipedream's last page has a cursor like any other, and the page after it is
+// empty. So a list ends once as many accounts came as it says that it has, or once
+// a page has fewer than were asked for. A cursor that came before ends it too,
+// because the list would never end otherwise.
 type Walk struct {
 	after   string
 	done    bool
-	looped  bool // a cursor came again
+	looped  bool // whether a cursor came again
 	seen    int
 	total   int // as the last page said; 0 if it did not
 	cursors map[string]struct{}
 }
 
-// After is the cursor that the next page is asked for with.
+// After returns the cursor for the next page.
 func (w *Walk) After() string { return w.after }
 
-// Done tells whether the list is complete.
+// Done reports whether the list has ended.
 func (w *Walk) Done() bool { return w.done }
 
-// Note takes the next page into account.
+// Note records the next page.
 func (w *Walk) Note(p *Page) {
 	if w.cursors == nil {
 		w.cursors = map[string]struct{}{}
@@ -36,5 +36,5 @@ func (w *Walk) Note(p *Page) {
 	w.after = p.Next
 }
 
-// Whole tells whether nothing of the list can be missing.
+// Whole reports whether the list has ended and nothing of it can be missing.
 func (w *Walk) Whole() bool { return w.done && w.seen >= w.total && (!w.looped || w.total > 0) }

@@ -1,6 +1,7 @@
-// Package cache serves credentials: what is cached while it is fresh, else what
-// is fetched now, else what is cached for as long as it lives. It finds the
-// accounts of external users, and has what is due fetched ahead of its readers.
+// Package cache serves credentials. It serves a cached one while that is fresh, and
+// otherwise fetches a new one. If that fails, it serves the cached one for as long
+// as it lives. The package also finds the accounts of external users, and fetches
+// credentials that are due ahead of their readers.
 package cache
 
 import (
@@ -23,56 +24,55 @@ import (
 )
 
 const (
-	// Prefix is where all of the cache is in storage: below it a folder for each
-	// generation.
+	// Prefix is where the cache is in storage, with a folder for each generation.
 	Prefix = "cache/"
-	// usersFolder is where a generation keeps which account a user has.
+	// usersFolder is where a generation keeps which account each user has.
 	usersFolder = "users/"
 
-	// maxCached and maxCachedBytes bound the credentials in memory; storage has
-	// the rest. The bytes are those of 32,768 usual ones.
+	// maxCached and maxCachedBytes bound the credentials in memory. Storage has the
+	// rest. 32,768 credentials of usual size take about that many bytes.
 	maxCached      = 32_768
 	maxCachedBytes = 64 << 20
 	maxUsers       = maxCached
 	maxUsersBytes  = 16 << 20
 
-	// Patience is how long a reader for whom there is a live credential waits for
-	// a newer one. The fetch goes on without the reader.
+	// Patience is how long a reader waits for a newer credential if there is a live
+	// one. The fetch goes on without the reader.
 	Patience = 5 * time.Second
-	// maxExpiredRetries is how often a fetch that brought a credential at its very
-	// end is repeated: Pipedream is about to refresh it.
+	// maxExpiredRetries is how often a fetch is repeated that brought a credential
+	// just before its end: Pipedream is about to refresh it.
 	maxExpiredRetries = 3
 )
 
-// How is how a reader was served.
+// How says how a reader was served.
 type How int
 
 const (
-	// Hit is from the cache.
+	// Hit means from the cache.
 	Hit How = iota + 1
-	// Fetched is by a fetch.
+	// Fetched means by a fetch.
 	Fetched
-	// Stale is from the cache, while there should be something newer.
+	// Stale means from the cache, although the credential is due.
 	Stale
 )
 
 // Stats counts how readers were served.
 type Stats interface {
 	Served(path string, how How)
-	// Missed is called where a fetch did not serve its reader.
+	// Missed is called if a fetch did not serve its reader.
 	Missed()
-	// Refreshed is called for each new token that was fetched: ahead of its
-	// readers, or while one waited.
+	// Refreshed is called for each new token that was fetched, either ahead of its
+	// readers or while one waited.
 	Refreshed(ahead bool)
 }
 
-// Cache has the credentials of one generation: of the accounts that one API key
-// or OAuth client sees. What is still on its way when another takes its place
-// lands in a folder of storage that nobody reads.
+// Cache has the credentials of one generation, those of the accounts that one API
+// key or OAuth client sees. What is still under way when the next generation takes
+// over is stored in a folder that nobody reads.
 type Cache struct {
 	redact.Opaque
 
-	ctx        context.Context // ends with the mount
+	ctx        context.Context // ends when the mount does
 	generation string
 	stats      Stats
 	logger     func() hclog.Logger
@@ -82,8 +82,8 @@ type Cache struct {
 	flights     flights[*entry] // by account
 	searches    flights[string] // by user key
 	quiet       *lru.Cache[string, quiet]
-	// passedAt is when the periodic pass last looked for what is due, in Unix
-	// nanoseconds.
+	// passedAt is when the periodic pass last looked for credentials that are due, in
+	// Unix nanoseconds.
 	passedAt atomic.Int64
 }
 
@@ -95,8 +95,8 @@ type entry struct {
 	read atomic.Bool
 }
 
-// New returns the cache of a generation. legacyGone tells whether storage has
-// nothing of versions before 0.2 left.
+// New returns the cache of a generation. legacyGone reports whether storage has
+// nothing left from version 0.1.
 func New(ctx context.Context, storage logical.Storage, generation string, legacyGone func() bool, stats Stats, logger func() hclog.Logger) *Cache {
 	recent, err := lru.New[string, quiet](maxQuiet)
 	if err != nil { // only for a size below 1
@@ -110,7 +110,7 @@ func New(ctx context.Context, storage logical.Storage, generation string, legacy
 	}
 }
 
-// errNotOurs stands for a decoder's own error, which may quote what it read.
+// errNotOurs replaces the error of a decoder, which may quote what it read.
 var errNotOurs = errors.New("the stored entry is not one of this engine's")
 
 func credentialCodec(generation string, legacyGone func() bool) durable.Codec[*entry] {
@@ -149,16 +149,16 @@ func decodeLegacy(generation, id string, stored []byte) (*entry, bool) {
 	return &entry{Credential: stripped}, len(stripped.Fields) > 0
 }
 
-// Len is how many credentials are in memory.
+// Len returns how many credentials are in memory.
 func (c *Cache) Len() int { return c.credentials.Len() }
 
-// Bytes is about how many bytes the credentials in memory take.
+// Bytes returns about how many bytes the credentials in memory take.
 func (c *Cache) Bytes() int { return c.credentials.Bytes() }
 
-// Users is how many external users' accounts are known in memory.
+// Users returns how many external users are in memory with their account.
 func (c *Cache) Users() int { return c.users.Len() }
 
-// View is a cache as the readers of one connection use it.
+// View is the cache for the readers of one connection.
 type View struct {
 	*Cache
 
@@ -169,26 +169,26 @@ type View struct {
 	policy   credential.Policy
 }
 
-// View returns c for readers of a connection.
+// View returns c for the readers of a connection.
 func (c *Cache) View(client *api.Client, fetcher *fetch.Fetcher, budget *pace.Budget, holdOffs *pace.HoldOffs, policy credential.Policy) *View {
 	return &View{Cache: c, client: client, fetcher: fetcher, budget: budget, holdOffs: holdOffs, policy: policy}
 }
 
-// Reader is who reads, and what is asked of the credential.
+// Reader says who reads, and what they demand of the credential.
 type Reader struct {
 	// Demand is at least the policy's default.
 	Demand credential.Demand
 	// Path is the path that is read, for the statistics.
 	Path string
-	// Caller stands for whoever reads; callers that ask for what may not exist
+	// Caller identifies who reads. Callers who ask for accounts that may not exist
 	// take turns.
 	Caller string
 }
 
 // Get returns a live credential of an account. Its errors are of type
-// [*api.Error], or the context's own.
+// [*api.Error], or that of the context.
 func (v *View) Get(ctx context.Context, r Reader, id string) (*credential.Credential, error) {
-	if e := v.fresh(r, id); e != nil { // which needs no deadline
+	if e := v.fresh(r, id); e != nil { // needs no deadline
 		return e.Credential, nil
 	}
 	ctx, cancel := v.deadline(ctx)
@@ -200,12 +200,13 @@ func (v *View) Get(ctx context.Context, r Reader, id string) (*credential.Creden
 	return e.Credential, nil
 }
 
-// deadline bounds all that one read does, waits and retries included.
+// deadline bounds one read as a whole, waits and retries included.
 func (v *View) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, v.client.Timeout())
 }
 
-// fresh is the cached credential that needs no fetch; nil for none.
+// fresh serves the cached credential if it needs no fetch, and returns nil
+// otherwise.
 func (v *View) fresh(r Reader, id string) *entry {
 	e, ok := v.credentials.Get(id)
 	if !ok {
@@ -214,7 +215,7 @@ func (v *View) fresh(r Reader, id string) *entry {
 	return v.serveFresh(r, e)
 }
 
-// serveFresh serves e if it needs no fetch; nil if it does.
+// serveFresh serves e if it needs no fetch, and returns nil otherwise.
 func (v *View) serveFresh(r Reader, e *entry) *entry {
 	now := time.Now()
 	if due, _ := e.Due(v.policy, r.Demand, now); due || !e.Servable(now) {
@@ -223,9 +224,10 @@ func (v *View) serveFresh(r Reader, e *entry) *entry {
 	return v.serve(r, e, Hit)
 }
 
+// get is like [View.Get], with the deadline already set.
 func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 	e, err := v.lookup(ctx, id)
-	if err != nil { // before storage had answered
+	if err != nil { // ctx ended before storage answered
 		return nil, err
 	}
 	now := time.Now()
@@ -248,7 +250,7 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 	}
 }
 
-// lookup returns what is cached for the account, live or not; nil for nothing.
+// lookup returns the cached credential of the account, live or not; nil for none.
 func (v *View) lookup(ctx context.Context, id string) (*entry, error) {
 	e, ok, err := v.credentials.Load(ctx, id)
 	if err != nil || !ok {
@@ -269,16 +271,15 @@ func (v *View) lookup(ctx context.Context, id string) (*entry, error) {
 // serve notes that e serves a reader.
 func (v *View) serve(r Reader, e *entry, how How) *entry {
 	v.stats.Served(r.Path, how)
-	// Looked at first: a line of memory that all readers write is slow to share.
+	// Reading it first avoids a write to a cache line that all readers share.
 	if !e.read.Load() {
 		e.read.Store(true)
 	}
 	return e
 }
 
-// await waits for a fetch. Where there is a live credential to fall back on, it
-// waits for a few seconds at most, and no failure but the account's own gets in
-// the way of serving it.
+// await waits for a fetch. If there is a live credential to fall back on, it waits
+// for Patience at most, and serves that one unless the account itself is at fault.
 func (v *View) await(ctx context.Context, r Reader, id string, f *flight[*entry], fallback *entry) (*entry, error) {
 	var outOfPatience <-chan time.Time
 	if fallback != nil {
@@ -300,7 +301,7 @@ func (v *View) await(ctx context.Context, r Reader, id string, f *flight[*entry]
 	if fallback != nil && fallback.Servable(time.Now()) && !api.OfAccount(err) {
 		return v.serve(r, fallback, Stale), nil
 	}
-	if err == nil { // out of patience, and the fallback ended meanwhile
+	if err == nil { // out of patience, but the fallback has ended meanwhile
 		return v.await(ctx, r, id, f, nil)
 	}
 	v.stats.Missed()
@@ -310,9 +311,9 @@ func (v *View) await(ctx context.Context, r Reader, id string, f *flight[*entry]
 	return nil, err
 }
 
-// start begins to fetch the account, or joins the fetch under way and makes it as
-// urgent as this caller's. The fetch goes on when its readers give up. seen is
-// what the caller found in the cache. ahead is for whom nobody waits.
+// start starts a fetch of the account, or joins the one under way and makes it as
+// urgent as this caller needs. The fetch goes on when its readers give up. seen is
+// what the caller found in the cache. ahead is set if nobody waits for the fetch.
 func (v *View) start(caller, id string, seen *entry, ahead bool) *flight[*entry] {
 	return v.startAs(v.class(id, seen, ahead), caller, id, seen, time.Time{})
 }
@@ -324,17 +325,17 @@ func (v *View) class(id string, seen *entry, ahead bool) pace.Class {
 	return v.fetcher.Class(id, seen != nil)
 }
 
-// startAs is start with a class. Where newerThan is not zero, nothing that is
-// older is good enough.
+// startAs is like start, with a class. The credential must be of a time after
+// newerThan.
 func (v *View) startAs(class pace.Class, caller, id string, seen *entry, newerThan time.Time) *flight[*entry] {
-	return v.flights.start(id, v.logger(), func() *pace.Claim { return v.budget.NewClaim(class, caller) },
-		func(claim *pace.Claim) { claim.Join(class, caller) },
-		func(claim *pace.Claim) (*entry, error) { return v.fetch(claim, id, seen, newerThan) })
+	return v.flights.start(id, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (*entry, error) {
+		return v.fetch(claim, id, seen, newerThan)
+	})
 }
 
 // fetch asks Pipedream for the account's credential and caches it.
 func (v *View) fetch(claim *pace.Claim, id string, seen *entry, newerThan time.Time) (*entry, error) {
-	// A fetch that ended since the caller looked has done the work already.
+	// A fetch that ended since the caller looked may have done the work already.
 	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(time.Now()) && !e.CheckedAt.Before(newerThan) {
 		return e, nil
 	}
@@ -360,7 +361,7 @@ func (v *View) fetch(claim *pace.Claim, id string, seen *entry, newerThan time.T
 		if e.Servable(time.Now()) {
 			return e, nil
 		}
-		// It ended while it was stored.
+		// The credential ended while it was being stored.
 	}
 }
 
@@ -377,7 +378,7 @@ func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, newe
 		}
 		now := time.Now()
 		switch {
-		case at.Before(began) && v.isStale(c, now): // of an earlier page
+		case at.Before(began) && v.isStale(c, now): // from an earlier page
 			newerThan = now
 			continue
 		case c.Servable(now):
@@ -396,34 +397,35 @@ func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, newe
 	}
 }
 
-// isStale tells whether Pipedream may have something better by now than what a
-// page brought.
+// isStale reports whether Pipedream may have a better credential by now than c,
+// which a page brought.
 func (v *View) isStale(c *credential.Credential, now time.Time) bool {
 	due, _ := c.Due(v.policy, v.policy.Default(), now)
 	return due || c.Expires() && c.ExpiresAt.Sub(now) < credential.Lookahead
 }
 
-// failed holds the account off, unless everything is, and drops what is cached
-// of an account that is itself at fault.
+// failed holds the account off, unless everything is held off, and drops what is
+// cached if the account itself is at fault.
 func (v *View) failed(id string, err error) {
 	var e *api.Error
 	if !errors.As(err, &e) {
 		return // the mount is going away
 	}
 	level := hclog.Warn
-	if e.Kind == api.NoBudget || e.Kind == api.Busy { // could be said of thousands at a time; status shows it
+	if e.Kind == api.NoBudget || e.Kind == api.Busy { // can concern thousands at a time; status shows it
 		level = hclog.Debug
 	}
 	v.logger().Log(level, "credentials could not be fetched", "account", id, "error", err)
 	if e.OfAccount() {
-		v.credentials.Delete(id) // first: a reader who is held off is served what is cached
+		v.credentials.Delete(id) // before the hold-off, during which readers are served what is cached
 	}
 	if !e.OfAll() {
 		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized})
 	}
 }
 
-// keep caches a fetched credential, unless what is cached is newer.
+// keep caches a fetched credential unless the cached one is newer. It returns the
+// one that is cached then.
 func (v *View) keep(fetched *credential.Credential, ahead bool) *entry {
 	return v.credentials.Update(fetched.AccountID, func(latest *entry, known bool) (*entry, bool) {
 		var before *credential.Credential

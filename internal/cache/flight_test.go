@@ -14,14 +14,12 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
-// takesOff starts a flight of that name and class, or joins it.
+// takesOff starts or joins a flight of that name and class.
 func takesOff(f *flights[int], name string, class pace.Class, work func(*pace.Claim) (int, error)) *flight[int] {
-	budget := pace.NewBudget(0)
-	return f.start(name, hclog.NewNullLogger(), func() *pace.Claim { return budget.NewClaim(class, "somebody") },
-		func(claim *pace.Claim) { claim.Join(class, "somebody") }, work)
+	return f.start(name, pace.NewBudget(0), class, "somebody", hclog.NewNullLogger(), work)
 }
 
-func TestAllWhoWantTheSameShareTheWork(t *testing.T) {
+func TestCallersWhoWantTheSameShareTheWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f flights[int]
 		var worked atomic.Int32
@@ -42,7 +40,7 @@ func TestAllWhoWantTheSameShareTheWork(t *testing.T) {
 	})
 }
 
-func TestWorkBecomesAsUrgentAsWhoeverJoinsIt(t *testing.T) {
+func TestWorkBecomesAsUrgentAsItsCallersNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f flights[int]
 		classes := make(chan pace.Class, 2)
@@ -71,6 +69,6 @@ func TestAFlightThatFailsOrPanicsLands(t *testing.T) {
 		flight = takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { panic("at work") })
 		<-flight.landed
 		require.ErrorIs(t, flight.err, guard.ErrPanic)
-		require.Empty(t, f.byName, "the next one begins anew")
+		require.Empty(t, f.byName, "the next caller starts over")
 	})
 }

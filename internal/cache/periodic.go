@@ -13,28 +13,29 @@ import (
 )
 
 const (
-	// gatherFrom is from how many due accounts on it is worth to gather more.
+	// gatherFrom is how many accounts must be due before it is worth waiting for
+	// more.
 	gatherFrom = 2 * fetch.MaxSingles
-	// maxPagesAtOnce is how many pages are fetched ahead of readers at a time, and
-	// maxAtOnce how many of a page's accounts are cached at a time.
+	// maxPagesAtOnce is how many pages are fetched ahead of readers at a time.
+	// maxAtOnce is how many of a page's accounts are cached at a time.
 	maxPagesAtOnce = 4
 	maxAtOnce      = 16
 )
 
-// passing tells whether the periodic pass comes round, so that readers can leave
-// to it what need not be fetched at once.
+// passing reports whether the periodic pass is running regularly. If so, readers can
+// leave fetches that are not urgent to it.
 func (v *View) passing(now time.Time) bool {
 	return now.Sub(time.Unix(0, v.passedAt.Load())) < 2*time.Minute
 }
 
-// RefreshAhead has the credentials fetched that somebody read since their last
-// fetch and that are about to be due, so that their readers need not wait. It
-// does not wait itself.
+// RefreshAhead starts to fetch the credentials that are about to be due and were
+// read since their last fetch, so that their readers need not wait. It does not wait
+// for these fetches.
 //
-// A page of the list brings accounts of any age, so where many are due it costs
-// least to fetch as many of a page together as can wait for each other: until
-// one of them can wait no longer. Those whose page is not known wait for each
-// other, for the whole of the list.
+// A page of the list brings accounts of any age. If many accounts are due, it is
+// cheapest to fetch as many as possible with each page. So those of one page wait
+// for each other until one of them can wait no longer. Those whose page is not
+// known wait for each other, and for the whole list.
 func (v *View) RefreshAhead() {
 	now := time.Now()
 	due := v.dueSoon(now)
@@ -60,8 +61,8 @@ func (v *View) RefreshAhead() {
 	}
 }
 
-// fetchPages fetches pages, and then what is due on them as a reader would. An
-// account that its page lacks is looked for elsewhere.
+// fetchPages fetches pages, and then the accounts that are due on them as a reader
+// would. An account that its page lacks is asked for otherwise.
 func (v *View) fetchPages(pages map[string][]*entry) {
 	var group errgroup.Group
 	group.SetLimit(maxPagesAtOnce)
@@ -75,32 +76,32 @@ func (v *View) fetchPages(pages map[string][]*entry) {
 			})
 		})
 	}
-	_ = group.Wait() // a page that failed is had without it, or with the next pass
+	_ = group.Wait() // what a failed page has comes otherwise, or with the next pass
 }
 
-// fetchAll fetches what nobody waits for yet.
+// fetchAll fetches credentials that nobody waits for yet.
 func (v *View) fetchAll(due []*entry) {
 	var group errgroup.Group
 	group.SetLimit(maxAtOnce)
 	for _, e := range due {
 		group.Go(func() error {
-			if latest, ok := v.credentials.Peek(e.AccountID); ok && latest == e { // else a reader was faster
+			if latest, ok := v.credentials.Peek(e.AccountID); ok && latest == e { // otherwise a reader was faster
 				<-v.start("", e.AccountID, e, true).landed
 			}
 			return nil
 		})
 	}
-	_ = group.Wait() // failures are noted where they happen
+	_ = group.Wait() // failures are handled where they happen
 }
 
-// pageAt is a page of the list by the cursor that it comes after, if that is known.
+// pageAt is a page of the list, by the cursor that it comes after, if that is known.
 type pageAt struct {
 	after string
 	known bool
 }
 
-// byPage sorts entries that are due by where the list has their accounts, and
-// leaves those out that are held off.
+// byPage groups entries that are due by their page of the list. It leaves out those
+// that are held off.
 func (v *View) byPage(due []*entry) map[pageAt][]*entry {
 	pages := map[pageAt][]*entry{}
 	for _, e := range due {
@@ -114,7 +115,7 @@ func (v *View) byPage(due []*entry) map[pageAt][]*entry {
 	return pages
 }
 
-// dueSoon are the entries to fetch ahead at now.
+// dueSoon returns the entries to fetch ahead of readers at now.
 func (v *View) dueSoon(now time.Time) (due []*entry) {
 	for _, e := range v.credentials.Values() {
 		if e.read.Load() && e.Servable(now) && e.DueSoon(v.policy, now) {
@@ -124,10 +125,10 @@ func (v *View) dueSoon(now time.Time) (due []*entry) {
 	return due
 }
 
-// allCanWait tells whether all of the entries that are due can wait for others:
-// until the next pass, and for what the fetch of the list takes.
+// allCanWait reports whether all of the entries can wait for others: until the next
+// pass, and as long as a fetch of the list takes.
 func (v *View) allCanWait(due []*entry, now time.Time) bool {
-	fetching := max(0, v.fetcher.ListTime()-(credential.Lookahead-time.Minute)) // what Lookahead does not allow for
+	fetching := max(0, v.fetcher.ListTime()-(credential.Lookahead-time.Minute)) // Lookahead allows for some of it
 	for _, e := range due {
 		if !e.CanWait(v.policy, fetching, now) {
 			return false
@@ -136,8 +137,8 @@ func (v *View) allCanWait(due []*entry, now time.Time) bool {
 	return true
 }
 
-// SweepMemory drops what can never be served again, from memory and storage,
-// and deletes from storage what could not be deleted before.
+// SweepMemory deletes credentials from memory and storage that have ended or that
+// nobody reads. It also deletes from storage what could not be deleted before.
 func (c *Cache) SweepMemory(ctx context.Context, policy credential.Policy) {
 	now := time.Now()
 	c.credentials.DeleteLater(ctx)

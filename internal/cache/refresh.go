@@ -10,23 +10,23 @@ import (
 const (
 	// RefreshQuiet is how long after a fetch an explicit refresh costs no request.
 	RefreshQuiet = 5 * time.Second
-	// longestQuiet is the same after refreshes that brought nothing new.
+	// longestQuiet is the longest such time after refreshes that brought nothing new.
 	longestQuiet = time.Minute
-	// maxQuiet bounds the memory that such refreshes can take.
+	// maxQuiet bounds how many accounts with such refreshes are remembered.
 	maxQuiet = 10_000
 )
 
-// quiet is what refreshes of one account brought lately.
+// quiet says until when refreshes of an account cost no request.
 type quiet struct {
 	inVain int // refreshes in a row that brought nothing new
 	until  time.Time
 }
 
-// Refresh fetches the account's credential whatever is cached, for a caller whose
-// token was refused, unless that was done a moment ago. What is cached stays
-// until there is something to replace it. changed tells whether the latest fetch
-// brought another token than the one before it. Refreshes that bring nothing new
-// are answered without a request for ever longer.
+// Refresh fetches the account's credential even if one is cached, for a caller whose
+// token was refused, unless one was fetched a moment ago. The cached one stays until
+// there is one to replace it. changed reports whether the latest fetch brought
+// another token than the one before. After refreshes that bring nothing new,
+// Refresh sends no request for longer and longer.
 func (v *View) Refresh(ctx context.Context, r Reader, id string) (c *credential.Credential, changed bool, err error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
@@ -36,7 +36,7 @@ func (v *View) Refresh(ctx context.Context, r Reader, id string) (c *credential.
 func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.Credential, changed bool, err error) {
 	began := time.Now()
 	e, err := v.lookup(ctx, id)
-	if err != nil { // the refresh goes on without its caller
+	if err != nil { // ctx ended: the refresh goes on without its caller
 		v.startAs(v.class(id, nil, false), r.Caller, id, nil, began)
 		return nil, false, err
 	}
@@ -57,11 +57,11 @@ func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.
 			v.noteRefresh(id, isNew(fresh))
 			return fresh.Credential, isNew(fresh), nil
 		}
-		e = fresh // it joined a fetch that took what an earlier page had brought
+		e = fresh // it joined a fetch that took the account from an earlier page
 	}
 }
 
-// isNew tells whether the latest fetch of e brought another token.
+// isNew reports whether the latest fetch of e brought another token.
 func isNew(e *entry) bool { return e.CheckedAt.Equal(e.FetchedAt) }
 
 func (v *View) isQuiet(id string) bool {

@@ -15,35 +15,36 @@ import (
 )
 
 const (
-	// sweepEvery is how often the keys in storage are listed, and sweepBatch how
-	// many of them a pass looks into, so that no pass reads them all.
+	// sweepEvery is how often the keys in storage are listed. sweepBatch is how many
+	// of them one pass looks at, so that no pass reads all of them.
 	sweepEvery = time.Hour
 	sweepBatch = 500
 )
 
-// Sweeper walks through what a mount's caches have in storage, a batch a pass,
-// and deletes what is of no more use. It moves what version 0.1 stored.
+// Sweeper goes through what the caches of a mount have in storage, one batch a
+// pass, and deletes what is no longer of use. It moves entries of version 0.1.
 type Sweeper struct {
 	storage logical.Storage
 	logger  func() hclog.Logger
 
-	legacyGone atomic.Bool // nothing of version 0.1 is left
+	legacyGone atomic.Bool // whether nothing is left from version 0.1
 
-	mu       sync.Mutex // guards the fields below; not held across storage
+	mu       sync.Mutex // guards the fields below; never held across storage
 	pending  []string   // keys below Prefix
 	listedAt time.Time
 }
 
-// NewSweeper returns a sweeper of a mount's storage.
+// NewSweeper returns a sweeper for a mount's storage.
 func NewSweeper(storage logical.Storage, logger func() hclog.Logger) *Sweeper {
 	return &Sweeper{storage: storage, logger: logger}
 }
 
-// LegacyGone tells whether nothing of version 0.1 is left in storage.
+// LegacyGone reports whether storage has nothing left from version 0.1.
 func (s *Sweeper) LegacyGone() bool { return s.legacyGone.Load() }
 
-// Sweep looks at the next batch. current is the cache in use by then, nil for
-// none: another may take its place meanwhile, and must lose nothing.
+// Sweep looks at the next batch of keys. It calls current for each of them, because
+// the cache in use may change meanwhile, and the new one must lose nothing. current
+// returns nil if no cache is in use.
 func (s *Sweeper) Sweep(ctx context.Context, current func() *Cache, policy credential.Policy) {
 	for _, key := range s.batch(ctx) {
 		if ctx.Err() != nil {
@@ -71,8 +72,9 @@ func (s *Sweeper) sweep(ctx context.Context, current *Cache, policy credential.P
 	}
 }
 
-// sweepStored deletes what storage has of an account, or of an external user
-// whose account is not cached any more: a search costs no more than to fetch it.
+// sweepStored deletes an account from storage if it is no longer of use, or an
+// external user whose account is no longer cached. To search for that user again
+// costs no more than to fetch the account.
 func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key string) error {
 	if user, ok := strings.CutPrefix(key, usersFolder); ok {
 		return c.users.Sweep(ctx, user, func(f found, _ bool) bool { return c.has(ctx, f.AccountID) })
@@ -80,6 +82,7 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	return c.credentials.Sweep(ctx, key, func(e *entry, inMemory bool) bool { return inMemory || usable(e, policy) })
 }
 
+// move moves an entry of version 0.1 if it is still of use.
 func (c *Cache) move(ctx context.Context, policy credential.Policy, key string) error {
 	if user, ok := strings.CutPrefix(key, usersFolder); ok {
 		return c.users.Move(ctx, user, func(f found) bool { return c.has(ctx, f.AccountID) })
@@ -87,7 +90,7 @@ func (c *Cache) move(ctx context.Context, policy credential.Policy, key string) 
 	return c.credentials.Move(ctx, key, func(e *entry) bool { return usable(e, policy) })
 }
 
-// has tells whether an account's credential is cached.
+// has reports whether an account's credential is cached.
 func (c *Cache) has(ctx context.Context, id string) bool {
 	if _, ok := c.credentials.Peek(id); ok {
 		return true
@@ -102,7 +105,7 @@ func usable(e *entry, policy credential.Policy) bool {
 	return !e.Ended(now) && !e.Abandoned(policy, now)
 }
 
-// batch returns the keys that are to be looked at now.
+// batch returns the keys to look at now.
 func (s *Sweeper) batch(ctx context.Context) []string {
 	now := time.Now()
 	s.mu.Lock()
@@ -126,7 +129,8 @@ func (s *Sweeper) batch(ctx context.Context) []string {
 	return batch
 }
 
-// keys are all keys below Prefix, users after accounts.
+// keys returns all keys below Prefix. Those of a generation's users come after
+// those of its accounts.
 func (s *Sweeper) keys(ctx context.Context) ([]string, error) {
 	top, err := s.storage.List(ctx, Prefix)
 	if err != nil {
@@ -168,9 +172,9 @@ func (s *Sweeper) keys(ctx context.Context) ([]string, error) {
 	return keys, nil
 }
 
-// Empty deletes all that is stored but for the generation to keep, until ctx
-// ends. Nobody reads it any more, so what cannot be deleted now is left to the
-// sweeps.
+// Empty deletes everything from storage except the generation to keep. It stops
+// when ctx ends. The sweeps delete later what it cannot, which nobody reads any
+// more.
 func (s *Sweeper) Empty(ctx context.Context, keep string) {
 	keys, err := s.keys(ctx)
 	for _, key := range keys {
@@ -194,7 +198,7 @@ func (s *Sweeper) Empty(ctx context.Context, keep string) {
 	}
 }
 
-// Forget drops what memory has of a key of storage that was changed elsewhere.
+// Forget drops a key of storage from memory, because another node changed it.
 func (c *Cache) Forget(key string) {
 	name, ok := strings.CutPrefix(key, Prefix+c.generation+"/")
 	if !ok {

@@ -26,7 +26,7 @@ const (
 
 var policy = credential.Policy{MinTTL: 5 * time.Minute, StaticTTL: time.Hour}
 
-// swept is a cache, what is stored for it, and what sweeps that.
+// swept is a cache with its storage and sweeper.
 type swept struct {
 	*Cache
 	*testing.T
@@ -53,7 +53,7 @@ func (s *swept) stores(key string, value any) {
 	require.NoError(s, s.storage.Put(context.Background(), entry))
 }
 
-// stored are the keys below the cache, sorted.
+// stored returns the keys below the cache, sorted.
 func (s *swept) stored() []string {
 	s.Helper()
 	keys, err := logical.CollectKeys(context.Background(), logical.NewStorageView(s.storage, Prefix))
@@ -67,7 +67,7 @@ func (s *swept) sweep() {
 	s.sweeper.Sweep(s.Context(), func() *Cache { return s.Cache }, policy)
 }
 
-// lives is a credential that ends after a while; 0 is never.
+// lives returns a credential that ends after d; 0 means never.
 func lives(id string, d time.Duration) *credential.Credential {
 	now := time.Now()
 	c := &credential.Credential{AccountID: id, Fields: map[string]string{"token": "t"}, FetchedAt: now, CheckedAt: now}
@@ -77,14 +77,14 @@ func lives(id string, d time.Duration) *credential.Credential {
 	return c
 }
 
-// legacy is what version 0.1 stored of a credential.
+// legacy returns what version 0.1 stored for a credential.
 func legacy(c *credential.Credential, cacheID string) map[string]any {
 	return map[string]any{"credential": c, "cache_id": cacheID, "checked_at": time.Now()}
 }
 
 func user(name string) string { return User{App: "github", ExternalID: name}.Key() }
 
-func TestASweepDeletesWhatIsOfNoMoreUse(t *testing.T) {
+func TestASweepDeletesUselessEntries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.stores("now/"+github, lives(github, time.Hour))
@@ -115,25 +115,25 @@ func TestASweepWithoutAConnectionKeepsNothing(t *testing.T) {
 	})
 }
 
-func TestWhatMemoryHasIsKept(t *testing.T) {
+func TestASweepKeepsEntriesInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.credentials.Update(github, func(*entry, bool) (*entry, bool) { return &entry{Credential: lives(github, -time.Hour)}, true })
 		s.sweep()
-		require.Equal(t, []string{"now/" + github}, s.stored(), "the sweep of memory sees to it")
+		require.Equal(t, []string{"now/" + github}, s.stored(), "it is left to the sweep of memory")
 		s.SweepMemory(t.Context(), policy)
 		require.Empty(t, s.stored())
 		require.Zero(t, s.Len())
 	})
 }
 
-// What version 0.1 stored serves on after an upgrade, and is moved to where this
-// one stores it.
-func TestWhatVersion01StoredIsMoved(t *testing.T) {
+// Entries of version 0.1 are still served after an upgrade, and are moved to their
+// new place.
+func TestEntriesOfVersion01AreMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.stores(github, legacy(lives(github, time.Hour), generation))
-		s.stores(stripe, legacy(lives(stripe, time.Hour), "before")) // of another key
+		s.stores(stripe, legacy(lives(stripe, time.Hour), "before")) // fetched with another key
 		s.stores("apn_ended", legacy(lives("apn_ended", -time.Second), generation))
 		s.stores("users/"+user("a"), found{User: user("a"), AccountID: github, CacheID: generation})
 		s.stores("users/"+user("b"), found{User: user("b"), AccountID: github, CacheID: "before"})
@@ -148,7 +148,7 @@ func TestWhatVersion01StoredIsMoved(t *testing.T) {
 
 		s.sweep()
 		require.ElementsMatch(t, []string{"now/" + github, "now/users/" + user("a")}, s.stored())
-		require.False(t, s.sweeper.LegacyGone(), "there was something when it was listed")
+		require.False(t, s.sweeper.LegacyGone(), "the list still had some")
 		restarted := New(t.Context(), s.storage, generation, s.sweeper.LegacyGone, nil, hclog.NewNullLogger)
 		e, ok, err = restarted.credentials.Load(t.Context(), github)
 		require.NoError(t, err)
@@ -161,7 +161,7 @@ func TestWhatVersion01StoredIsMoved(t *testing.T) {
 	})
 }
 
-func TestUsersOfVersion01AreLookedForWhileThereAreAny(t *testing.T) {
+func TestUsersOfVersion01AreFoundUntilTheyAreMoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.stores("now/"+github, lives(github, time.Hour))
@@ -178,12 +178,12 @@ func TestUsersOfVersion01AreLookedForWhileThereAreAny(t *testing.T) {
 	})
 }
 
-func TestStoredEntriesThatMakeNoSenseAreNothing(t *testing.T) {
+func TestInvalidStoredEntriesAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		good := lives(github, time.Hour)
 		for name, value := range map[string]any{
 			"no JSON object": []int{1}, "of another account": lives(stripe, time.Hour), "without fields": credential.Credential{AccountID: github},
-			"fields that are none": map[string]any{"account_id": github, "fields": "pd_secret"},
+			"invalid fields": map[string]any{"account_id": github, "fields": "pd_secret"},
 		} {
 			s := newSwept(t)
 			s.stores("now/"+github, value)
@@ -208,7 +208,7 @@ func TestStoredEntriesThatMakeNoSenseAreNothing(t *testing.T) {
 	})
 }
 
-func TestASweepTakesABatchAPassAndListsOnceAnHour(t *testing.T) {
+func TestASweepLooksAtABatchAPassAndListsOnceAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		for i := range 2*sweepBatch + 1 {
@@ -240,7 +240,7 @@ func TestASweepEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestEmptyingKeepsTheGenerationInForce(t *testing.T) {
+func TestEmptyKeepsTheGenerationInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for keep, left := range map[string][]string{"": nil, generation: {"now/" + github, "now/users/" + user("a")}} {
 			s := newSwept(t)
@@ -255,8 +255,8 @@ func TestEmptyingKeepsTheGenerationInForce(t *testing.T) {
 	})
 }
 
-// A key that another node changed is loaded anew.
-func TestWhatChangedElsewhereIsForgotten(t *testing.T) {
+// A key that another node changed is loaded again.
+func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.stores("now/"+github, lives(github, time.Hour))
@@ -284,9 +284,9 @@ func TestWhatChangedElsewhereIsForgotten(t *testing.T) {
 	})
 }
 
-// A refresh that brings nothing new is answered without a request for ever
-// longer, so that a loop of them cannot use up the budget.
-func TestRefreshesInVainAreQuietForEverLonger(t *testing.T) {
+// After refreshes that bring nothing new, no request goes out for longer and longer.
+// So a loop of refreshes cannot use up the budget.
+func TestRefreshesInVainAreQuietForLongerAndLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &View{Cache: newSwept(t).Cache}
 		for _, wait := range strings.Fields("5s 10s 20s 40s 1m 1m 1m") {
@@ -305,6 +305,6 @@ func TestRefreshesInVainAreQuietForEverLonger(t *testing.T) {
 		require.False(t, v.isQuiet(github), "a new token ends it")
 		v.noteRefresh(github, false)
 		time.Sleep(5 * time.Second)
-		require.False(t, v.isQuiet(github), "it begins anew")
+		require.False(t, v.isQuiet(github), "it starts over")
 	})
 }

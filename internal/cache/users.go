@@ -15,14 +15,15 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
-// User is an external user's account with an app, whichever that is.
+// User is an external user and an app. It stands for the account that the user has
+// with the app.
 type User struct {
 	App        string // slug or id
 	OAuthApp   string // id of a custom OAuth client; empty for any
 	ExternalID string
 }
 
-// Key is a name for u that any storage takes, whatever characters u has.
+// Key returns a name for u that any storage accepts, whatever characters u has.
 func (u User) Key() string {
 	parts := []string{u.App, u.ExternalID}
 	if u.OAuthApp != "" {
@@ -36,15 +37,15 @@ func (u User) Key() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// owns tells whether a is an account of u's. Pipedream was asked for such alone,
-// but nobody's credential may hang on how it reads a filter.
+// owns reports whether a is an account of u. Pipedream was asked for such accounts
+// only, but no credential may depend on how it reads a filter.
 func (u User) owns(a *api.Account) bool {
 	return u.ExternalID != "" && a.ExternalID == u.ExternalID && u.isOfApp(a.App)
 }
 
-// isOfApp compares what can be compared. An app's id is not the same in all
-// answers: for an account on a custom OAuth client it is that client's, and for
-// some apps there is none.
+// isOfApp compares u's app with that of an account, as far as they can be compared.
+// An app's id is not the same in all answers: for an account on a custom OAuth
+// client it is the id of that client, and some apps have none.
 func (u User) isOfApp(app api.App) bool {
 	custom := strings.HasPrefix(app.ID, "oa_")
 	switch {
@@ -59,8 +60,9 @@ func (u User) isOfApp(app api.App) bool {
 	}
 }
 
-// better tells whether Pipedream would take a before b: a healthy one first, and
-// else the one created last. An account's updated_at moves with each refresh.
+// better reports whether Pipedream would take a rather than b: a healthy account
+// rather than an unhealthy one, and otherwise the one created last. updated_at does
+// not count, because it changes with each refresh.
 func better(a, b *api.Account) bool {
 	switch {
 	case b == nil:
@@ -78,7 +80,7 @@ func better(a, b *api.Account) bool {
 type found struct {
 	User      string `json:"user"` // key
 	AccountID string `json:"account_id"`
-	// CacheID is set in what version 0.1 stored.
+	// CacheID is set in entries that version 0.1 stored.
 	CacheID string `json:"cache_id,omitempty"`
 }
 
@@ -105,12 +107,12 @@ func userCodec(generation string, legacyGone func() bool) durable.Codec[found] {
 	}
 }
 
-// heldName is the name of a user among the hold-offs.
+// heldName returns the name of a user in the hold-offs.
 func heldName(key string) string { return usersFolder + key }
 
-// GetOf returns a live credential of u's account. If the remembered account is
-// at fault, u is searched for once more: the account may have been connected
-// anew, under another id.
+// GetOf returns a live credential of u's account. If the remembered account is at
+// fault, GetOf searches for u once more, since the user may have connected again,
+// under another id.
 func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credential, error) {
 	if e := v.freshOf(r, u); e != nil {
 		return e.Credential, nil
@@ -139,7 +141,7 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 	return v.getOwned(ctx, r, again, u)
 }
 
-// freshOf is [View.fresh] for a user whose account is in memory.
+// freshOf is like fresh, for a user whose account is in memory.
 func (v *View) freshOf(r Reader, u User) *entry {
 	key := u.Key()
 	f, ok := v.users.Get(key)
@@ -147,21 +149,21 @@ func (v *View) freshOf(r Reader, u User) *entry {
 		return nil
 	}
 	e, ok := v.credentials.Get(f.AccountID)
-	if !ok || v.owned(e.Credential, u) != nil || v.lookForHealthier(key, e) { // of the very entry that is served
+	if !ok || v.owned(e.Credential, u) != nil || v.lookForHealthier(key, e) { // checked on the same entry that is served
 		return nil
 	}
 	return v.serveFresh(r, e)
 }
 
-// lookForHealthier tells whether it is time to see if the user with the key has a
-// better account than e's.
+// lookForHealthier reports whether e is unhealthy and it is time to search for a
+// better account of the user with the key.
 func (v *View) lookForHealthier(key string, e *entry) bool {
 	return e.Unhealthy && !v.holdOffs.Held(heldName(key))
 }
 
-// healthier returns u's account to serve, which is the remembered one unless that
-// is unhealthy and u has connected a healthy one since. A search that finds none
-// holds the next one off.
+// healthier returns the id of u's account to serve. If the remembered account is
+// unhealthy, it searches for a healthy one that u has connected since. A search
+// that finds none holds off the next one.
 func (v *View) healthier(ctx context.Context, caller string, u User, remembered string) string {
 	key := u.Key()
 	e, ok := v.credentials.Peek(remembered)
@@ -180,7 +182,8 @@ func (v *View) healthier(ctx context.Context, caller string, u User, remembered 
 	return remembered
 }
 
-// RefreshOf is [View.Refresh] for u's account, searched for as GetOf does.
+// RefreshOf is like [View.Refresh], for u's account, which it finds like
+// [View.GetOf].
 func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.Credential, changed bool, err error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
@@ -215,19 +218,19 @@ func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.C
 	return c, changed, err
 }
 
-// Expect has u's account looked for by the next reader, and until then every few
-// seconds while it is not there: u is about to connect one.
+// Expect says that u is about to connect an account. Until that time, reads by u
+// search for it every few seconds at most, however often it is not there.
 func (v *View) Expect(u User, until time.Time) { v.holdOffs.Expect(heldName(u.Key()), until) }
 
-// remembered is the account that the user with the key was found to have; empty
-// for none.
+// remembered returns the account that the user with that key was found to have;
+// empty for none.
 func (v *View) remembered(ctx context.Context, key string) (string, error) {
 	f, _, err := v.users.Load(ctx, key)
 	return f.AccountID, err
 }
 
-// keepUser remembers again a user who was just served. A sweep may have forgotten
-// it, because the account was not cached before that.
+// keepUser remembers a user who was just served. A sweep may have forgotten the
+// user, because the account was not cached before.
 func (v *View) keepUser(key, id string) {
 	if _, ok := v.users.Peek(key); !ok {
 		v.rememberUser(key, id)
@@ -241,15 +244,15 @@ func (v *View) rememberUser(key, id string) {
 	})
 }
 
-// search finds u's account through the list; failed is an account that turned out
-// to be at fault. All who search for u share one search, and one that brings
-// nothing better holds the next off.
+// search finds u's account through the list. failed is an account of u that turned
+// out to be at fault. All readers who search for u share one search. A search that
+// finds nothing better holds the next one off.
 func (v *View) search(ctx context.Context, caller string, u User, failed string) (string, error) {
 	key := u.Key()
 	class := v.fetcher.Class(heldName(key), failed != "")
-	f := v.searches.start(key, v.logger(), func() *pace.Claim { return v.budget.NewClaim(class, caller) },
-		func(claim *pace.Claim) { claim.Join(class, caller) },
-		func(claim *pace.Claim) (string, error) { return v.searchNow(claim, u, failed) })
+	f := v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
+		return v.searchNow(claim, u, failed)
+	})
 	select {
 	case <-f.landed:
 		return f.value, f.err
@@ -261,11 +264,11 @@ func (v *View) search(ctx context.Context, caller string, u User, failed string)
 	return "", ctx.Err()
 }
 
-// searchNow is the search that all share.
+// searchNow does the search that all readers share.
 func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, error) {
 	key := u.Key()
 	if f, ok := v.users.Peek(key); ok && f.AccountID != failed {
-		return f.AccountID, nil // a search that ended since
+		return f.AccountID, nil // from a search that ended since
 	}
 	if err := v.holdOffs.Check(heldName(key)); err != nil {
 		return "", err
@@ -286,12 +289,12 @@ func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, erro
 	default:
 		v.holdOffs.Succeeded(heldName(key))
 	}
-	v.offer(a, began) // before others learn of the account, else they would fetch it
+	v.offer(a, began) // before others learn of the account, because they would fetch it
 	v.rememberUser(key, a.ID)
 	return a.ID, nil
 }
 
-// list returns u's account: a healthy one if there is any.
+// list returns u's account, a healthy one if there is any.
 func (v *View) list(ctx context.Context, u User) (*api.Account, error) {
 	accounts, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
 	if err != nil {
@@ -317,7 +320,8 @@ func (v *View) holdUserOff(key string, err error) {
 	}
 }
 
-// offer caches the credential of an account that a list brought.
+// offer caches the credential of an account that a list brought, if it can be
+// served.
 func (v *View) offer(a *api.Account, at time.Time) {
 	c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
 	if err == nil && c.Servable(time.Now()) && at.After(v.holdOffs.FailedAt(a.ID)) {
@@ -325,7 +329,7 @@ func (v *View) offer(a *api.Account, at time.Time) {
 	}
 }
 
-// getOwned is [View.Get] for an account that was found to be u's.
+// getOwned is like get, for an account that was found to be u's.
 func (v *View) getOwned(ctx context.Context, r Reader, id string, u User) (*credential.Credential, error) {
 	e, err := v.get(ctx, r, id)
 	if err == nil {
@@ -337,9 +341,9 @@ func (v *View) getOwned(ctx context.Context, r Reader, id string, u User) (*cred
 	return e.Credential, nil
 }
 
-// owned fails where an account is another user's, or nobody has said whose: not
-// every answer for one account does, and with a new token it can be another's.
-// The list says it.
+// owned returns an error unless c is known to be u's. Not every answer for one
+// account says whose it is, and with a new token the account may be another user's.
+// The list says whose it is.
 func (v *View) owned(c *credential.Credential, u User) error {
 	if c.ExternalUser != u.ExternalID {
 		return v.client.NoAccount(u.ExternalID, u.App)

@@ -9,7 +9,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 )
 
-func TestEachUserHasAKeyOfTheirOwn(t *testing.T) {
+func TestUserKeysAreUnique(t *testing.T) {
 	seen := map[string]User{}
 	for _, u := range []User{
 		{},
@@ -35,28 +35,28 @@ func TestEachUserHasAKeyOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestWhoseAccountItIs(t *testing.T) {
+func TestOwns(t *testing.T) {
 	const slug, id, custom = "github", "app_1", "oa_1"
 	for name, tc := range map[string]struct {
 		user User
 		app  api.App
 		owns bool
 	}{
-		"the slug is the role's":                           {User{App: slug}, api.App{ID: id, Slug: slug}, true},
-		"another slug":                                     {User{App: slug}, api.App{ID: id, Slug: "gitlab"}, false},
-		"the slug in another case":                         {User{App: slug}, api.App{ID: id, Slug: "GitHub"}, false},
-		"the id is the role's":                             {User{App: id}, api.App{ID: id, Slug: slug}, true},
-		"another id":                                       {User{App: id}, api.App{ID: "app_2", Slug: slug}, false},
-		"a role by id, an app without one":                 {User{App: id}, api.App{Slug: slug}, true},
-		"a role by slug, an app without one":               {User{App: slug}, api.App{ID: id}, true},
-		"a role by id, an account on a custom client":      {User{App: id}, api.App{ID: custom, Slug: slug}, true},
-		"a role by slug, an account on a custom client":    {User{App: slug}, api.App{ID: custom, Slug: slug}, true},
-		"another app's account on a custom client":         {User{App: slug}, api.App{ID: custom, Slug: "gitlab"}, false},
-		"the role's custom client":                         {User{App: slug, OAuthApp: custom}, api.App{ID: custom, Slug: slug}, true},
-		"another custom client":                            {User{App: slug, OAuthApp: custom}, api.App{ID: "oa_2", Slug: slug}, false},
-		"a role by custom client, which nobody can tell":   {User{App: slug, OAuthApp: custom}, api.App{ID: id, Slug: slug}, true},
-		"an account that says nothing of its app":          {User{App: slug}, api.App{}, false},
-		"an account that says no more than its app's name": {User{App: slug}, api.App{Name: "GitHub"}, false},
+		"the slug is the role's":                         {User{App: slug}, api.App{ID: id, Slug: slug}, true},
+		"another slug":                                   {User{App: slug}, api.App{ID: id, Slug: "gitlab"}, false},
+		"the slug in another case":                       {User{App: slug}, api.App{ID: id, Slug: "GitHub"}, false},
+		"the id is the role's":                           {User{App: id}, api.App{ID: id, Slug: slug}, true},
+		"another id":                                     {User{App: id}, api.App{ID: "app_2", Slug: slug}, false},
+		"a role by id, an app without one":               {User{App: id}, api.App{Slug: slug}, true},
+		"a role by slug, an app without one":             {User{App: slug}, api.App{ID: id}, true},
+		"a role by id, an account on a custom client":    {User{App: id}, api.App{ID: custom, Slug: slug}, true},
+		"a role by slug, an account on a custom client":  {User{App: slug}, api.App{ID: custom, Slug: slug}, true},
+		"another app's account on a custom client":       {User{App: slug}, api.App{ID: custom, Slug: "gitlab"}, false},
+		"the role's custom client":                       {User{App: slug, OAuthApp: custom}, api.App{ID: custom, Slug: slug}, true},
+		"another custom client":                          {User{App: slug, OAuthApp: custom}, api.App{ID: "oa_2", Slug: slug}, false},
+		"a role by custom client, an answer without one": {User{App: slug, OAuthApp: custom}, api.App{ID: id, Slug: slug}, true},
+		"an account that says nothing about its app":     {User{App: slug}, api.App{}, false},
+		"an account that says only its app's name":       {User{App: slug}, api.App{Name: "GitHub"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.user.ExternalID = "user-1"
@@ -66,10 +66,10 @@ func TestWhoseAccountItIs(t *testing.T) {
 			}
 		})
 	}
-	require.False(t, User{App: slug}.owns(&api.Account{App: api.App{Slug: slug}}), "nobody owns what is nobody's")
+	require.False(t, User{App: slug}.owns(&api.Account{App: api.App{Slug: slug}}), "an account without a user belongs to nobody")
 }
 
-func TestWhichOfSeveralAccountsPipedreamWouldTake(t *testing.T) {
+func TestBetter(t *testing.T) {
 	early, late := time.Unix(1000, 0), time.Unix(2000, 0)
 	best := []*api.Account{ // the best one first
 		{ID: "apn_b", Healthy: true, CreatedAt: late, UpdatedAt: early},

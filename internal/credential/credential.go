@@ -1,5 +1,5 @@
-// Package credential is what Pipedream handed out for one account: its shape,
-// as a read returns it, and its times, as pure functions.
+// Package credential has the credential that Pipedream handed out for one account:
+// its shape, as a read returns it, and its times, as pure functions.
 package credential
 
 import (
@@ -19,25 +19,25 @@ const (
 	FieldApp         = "pipedream_app"
 )
 
-// Credential is what Pipedream handed out for one account. It is never changed
-// once made. Its JSON form is what Vault's storage keeps.
+// Credential is the credential that Pipedream handed out for one account. It never
+// changes once it is made. Vault's storage keeps its JSON form.
 type Credential struct {
 	redact.Opaque
 
 	AccountID   string `json:"account_id"`
 	AccountName string `json:"account_name,omitempty"`
 	App         string `json:"app,omitempty"`
-	// ExternalUser is whose account it is, in a Connect project.
+	// ExternalUser is the user whose account it is, in a Connect project.
 	ExternalUser string `json:"external_user,omitempty"`
 	// Fields are the credential fields under the names that a read returns.
 	Fields map[string]string `json:"fields"`
-	// RefreshTokenOmitted is set where a refresh token was left out of Fields,
-	// and RefreshTokenKept where one is in it.
+	// RefreshTokenOmitted is set if a refresh token was left out of Fields, and
+	// RefreshTokenKept if Fields has one.
 	RefreshTokenOmitted bool `json:"refresh_token_omitted,omitempty"`
 	RefreshTokenKept    bool `json:"refresh_token_kept,omitempty"`
-	// Unhealthy is set where Pipedream said that the account's last use failed.
+	// Unhealthy is set if Pipedream said that the account's last use failed.
 	Unhealthy bool `json:"unhealthy,omitempty"`
-	// ExpiresAt is zero where the credential never expires.
+	// ExpiresAt is zero if the credential never expires.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// NextRefreshAt is when Pipedream itself refreshes the token; zero if unknown.
 	NextRefreshAt time.Time `json:"next_refresh_at,omitzero"`
@@ -48,7 +48,7 @@ type Credential struct {
 }
 
 // New makes a credential of what Pipedream answered at now. It fails with an
-// [*api.Error] where the account is dead or comes without credentials.
+// [*api.Error] if the account is dead or has no credentials.
 func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, error) {
 	if a.Dead {
 		return nil, &api.Error{Kind: api.Dead, Account: a.ID, Detail: knownReason(a.Error)}
@@ -81,8 +81,8 @@ func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, err
 	}, nil
 }
 
-// Stripped is c without refresh tokens, for what an older version stored that knew
-// fewer names of them.
+// Stripped returns c without refresh tokens, unless it keeps them. It is for
+// credentials stored by an older version, which knew fewer names of refresh tokens.
 func (c *Credential) Stripped() *Credential {
 	fields, had := withoutRefreshTokens(c.Fields)
 	if !had || c.RefreshTokenKept {
@@ -97,28 +97,28 @@ func (c *Credential) Stripped() *Credential {
 // token and nothing else.
 const onlyRefreshToken = "but a refresh token, which reads return only with expose_refresh_token=true"
 
-// Following is c where previous was known of the account before; nil for
-// nothing. store tells whether that has to be stored: one write in a token's
-// life is enough. A credential that never expires is stored each time, else a
-// restart would forget when it was last confirmed.
+// Following returns c merged with previous, the credential of the account that was
+// known before; nil for none. store reports whether the result must be stored. One
+// write in a token's life is enough. A credential that never expires is stored each
+// time, because a restart would otherwise forget when it was last confirmed.
 func (c *Credential) Following(previous *Credential) (merged *Credential, store bool) {
 	if previous == nil || !c.sameToken(previous) {
 		return c, true
 	}
 	following := *c
 	following.FetchedAt = previous.FetchedAt
-	if following.ExternalUser == "" { // not every answer says whose it is
+	if following.ExternalUser == "" { // not every answer says whose account it is
 		following.ExternalUser = previous.ExternalUser
 	}
 	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser
 }
 
-// sameToken tells whether c and other carry the same secret until the same time.
+// sameToken reports whether c and other have the same secret and the same end.
 func (c *Credential) sameToken(other *Credential) bool {
 	return c.ExpiresAt.Equal(other.ExpiresAt) && maps.Equal(c.Fields, other.Fields)
 }
 
-// Size is about how many bytes c takes in memory.
+// Size returns about how many bytes c takes in memory.
 func (c *Credential) Size() int {
 	size := 512 + len(c.AccountName) + len(c.App) + len(c.ExternalUser)
 	for name, value := range c.Fields {
@@ -127,8 +127,9 @@ func (c *Credential) Size() int {
 	return size
 }
 
-// Data is the flat map that a read returns: strings only, and the same bytes on
-// every read of the same token. only, where not nil, picks credential fields.
+// Data returns the flat map that a read returns: strings only, and the same bytes
+// for every read of the same token. Unless it is nil, only picks the credential
+// fields.
 func (c *Credential) Data(exposeRefreshToken bool, only func(name string) bool) map[string]any {
 	data := make(map[string]any, len(c.Fields)+4)
 	for name, value := range c.shown(exposeRefreshToken) {
@@ -149,13 +150,13 @@ func (c *Credential) Data(exposeRefreshToken bool, only func(name string) bool) 
 	return data
 }
 
-// Has tells whether a read returns the credential field name.
+// Has reports whether a read returns the credential field name.
 func (c *Credential) Has(name string, exposeRefreshToken bool) bool {
 	_, ok := c.shown(exposeRefreshToken)[name]
 	return ok
 }
 
-// shown are the fields that a read returns.
+// shown returns the credential fields that a read may return.
 func (c *Credential) shown(exposeRefreshToken bool) map[string]string {
 	if !c.RefreshTokenKept || exposeRefreshToken {
 		return c.Fields
@@ -169,9 +170,9 @@ var oauthErrors = []string{
 	"invalid_grant", "invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_request", "access_denied",
 }
 
-// knownReason is the OAuth error code that Pipedream gives for an account's
-// death; empty for anything else. Errors land in the audit log in clear, so
-// nothing of Pipedream's own words gets into them.
+// knownReason returns the OAuth error code in Pipedream's reason for an account's
+// death; empty if there is none. Errors get into the audit log in clear, so
+// Pipedream's own words stay out of them.
 func knownReason(text string) string {
 	for _, code := range oauthErrors {
 		if strings.Contains(text, code) {

@@ -10,7 +10,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 )
 
-func TestAnAccountWithoutACredentialIsNone(t *testing.T) {
+func TestAnAccountWithoutAUsableCredential(t *testing.T) {
 	token := map[string]json.RawMessage{"token": json.RawMessage(`"t"`)}
 	for name, tc := range map[string]struct {
 		account api.Account
@@ -58,9 +58,9 @@ func TestAnAccountBecomesACredential(t *testing.T) {
 	require.False(t, c.Unhealthy)
 }
 
-func TestWhatFollowsACredential(t *testing.T) {
+func TestFollowing(t *testing.T) {
 	later := fetched.Add(20 * time.Minute)
-	again := func(c *Credential) *Credential { // as it comes with a fetch later
+	again := func(c *Credential) *Credential { // as a later fetch brings it
 		next := *c
 		next.FetchedAt, next.CheckedAt = later, later
 		return &next
@@ -113,7 +113,7 @@ func TestWhatFollowsACredential(t *testing.T) {
 		require.False(t, store)
 		require.Empty(t, other.ExternalUser, "a credential is never changed")
 	})
-	t.Run("with another token it can be another's", func(t *testing.T) {
+	t.Run("with another token it may be another user's", func(t *testing.T) {
 		other := again(token)
 		other.ExternalUser, other.Fields = "", map[string]string{"token": "u"}
 		merged, _ := other.Following(token)
@@ -140,7 +140,7 @@ func TestACredentialSurvivesStorage(t *testing.T) {
 	require.False(t, store)
 }
 
-func TestTheSizeOfACredentialGrowsWithWhatIsInIt(t *testing.T) {
+func TestSizeGrowsWithTheFields(t *testing.T) {
 	small, large := made(t, `{"token":"t"}`, false), made(t, `{"token":"t","another":"0123456789"}`, false)
 	require.Positive(t, small.Size())
 	require.GreaterOrEqual(t, large.Size(), small.Size()+len("another")+10)

@@ -7,32 +7,32 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRefreshTokenInAListOfTexts(t *testing.T) {
+func TestARefreshTokenInAListOfStrings(t *testing.T) {
 	c := made(t, `{"tokens":["{\"refresh_token\":\"r\",\"a\":1}"]}`, false)
 	require.Equal(t, map[string]string{"tokens": `["{\"a\":1}"]`}, c.Fields)
 }
 
-func TestRefreshTokenBehindTheFirstJSON(t *testing.T) {
+func TestARefreshTokenAfterTheFirstJSONValue(t *testing.T) {
 	c := made(t, `{"tokens":"{\"a\":1}\n{\"refresh_token\":\"rrr\"}"}`, false)
 	require.NotContains(t, c.Fields["tokens"], "rrr")
 }
 
-func TestWhatFollowsStrippedJSONIsLost(t *testing.T) {
+func TestJSONAfterAStrippedValueStays(t *testing.T) {
 	c := made(t, `{"tokens":"{\"refresh_token\":\"r\"}\n{\"a\":1}"}`, false)
 	require.Contains(t, c.Fields["tokens"], `"a"`)
 }
 
-func TestAQuotedText(t *testing.T) {
+func TestARefreshTokenInAQuotedString(t *testing.T) {
 	c := made(t, `{"tokens":"\"{\\\"refresh_token\\\":\\\"rrr\\\"}\""}`, false)
 	require.NotContains(t, c.Fields["tokens"], "rrr")
 }
 
-func TestTwoNamesThatLookTheSame(t *testing.T) {
+func TestANameThatIsTakenOncePrintable(t *testing.T) {
 	c := made(t, `{"\u0007key":"k","key":"l"}`, false)
 	require.Equal(t, map[string]string{"key": "l", "key_": "k"}, c.Fields)
 }
 
-func TestLeasePastTheAnnouncedRefresh(t *testing.T) {
+func TestLeaseAroundTheAnnouncedRefresh(t *testing.T) {
 	c := credentialOf(never, 10*time.Minute)
 	require.Equal(t, time.Minute, c.Lease(usual, fetched.Add(11*time.Minute)), "overdue")
 	require.LessOrEqual(t, c.Lease(usual, fetched.Add(10*time.Minute-time.Second)), 2*time.Second)

@@ -14,8 +14,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 )
 
-// FuzzCredentialFields takes credentials of any names and values through all
-// that is done to them on the way to a reader.
+// FuzzCredentialFields takes credential fields of any name and value the whole way
+// to a reader.
 func FuzzCredentialFields(f *testing.F) {
 	for _, seed := range []string{
 		`{"oauth_access_token":"t","oauth_refresh_token":"r","ttl":1,"credential_ttl":2,"credential_credential_ttl":"3"}`,
@@ -43,24 +43,24 @@ func FuzzCredentialFields(f *testing.F) {
 			require.Equal(t, printable(name), name)
 		}
 		renamed := renameReserved(maps.Clone(fields))
-		require.ElementsMatch(t, slices.Collect(maps.Values(fields)), slices.Collect(maps.Values(renamed)), "a value was lost or made up")
+		require.ElementsMatch(t, slices.Collect(maps.Values(fields)), slices.Collect(maps.Values(renamed)), "no value is lost or added")
 		for name, value := range fields {
 			if !IsReserved(name) {
-				require.Equal(t, value, renamed[name], "a name that is free was taken from its field")
+				require.Equal(t, value, renamed[name], "a field keeps a name that is not reserved")
 			}
 		}
 		for name := range renamed {
 			require.False(t, IsReserved(name), name)
 		}
 		for range 5 {
-			require.Equal(t, renamed, renameReserved(flatten(raw)), "it depends on the order of a map")
+			require.Equal(t, renamed, renameReserved(flatten(raw)), "it must not depend on the order of a map")
 		}
 		madeReadAndStored(t, raw)
 	})
 }
 
-// sameValue asserts that a field's text is the JSON value: a string's own
-// characters, or else the very same JSON but for its white space.
+// sameValue asserts that text is the JSON value: the characters of a string, or
+// the same JSON except for white space.
 func sameValue(t *testing.T, value json.RawMessage, text string) {
 	t.Helper()
 	var s string
@@ -73,8 +73,8 @@ func sameValue(t *testing.T, value json.RawMessage, text string) {
 	require.Equal(t, strings.ToValidUTF8(compact.String(), "\uFFFD"), text)
 }
 
-// madeReadAndStored makes a credential of raw fields, and takes it through
-// storage: what a reader gets is the same before and after.
+// madeReadAndStored makes a credential of raw fields and takes it through storage.
+// A reader gets the same before and after.
 func madeReadAndStored(t *testing.T, raw map[string]json.RawMessage) {
 	t.Helper()
 	const id = "apn_github"

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// ReservedPrefix goes before the name of a credential field that would
-// otherwise mean something else to a program that reads the secret.
+// ReservedPrefix is put before the name of a credential field that would mean
+// something else to a program that reads the secret.
 const ReservedPrefix = "credential_"
 
-// reservedFields are the data keys that Vault, its clients or this engine
-// give a meaning of their own, each with the reason. A credential field with
-// such a name is returned as credential_<name>.
+// reservedFields are the data keys that have a meaning of their own to Vault, its
+// clients or this engine, each with the reason. A credential field of that name is
+// returned as credential_<name>.
 var reservedFields = map[string]string{
 	"expires_at":          "this engine's own: when the credential ends",
 	"certificate":         "consul-template takes a lease-less secret with it and expiration for a certificate, and times its next read by that",
@@ -34,13 +34,14 @@ var reservedFields = map[string]string{
 	"_raw":                "the Vault Secrets Operator writes the whole secret into the key _raw, and refuses one that has it",
 }
 
-// reservedPrefixes are reserved whatever follows them.
+// reservedPrefixes makes every name reserved that begins with one of these.
 var reservedPrefixes = map[string]string{
 	"http_":      "Vault's HTTP layer takes http_status_code and its like for a raw response, and drops the lease",
 	"pipedream_": "this engine's own: the account's id, name and app",
 }
 
-// IsReserved tells whether a credential field of that name is returned under another.
+// IsReserved reports whether a credential field of that name is returned under
+// another one.
 func IsReserved(name string) bool {
 	if _, ok := reservedFields[name]; ok {
 		return true
@@ -53,9 +54,9 @@ func IsReserved(name string) bool {
 	return false
 }
 
-// renameReserved returns fields with every reserved name replaced. A new name
-// that another field already has gets the prefix once more, so that no value
-// is lost and the outcome never depends on the order of a map.
+// renameReserved returns fields with all reserved names replaced. If another field
+// already has the new name, the prefix is added once more. So no value is lost, and
+// the result never depends on the order of a map.
 func renameReserved(fields map[string]string) map[string]string {
 	out := make(map[string]string, len(fields))
 	var reserved []string

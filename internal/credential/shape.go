@@ -11,24 +11,25 @@ import (
 	"unicode"
 )
 
-// flatten turns every value into a string: a string into itself, anything else
-// into its JSON text, so that a number keeps all its digits. Null is left out.
+// flatten converts every value to a string: a string to itself, anything else to
+// its JSON text, so that a number keeps all its digits. Null is left out.
 func flatten(raw map[string]json.RawMessage) map[string]string {
 	fields := make(map[string]string, len(raw))
-	names := slices.Sorted(maps.Keys(raw))       // the outcome depends on no map's order
-	for _, asItIs := range []bool{true, false} { // a name that is changed takes the place of no other
+	names := slices.Sorted(maps.Keys(raw))          // so that the result does not depend on the order of a map
+	for _, unchanged := range []bool{true, false} { // a changed name never replaces an unchanged one
 		for _, name := range names {
-			if (printable(name) == name) != asItIs {
+			if (printable(name) == name) != unchanged {
 				continue
 			}
 			if text, ok := flat(raw[name]); ok {
-				fields[freeName(printable(name), asItIs, fields)] = text
+				fields[freeName(printable(name), unchanged, fields)] = text
 			}
 		}
 	}
 	return fields
 }
 
+// flat returns a value as a string; not ok for null.
 func flat(value json.RawMessage) (text string, ok bool) {
 	value = bytes.TrimSpace(value)
 	if len(value) == 0 || bytes.Equal(value, []byte("null")) {
@@ -41,12 +42,12 @@ func flat(value json.RawMessage) (text string, ok bool) {
 	if json.Compact(&compact, value) != nil {
 		return "", false
 	}
-	// What is no UTF-8 would become so in storage and on the way to Vault.
+	// Invalid UTF-8 would be replaced in storage and on the way to Vault anyway.
 	return strings.ToValidUTF8(compact.String(), "\uFFFD"), true
 }
 
-// printable is the name of a field without what a terminal might obey: a read
-// shows it on one.
+// printable returns the name of a field without control characters: a read shows
+// the name on a terminal.
 func printable(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -56,9 +57,10 @@ func printable(name string) string {
 	}, name)
 }
 
-// freeName is a name that no other field has.
-func freeName(name string, asItIs bool, taken map[string]string) string {
-	if asItIs {
+// freeName returns a name that no other field has. A name that is unchanged has
+// none to give way to.
+func freeName(name string, unchanged bool, taken map[string]string) string {
+	if unchanged {
 		return name
 	}
 	for _, ok := taken[name]; ok || name == ""; _, ok = taken[name] {
@@ -67,24 +69,19 @@ func freeName(name string, asItIs bool, taken map[string]string) string {
 	return name
 }
 
-// isRefreshToken tells whether a field of that name holds a refresh token:
+// isRefreshToken reports whether a field of that name is a refresh token:
 // refresh_token, refreshToken, google-refresh-token-v2 and the like.
-func isRefreshToken(name string) bool { return mentions(name, "refreshtoken") }
-
-// mentions tells whether text has word in it once all but letters and digits
-// are dropped.
-func mentions(text, word string) bool {
+func isRefreshToken(name string) bool {
 	return strings.Contains(strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) {
 			return unicode.ToLower(r)
 		}
 		return -1
-	}, text), word)
+	}, name), "refreshtoken")
 }
 
-// withoutRefreshTokens are the fields without those that hold a refresh token,
-// and without the refresh tokens in values that are JSON. It tells whether
-// there were any.
+// withoutRefreshTokens returns the fields without refresh tokens, and without those
+// within values that are JSON. It reports whether there were any.
 func withoutRefreshTokens(fields map[string]string) (kept map[string]string, had bool) {
 	kept = maps.Clone(fields)
 	for name, value := range fields {
@@ -101,8 +98,8 @@ func withoutRefreshTokens(fields map[string]string) (kept map[string]string, had
 	return kept, had
 }
 
-// stripText is text without the refresh tokens in the JSON values that it is made
-// of; not ok where it is no JSON, or has none.
+// stripText returns a text that consists of JSON values without their refresh
+// tokens; not ok if it is no JSON or has none.
 func stripText(text string) (stripped string, ok bool) {
 	trimmed := strings.TrimSpace(strings.TrimPrefix(text, "\uFEFF"))
 	if trimmed == "" || !strings.ContainsRune("{[\"", rune(trimmed[0])) {
@@ -116,7 +113,7 @@ func stripText(text string) (stripped string, ok bool) {
 		switch err := decoder.Decode(&value); {
 		case errors.Is(err, io.EOF):
 			return strings.Join(values, "\n"), had
-		case err != nil: // no JSON from here on
+		case err != nil: // the rest is no JSON
 			return "", false
 		}
 		value, some := strip(value)
@@ -137,8 +134,8 @@ func encode(value any) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// strip is value without its members that hold refresh tokens, and tells whether
-// there were any.
+// strip returns value without the members that are refresh tokens. It reports
+// whether there were any.
 func strip(value any) (stripped any, had bool) {
 	switch v := value.(type) {
 	case string:

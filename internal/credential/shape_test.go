@@ -12,8 +12,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 )
 
-// made is the credential of an account with these credentials, as Pipedream
-// writes them.
+// made returns the credential of an account whose credentials Pipedream wrote that
+// way.
 func made(t *testing.T, credentials string, keepRefreshToken bool) *Credential {
 	t.Helper()
 	var raw map[string]json.RawMessage
@@ -23,7 +23,7 @@ func made(t *testing.T, credentials string, keepRefreshToken bool) *Credential {
 	return c
 }
 
-// fieldsOf are the app's fields that a read returns.
+// fieldsOf returns the app's fields that a read returns.
 func fieldsOf(c *Credential, exposeRefreshToken bool) map[string]any {
 	data := c.Data(exposeRefreshToken, nil)
 	delete(data, FieldAccountID)
@@ -67,7 +67,7 @@ func TestARefreshTokenIsLeftOutUnderAnyName(t *testing.T) {
 			require.ElementsMatch(t, []string{"a", "r"}, slices.Collect(maps.Values(kept.Fields)))
 			require.True(t, kept.RefreshTokenKept)
 			require.False(t, kept.RefreshTokenOmitted)
-			require.Equal(t, map[string]any{"access_token": "a"}, fieldsOf(kept, false), "it was kept for others")
+			require.Equal(t, map[string]any{"access_token": "a"}, fieldsOf(kept, false), "a read without refresh tokens")
 			require.Len(t, fieldsOf(kept, true), 2)
 		})
 	}
@@ -121,7 +121,7 @@ func TestARefreshTokenIsLeftOutOfValues(t *testing.T) {
 }
 
 // A read shows the names of fields on a terminal.
-func TestATerminalFindsNothingToObeyInAName(t *testing.T) {
+func TestControlCharactersAreDroppedFromNames(t *testing.T) {
 	for name, tc := range map[string]struct {
 		credentials string
 		fields      map[string]string
@@ -130,7 +130,7 @@ func TestATerminalFindsNothingToObeyInAName(t *testing.T) {
 		"a bell, a line break, a tab": {`{"a\u0007b\r\nc\td":"k"}`, map[string]string{"abcd": "k"}},
 		"text from right to left":     {`{"a\u202eb":"k"}`, map[string]string{"ab": "k"}},
 		"nothing that can be shown":   {`{"\u0000":"k"}`, map[string]string{"_": "k"}},
-		"two such":                    {`{"\u0000":"k","\u0001":"l"}`, map[string]string{"_": "k", "__": "l"}},
+		"two of those":                {`{"\u0000":"k","\u0001":"l"}`, map[string]string{"_": "k", "__": "l"}},
 		"a name that is taken":        {`{"key":"k","key\u0007":"l"}`, map[string]string{"key": "k", "key_": "l"}},
 		"letters of any script stay":  {`{"clé 鍵":"k"}`, map[string]string{"clé 鍵": "k"}},
 		"what becomes a reserved one": {`{"ttl\u0007":"k"}`, map[string]string{"credential_ttl": "k"}},
@@ -161,10 +161,10 @@ func TestNoValueIsLostByARename(t *testing.T) {
 	c := made(t, `{"ttl":"1","credential_ttl":"2","credential_credential_ttl":"3","data":"4"}`, false)
 	require.Equal(t, map[string]any{
 		"credential_ttl": "2", "credential_credential_ttl": "3", "credential_credential_credential_ttl": "1", "credential_data": "4",
-	}, fieldsOf(c, false), "a name that is free stays with its field")
+	}, fieldsOf(c, false), "a field keeps a name that is not reserved")
 }
 
-func TestWhatAReadReturns(t *testing.T) {
+func TestData(t *testing.T) {
 	c := made(t, `{"oauth_access_token":"a","oauth_refresh_token":"r","expires_at":"x"}`, true)
 	c.AccountName, c.App = "Octo Cat", "github"
 	c.ExpiresAt = time.Date(2026, 11, 23, 15, 33, 0, 999e6, time.FixedZone("", 3600))
@@ -178,5 +178,5 @@ func TestWhatAReadReturns(t *testing.T) {
 	}, c.Data(true, func(name string) bool { return name == "oauth_refresh_token" }))
 	require.True(t, c.Has("oauth_refresh_token", true))
 	require.False(t, c.Has("oauth_refresh_token", false))
-	require.False(t, c.Has(FieldApp, true), "it is no field of the app's")
+	require.False(t, c.Has(FieldApp, true), "it is not a field of the app")
 }

@@ -4,26 +4,26 @@ import "time"
 
 const (
 	// MinServable is the least life that a credential must have left to be handed
-	// out. Vault's leases count whole seconds, and a TTL of 0 means 768 hours. One
-	// of 1 s is not enough: consul-template, and so Vault Agent, tell two answers
-	// apart by the second they came in (dependency.respWithMetadata), so that a
-	// read in the second of the one before is lost to them, for the whole life of
-	// its lease.
+	// out. Vault's leases count whole seconds, and a TTL of 0 means 768 hours. A
+	// lease of 1 s is too short: consul-template, and so Vault Agent, distinguishes
+	// two answers by the second in which they came (dependency.respWithMetadata). It
+	// would miss an answer that comes in the same second as the one before, for the
+	// whole life of its lease.
 	MinServable = 2 * time.Second
-	// overdueLease is how long a credential that never expires is leased where it
-	// could not be confirmed with Pipedream in time.
+	// overdueLease is how long a credential that never expires is leased if Pipedream
+	// could not confirm it in time.
 	overdueLease = time.Minute
 	// Lookahead is how far ahead of its time a credential is fetched: the minute
-	// until the next pass, and some.
+	// until the next pass, and a little more.
 	Lookahead = 75 * time.Second
-	// abandonedAfter is how long a credential that never expires is kept after it
-	// was last fetched, which its readers see to.
+	// abandonedAfter is how long a credential that never expires is kept after its
+	// last fetch. While it is read, it is fetched again and again.
 	abandonedAfter = 7 * 24 * time.Hour
 )
 
-// Policy is what a mount's configuration says of credentials.
+// Policy is what a mount's configuration says about credentials.
 type Policy struct {
-	// MinTTL is the life that a credential is to have left.
+	// MinTTL is the life that a credential should have left.
 	MinTTL time.Duration
 	// StaticTTL is the lease of a credential that never expires.
 	StaticTTL time.Duration
@@ -31,21 +31,21 @@ type Policy struct {
 	ExposeRefreshToken bool
 }
 
-// Demand is what a reader asks of a credential.
+// Demand is what a reader demands of a credential.
 type Demand struct {
 	// MinTTL makes a credential due once it has less life left.
 	MinTTL time.Duration
 	// AtLeast is the life below which a reader waits even for a refresh that
-	// Pipedream has only just made.
+	// Pipedream made only just now.
 	AtLeast time.Duration
 }
 
-// Default is what a reader asks for who says nothing.
+// Default returns the demand of a reader who asks for nothing in particular.
 func (p Policy) Default() Demand {
 	return Demand{MinTTL: p.MinTTL, AtLeast: min(p.MinTTL, Lookahead)}
 }
 
-// Raise is d for a reader who asks for more life, if so.
+// Raise returns d raised to minTTL, if that is more.
 func (d Demand) Raise(minTTL time.Duration) Demand {
 	if minTTL > d.MinTTL {
 		return Demand{MinTTL: minTTL, AtLeast: minTTL}
@@ -53,25 +53,25 @@ func (d Demand) Raise(minTTL time.Duration) Demand {
 	return d
 }
 
-// Expires tells whether the credential ends at all.
+// Expires reports whether the credential ever ends.
 func (c *Credential) Expires() bool { return !c.ExpiresAt.IsZero() }
 
-// Ended tells whether the credential is past its end at now.
+// Ended reports whether the credential has ended at now.
 func (c *Credential) Ended(now time.Time) bool { return c.Expires() && !now.Before(c.ExpiresAt) }
 
-// Servable tells whether the credential may be handed out at now.
+// Servable reports whether the credential may be handed out at now.
 func (c *Credential) Servable(now time.Time) bool {
 	return !c.Expires() || c.ExpiresAt.Sub(now) >= MinServable
 }
 
-// announcesRefresh tells whether Pipedream said when it refreshes the
-// credential, and that before its end.
+// announcesRefresh reports whether Pipedream announced a refresh before the
+// credential's end.
 func (c *Credential) announcesRefresh() bool {
 	return !c.NextRefreshAt.IsZero() && (!c.Expires() || c.NextRefreshAt.Before(c.ExpiresAt))
 }
 
-// askAgainAt is until when asking Pipedream again would bring nothing new: for a
-// quarter of the life left, within 1 s to 1 min.
+// askAgainAt returns when it is worth asking Pipedream again: after a quarter of
+// the life that was left, but after 1 s at the earliest and 1 min at the latest.
 func (c *Credential) askAgainAt() time.Time {
 	wait := time.Minute
 	if c.Expires() {
@@ -80,13 +80,13 @@ func (c *Credential) askAgainAt() time.Time {
 	return c.CheckedAt.Add(wait)
 }
 
-// Due tells whether c is to be fetched again at now, and whether a reader must
+// Due reports whether c should be fetched again at now, and whether a reader must
 // wait for that.
 //
-// Where Pipedream says when it next refreshes the token, asking earlier can
-// only bring the same one, however short its life: c is due from then on.
-// Readers then leave the fetch to the background while the old token is good
-// for longer than the pass that fetches it needs to come round.
+// If Pipedream says when it next refreshes the token, c is due from then on. An
+// earlier request could only bring the same token, however short its life. Readers
+// leave the fetch to the background while the old token lives for longer than it
+// takes until the next pass.
 func (c *Credential) Due(p Policy, d Demand, now time.Time) (due, wait bool) {
 	left := c.ExpiresAt.Sub(now)
 	switch {
@@ -104,14 +104,14 @@ func (c *Credential) Due(p Policy, d Demand, now time.Time) (due, wait bool) {
 	}
 }
 
-// dueAt is the time from which c is due.
+// dueAt returns when c becomes due.
 func (c *Credential) dueAt(p Policy, d Demand) time.Time {
 	at := c.ExpiresAt.Add(-d.MinTTL)
 	switch {
 	case c.announcesRefresh() && (c.Expires() || c.NextRefreshAt.After(c.CheckedAt)):
 		at = c.NextRefreshAt
 	case !c.Expires():
-		// A second early, so that the last lease before it is not too short.
+		// A second early, so that the last lease before that is not too short.
 		return c.CheckedAt.Add(max(p.StaticTTL-time.Second, p.StaticTTL/2))
 	}
 	if again := c.askAgainAt(); at.Before(again) {
@@ -120,7 +120,8 @@ func (c *Credential) dueAt(p Policy, d Demand) time.Time {
 	return at
 }
 
-// DueSoon tells whether c is due before the pass after next comes round.
+// DueSoon reports whether c should be fetched ahead of its readers: whether it is
+// due by the time of the next pass. Before an announced refresh it never is.
 func (c *Credential) DueSoon(p Policy, now time.Time) bool {
 	at := c.dueAt(p, p.Default())
 	if c.announcesRefresh() {
@@ -129,16 +130,16 @@ func (c *Credential) DueSoon(p Policy, now time.Time) bool {
 	return !at.After(now.Add(Lookahead))
 }
 
-// CanWait tells whether a credential that is due can be left to a later pass:
-// until then, and for as long as fetch takes, its readers need not wait.
+// CanWait reports whether a credential that is due can be left to a later pass: its
+// readers need not wait until then, nor while the fetch takes that long.
 func (c *Credential) CanWait(p Policy, fetch time.Duration, now time.Time) bool {
 	return c.Expires() && c.announcesRefresh() && c.ExpiresAt.Sub(now) >= p.Default().AtLeast+Lookahead+fetch
 }
 
-// Lease is how long a reader may hold c, in whole seconds. One that never
-// expires is leased until it is due, so that a key rotated in Pipedream reaches
-// every reader within static_ttl; its age counts in whole seconds too, else no
-// lease would be as long as asked for.
+// Lease returns how long a reader may hold c, in whole seconds. A credential that
+// never expires is leased until it is due, so that a key rotated in Pipedream
+// reaches every reader within static_ttl. Its age counts in whole seconds too,
+// because no lease would otherwise be as long as static_ttl.
 func (c *Credential) Lease(p Policy, now time.Time) time.Duration {
 	if c.Expires() {
 		return max(MinServable, c.ExpiresAt.Sub(now).Truncate(time.Second))
@@ -157,10 +158,10 @@ func (c *Credential) Lease(p Policy, now time.Time) time.Duration {
 	return min(overdueLease, p.StaticTTL)
 }
 
-// ReadAgainIn is when a reader without a lease had better read again: when the
-// credential is due, but before it ends; and where it is overdue, because
-// Pipedream could not be asked yet or the pass will see to it, in a while. It is
-// in whole seconds, at least 1, and never a moment before the credential is due.
+// ReadAgainIn returns when a reader without a lease should read again: once the
+// credential is due, but before it ends. If it is overdue, because Pipedream could
+// not be asked yet or the pass will fetch it, that is in a while. The result is in
+// whole seconds, at least 1, and never just before the credential is due.
 func (c *Credential) ReadAgainIn(p Policy, d Demand, now time.Time) time.Duration {
 	wait := (c.dueAt(p, d).Sub(now) + time.Second - 1).Truncate(time.Second)
 	left := c.ExpiresAt.Sub(now)
@@ -179,8 +180,8 @@ func (c *Credential) ReadAgainIn(p Policy, d Demand, now time.Time) time.Duratio
 	return max(time.Second, wait.Truncate(time.Second))
 }
 
-// Life is how long the credential lives from when it was first seen; staticTTL
-// where it never expires.
+// Life returns how long the credential lives after it was first seen, or static_ttl
+// if it never expires.
 func (c *Credential) Life(p Policy) time.Duration {
 	if !c.Expires() {
 		return p.StaticTTL
@@ -188,8 +189,8 @@ func (c *Credential) Life(p Policy) time.Duration {
 	return max(MinServable, c.ExpiresAt.Sub(c.FetchedAt))
 }
 
-// UntilNext is how long to wait before Pipedream is asked for the successor of
-// a credential at its very end.
+// UntilNext returns how long to wait before asking Pipedream for the successor of a
+// credential that is about to end.
 func (c *Credential) UntilNext(now time.Time) time.Duration {
 	wait := time.Second
 	for _, at := range []time.Time{c.NextRefreshAt, c.ExpiresAt} {
@@ -200,14 +201,15 @@ func (c *Credential) UntilNext(now time.Time) time.Duration {
 	return wait
 }
 
-// Abandoned tells whether nobody has read a credential that never expires for so
-// long that it is not worth its place.
+// Abandoned reports whether a credential that never expires has not been read for
+// so long that it need not be kept.
 func (c *Credential) Abandoned(p Policy, now time.Time) bool {
 	return !c.Expires() && now.Sub(c.CheckedAt) >= max(abandonedAfter, 2*p.StaticTTL)
 }
 
-// Corrected is c as stored by a clock that may have been ahead of ours. It is due
-// at once then: nobody knows when it was confirmed.
+// Corrected returns c with times that are not in the future, as a clock that was
+// ahead may have stored them. It is then due at once, since nobody knows when it
+// was confirmed.
 func (c *Credential) Corrected(p Policy, now time.Time) *Credential {
 	if !c.CheckedAt.After(now) && !c.FetchedAt.After(now) {
 		return c

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// All times of these tests are told from the moment at which a credential was
-// fetched.
+// fetched is when the credentials of these tests were fetched. All other times
+// count from then.
 var fetched = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 const never = time.Duration(0)
@@ -28,7 +28,7 @@ func credentialOf(expires, next time.Duration) *Credential {
 	return c
 }
 
-func TestAReaderAsksForTheMountsLifeOrMore(t *testing.T) {
+func TestDemand(t *testing.T) {
 	require.Equal(t, Demand{MinTTL: 5 * time.Minute, AtLeast: 75 * time.Second}, usual.Default())
 	short := Policy{MinTTL: 30 * time.Second}
 	require.Equal(t, Demand{MinTTL: 30 * time.Second, AtLeast: 30 * time.Second}, short.Default())
@@ -36,7 +36,7 @@ func TestAReaderAsksForTheMountsLifeOrMore(t *testing.T) {
 	require.Equal(t, usual.Default(), usual.Default().Raise(time.Minute), "the default is the least")
 }
 
-func TestWhenACredentialIsDue(t *testing.T) {
+func TestDue(t *testing.T) {
 	const m, s = time.Minute, time.Second
 	for name, tc := range map[string]struct {
 		c         *Credential
@@ -62,8 +62,8 @@ func TestWhenACredentialIsDue(t *testing.T) {
 		"before it, a reader's own min_ttl has no effect":      {c: credentialOf(60*m, 55*m), demand: 30 * m, at: 40 * m, due: false, wait: true},
 		"a mount's min_ttl below 75 s counts in full":          {c: credentialOf(60*m, 50*m), policy: Policy{MinTTL: 20 * s}, at: 59 * m, due: true, wait: false},
 		"and once less is left":                                {c: credentialOf(60*m, 50*m), policy: Policy{MinTTL: 20 * s}, at: 60*m - 19*s, due: true, wait: true},
-		"a refresh announced for after the end is none":        {c: credentialOf(60*m, 70*m), at: 56 * m, due: true, wait: true},
-		"a refresh announced for the end itself is none":       {c: credentialOf(60*m, 60*m), at: 56 * m, due: true, wait: true},
+		"a refresh announced for after the end does not count": {c: credentialOf(60*m, 70*m), at: 56 * m, due: true, wait: true},
+		"nor does one announced for the end itself":            {c: credentialOf(60*m, 60*m), at: 56 * m, due: true, wait: true},
 		"a refresh that is late, a moment after the fetch":     {c: credentialOf(60*m, -m), at: 59 * s, due: false, wait: false},
 		"a refresh that is late, a minute after the fetch":     {c: credentialOf(60*m, -m), at: m, due: true, wait: false},
 		"a key within static_ttl":                              {c: credentialOf(never, never), at: 60*m - s - 1, due: false, wait: false},
@@ -89,7 +89,7 @@ func TestWhenACredentialIsDue(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenThatWasLeftOutIsFetchedOnceItIsWanted(t *testing.T) {
+func TestAnOmittedRefreshTokenIsFetchedOnceItIsExposed(t *testing.T) {
 	c := credentialOf(time.Hour, 50*time.Minute)
 	c.RefreshTokenOmitted = true
 	exposing := usual
@@ -100,7 +100,7 @@ func TestARefreshTokenThatWasLeftOutIsFetchedOnceItIsWanted(t *testing.T) {
 	require.False(t, due)
 }
 
-func TestWhatIsFetchedAheadOfItsReaders(t *testing.T) {
+func TestDueSoon(t *testing.T) {
 	const m, s = time.Minute, time.Second
 	for name, tc := range map[string]struct {
 		c    *Credential
@@ -125,11 +125,11 @@ func TestWhatIsFetchedAheadOfItsReaders(t *testing.T) {
 }
 
 // A credential can be left to a later pass only while its readers need not wait.
-func TestWhatCanWaitForOthers(t *testing.T) {
+func TestCanWait(t *testing.T) {
 	const m, s = time.Minute, time.Second
 	announced := credentialOf(60*m, 50*m)
 	const fetching = 10 * s
-	last := 60*m - 75*s - Lookahead - fetching // 75 s is what readers insist on
+	last := 60*m - 75*s - Lookahead - fetching // readers insist on 75 s
 	require.True(t, announced.CanWait(usual, fetching, fetched.Add(last)))
 	require.False(t, announced.CanWait(usual, fetching, fetched.Add(last+1)))
 	require.False(t, announced.CanWait(usual, fetching+1, fetched.Add(last)))
@@ -138,7 +138,7 @@ func TestWhatCanWaitForOthers(t *testing.T) {
 	require.False(t, credentialOf(never, never).CanWait(usual, 0, fetched))
 }
 
-func TestHowLongACredentialIsLeased(t *testing.T) {
+func TestLease(t *testing.T) {
 	const m, s, ms = time.Minute, time.Second, time.Millisecond
 	for name, tc := range map[string]struct {
 		c         *Credential
@@ -174,7 +174,7 @@ func TestHowLongACredentialIsLeased(t *testing.T) {
 	}
 }
 
-func TestWhenToReadAgainWithoutALease(t *testing.T) {
+func TestReadAgainIn(t *testing.T) {
 	const m, s, ms = time.Minute, time.Second, time.Millisecond
 	for name, tc := range map[string]struct {
 		c         *Credential
@@ -187,7 +187,7 @@ func TestWhenToReadAgainWithoutALease(t *testing.T) {
 		"a token, when the reader's own min_ttl is":     {c: credentialOf(60*m, never), demand: 20 * m, at: 15 * m, again: 25 * m},
 		"a token, when Pipedream has refreshed it":      {c: credentialOf(60*m, 50*m), at: 15 * m, again: 35 * m},
 		"never a moment before it is due":               {c: credentialOf(60*m, 50*m), at: 15*m + 1*ms, again: 35 * m},
-		"a short token, when it is worth to ask":        {c: credentialOf(2*m, never), at: 0, again: 30 * s},
+		"a short token, when it is worth asking":        {c: credentialOf(2*m, never), at: 0, again: 30 * s},
 		"overdue, in a while":                           {c: credentialOf(60*m, 50*m), at: 52 * m, again: m},
 		"overdue, after a quarter of what is left":      {c: credentialOf(60*m, 50*m), at: 58 * m, again: 30 * s},
 		"overdue, but before the end":                   {c: credentialOf(60*m, 50*m), at: 60*m - 3*s, again: s},
@@ -211,9 +211,9 @@ func TestWhenToReadAgainWithoutALease(t *testing.T) {
 	}
 }
 
-// Whoever reads when told to finds the credential due, and so a new one; and
-// that before the old one ends.
-func TestWhoReadsWhenToldToFindsItDue(t *testing.T) {
+// A reader who reads again when told to finds the credential due, and so gets a new
+// one. That is before the old one ends.
+func TestReadAgainInLeadsToADueCredential(t *testing.T) {
 	for _, expires := range []time.Duration{never, 3 * time.Second, time.Minute, 10 * time.Minute, 61 * time.Minute, 24 * time.Hour} {
 		for _, next := range []time.Duration{never, -time.Minute, 2 * time.Second, 9 * time.Minute, 59 * time.Minute, 23 * time.Hour} {
 			c := credentialOf(expires, next)
@@ -238,10 +238,10 @@ func TestWhoReadsWhenToldToFindsItDue(t *testing.T) {
 	}
 }
 
-func TestWhatMayBeHandedOut(t *testing.T) {
+func TestServable(t *testing.T) {
 	c := credentialOf(time.Hour, never)
 	require.True(t, c.Servable(fetched.Add(time.Hour-2*time.Second)))
-	require.False(t, c.Servable(fetched.Add(time.Hour-2*time.Second+1)), "Vault takes a lease of less than a second for none")
+	require.False(t, c.Servable(fetched.Add(time.Hour-2*time.Second+1)), "the lease would be too short")
 	require.False(t, c.Ended(fetched.Add(time.Hour-1)))
 	require.True(t, c.Ended(fetched.Add(time.Hour)))
 	key := credentialOf(never, never)
@@ -249,7 +249,7 @@ func TestWhatMayBeHandedOut(t *testing.T) {
 	require.False(t, key.Ended(fetched.Add(10*365*24*time.Hour)))
 }
 
-func TestHowLongACredentialLives(t *testing.T) {
+func TestLife(t *testing.T) {
 	c := credentialOf(time.Hour, 50*time.Minute)
 	c.CheckedAt = fetched.Add(20 * time.Minute)
 	require.Equal(t, time.Hour, c.Life(usual), "from when it was first seen")
@@ -258,7 +258,7 @@ func TestHowLongACredentialLives(t *testing.T) {
 	require.Equal(t, MinServable, credentialOf(time.Second, never).Life(usual))
 }
 
-func TestWhatNobodyReadsIsAbandoned(t *testing.T) {
+func TestAbandoned(t *testing.T) {
 	const day = 24 * time.Hour
 	key := credentialOf(never, never)
 	require.False(t, key.Abandoned(usual, fetched.Add(7*day-1)))
@@ -269,17 +269,17 @@ func TestWhatNobodyReadsIsAbandoned(t *testing.T) {
 	require.False(t, credentialOf(day, never).Abandoned(usual, fetched.Add(365*day)), "a token goes at its end")
 }
 
-func TestWhenPipedreamIsAskedForTheSuccessor(t *testing.T) {
+func TestUntilNext(t *testing.T) {
 	const ms = time.Millisecond
 	require.Equal(t, time.Second, credentialOf(time.Hour, never).UntilNext(fetched))
 	require.Equal(t, 510*ms, credentialOf(500*ms, never).UntilNext(fetched), "just after its end")
 	require.Equal(t, 210*ms, credentialOf(500*ms, 200*ms).UntilNext(fetched), "just after its refresh")
 	require.Equal(t, 510*ms, credentialOf(500*ms, -200*ms).UntilNext(fetched))
-	require.Equal(t, time.Second, credentialOf(-time.Minute, -2*time.Minute).UntilNext(fetched), "both have gone by")
+	require.Equal(t, time.Second, credentialOf(-time.Minute, -2*time.Minute).UntilNext(fetched), "both are in the past")
 	require.Equal(t, time.Second, credentialOf(never, never).UntilNext(fetched))
 }
 
-func TestACredentialOfAClockThatWasAhead(t *testing.T) {
+func TestCorrected(t *testing.T) {
 	now := fetched.Add(-48 * time.Hour)
 
 	t.Run("a key is due at once, and leased as one that is overdue", func(t *testing.T) {
@@ -291,7 +291,7 @@ func TestACredentialOfAClockThatWasAhead(t *testing.T) {
 		require.False(t, c.Abandoned(usual, now))
 		require.False(t, c.FetchedAt.After(c.CheckedAt))
 	})
-	t.Run("a token is asked for as if it had not been for long", func(t *testing.T) {
+	t.Run("a token is due as if it had not been fetched for long", func(t *testing.T) {
 		c := credentialOf(-47*time.Hour, never).Corrected(usual, now) // an hour from now
 		due, _ := c.Due(usual, usual.Default().Raise(2*time.Hour), now)
 		require.True(t, due)
@@ -311,7 +311,7 @@ func TestACredentialOfAClockThatWasAhead(t *testing.T) {
 		c.CheckedAt = now.Add(-time.Minute)
 		require.False(t, c.Corrected(usual, now).FetchedAt.After(now))
 	})
-	t.Run("what a right clock wrote stays", func(t *testing.T) {
+	t.Run("times in the past stay", func(t *testing.T) {
 		c := credentialOf(time.Hour, never)
 		require.Same(t, c, c.Corrected(usual, fetched))
 	})

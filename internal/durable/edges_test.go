@@ -12,10 +12,10 @@ func TestAnOldValueThatCannotBeMovedStays(t *testing.T) {
 	s.has("old/a", "1")
 	s.storage.fails(put)
 	_ = s.Move(t.Context(), "a", func(int) bool { return true })
-	require.Equal(t, 1, s.stored("old/a"), "the only copy was deleted")
+	require.Equal(t, 1, s.stored("old/a"), "the only copy stays")
 }
 
-func TestADeleteLaterHoldsAKeyForLong(t *testing.T) {
+func TestDeleteLaterHoldsAKeyForTimeoutAtMost(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
@@ -27,16 +27,16 @@ func TestADeleteLaterHoldsAKeyForLong(t *testing.T) {
 	})
 }
 
-// A value for which storage kept others for too long is served, and neither kept
-// nor stored.
-func TestAValueThatHadNoTurnIsServedOnce(t *testing.T) {
+// Storage keeps others waiting for the key for so long that this value gets no
+// turn. It is served, but kept neither in memory nor in storage.
+func TestAValueThatGetsNoTurnIsServedOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.storage.isLate(put, time.Hour)
 		one := after(func() { s.put("a", 1) })
 		time.Sleep(time.Second)
-		two := after(func() { s.put("a", 2) }) // has its turn after 5 s
+		two := after(func() { s.put("a", 2) }) // gets its turn after 5 s
 		time.Sleep(time.Second)
-		s.put("a", 3) // has none before 7 s
+		s.put("a", 3) // gets no turn before 7 s
 		<-one
 		<-two
 		require.Equal(t, 2, s.inMemory("a"))

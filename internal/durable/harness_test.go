@@ -25,25 +25,25 @@ const (
 
 var errStorage = errors.New("storage is on fire")
 
-// lateStorage is storage that is as late, and fails as often, as a test says.
-// It gives up when its caller does, without an effect.
+// lateStorage is storage that is as slow, and fails as often, as a test says. When
+// its caller gives up, it gives up too, without an effect.
 type lateStorage struct {
 	logical.InmemStorage
 
 	mu     sync.Mutex // guards the fields below
-	meets  func(operation, key string) (late time.Duration, err error)
+	fault  func(operation, key string) (late time.Duration, err error)
 	served []string        // operations and keys, in the order in which they came
 	lacks  map[string]bool // keys whose last put failed
 }
 
-// does has storage be late and fail from now on.
-func (s *lateStorage) does(meets func(operation, key string) (time.Duration, error)) {
+// does sets how slow storage is and when it fails, from now on.
+func (s *lateStorage) does(fault func(operation, key string) (time.Duration, error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.meets = meets
+	s.fault = fault
 }
 
-// isLate has one operation take a while.
+// isLate makes one operation slow.
 func (s *lateStorage) isLate(operation string, late time.Duration) {
 	s.does(func(op, _ string) (time.Duration, error) {
 		if op == operation {
@@ -53,7 +53,7 @@ func (s *lateStorage) isLate(operation string, late time.Duration) {
 	})
 }
 
-// fails has some operations fail.
+// fails makes some operations fail.
 func (s *lateStorage) fails(operations ...string) {
 	s.does(func(op, _ string) (time.Duration, error) {
 		for _, operation := range operations {
@@ -65,18 +65,18 @@ func (s *lateStorage) fails(operations ...string) {
 	})
 }
 
-// isWell ends all that.
+// isWell makes all operations fast and successful again.
 func (s *lateStorage) isWell() { s.does(nil) }
 
 func (s *lateStorage) serve(ctx context.Context, operation, key string) error {
 	s.mu.Lock()
 	s.served = append(s.served, operation+" "+key)
-	meets := s.meets
+	fault := s.fault
 	s.mu.Unlock()
-	if meets == nil {
+	if fault == nil {
 		return ctx.Err()
 	}
-	late, err := meets(operation, key)
+	late, err := fault(operation, key)
 	timer := time.NewTimer(late)
 	defer timer.Stop()
 	select {
@@ -112,7 +112,7 @@ func (s *lateStorage) Delete(ctx context.Context, key string) error {
 	return s.InmemStorage.Delete(context.WithoutCancel(ctx), key)
 }
 
-// operations are those that were asked of storage since the last call.
+// operations returns the operations since its last call.
 func (s *lateStorage) operations() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,18 +121,18 @@ func (s *lateStorage) operations() []string {
 	return served
 }
 
-// store is a store of numbers below "new/", with the old ones below "old/".
+// store is a store of numbers. They are below "new/", and old ones below "old/".
 type store struct {
 	*Store[int]
 	*testing.T
 
 	storage *lateStorage
-	logs    *bytes.Buffer // of one goroutine at a time, or in a bubble
-	gone    bool          // nothing is left below "old/"
+	logs    *bytes.Buffer // to be read only while nothing goes on
+	gone    bool          // whether nothing is left below "old/"
 }
 
-// most and maxBytes bound the memory of a store; a number takes 10 bytes for
-// each of its digits.
+// most and maxBytes bound the memory of a store. A number takes 10 bytes for each
+// of its digits.
 const (
 	most     = 8
 	maxBytes = 200
@@ -174,7 +174,7 @@ func newStore(t *testing.T) *store {
 	return s
 }
 
-// restarted is a store with an empty memory on the same storage.
+// restarted returns a store with an empty memory on the same storage.
 func (s *store) restarted() *store {
 	s.Helper()
 	other := newStore(s.T)
@@ -182,13 +182,13 @@ func (s *store) restarted() *store {
 	return other
 }
 
-// put puts a number under a key, whatever is there.
+// put sets the number of a key, whatever is there.
 func (s *store) put(key string, n int) {
 	s.Helper()
 	require.Equal(s, n, s.Update(key, func(int, bool) (int, bool) { return n, true }))
 }
 
-// load is what a reader finds under a key; -1 for nothing.
+// load returns what a reader of key finds; -1 for nothing.
 func (s *store) load(key string) int {
 	s.Helper()
 	n, ok, err := s.Load(s.Context(), key)
@@ -199,7 +199,7 @@ func (s *store) load(key string) int {
 	return n
 }
 
-// inMemory is what memory has; -1 for nothing.
+// inMemory returns what memory has of key; -1 for nothing.
 func (s *store) inMemory(key string) int {
 	if n, ok := s.Peek(key); ok {
 		return n
@@ -207,7 +207,7 @@ func (s *store) inMemory(key string) int {
 	return -1
 }
 
-// stored is what storage has under one of its own keys; -1 for nothing.
+// stored returns what storage has under one of its own keys; -1 for nothing.
 func (s *store) stored(key string) int {
 	s.Helper()
 	entry, err := s.storage.InmemStorage.Get(context.Background(), key)
@@ -226,16 +226,15 @@ func (s *store) has(key, value string) {
 	require.NoError(s, s.storage.InmemStorage.Put(context.Background(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
 }
 
-// agree asserts that memory and storage have the same under a key; -1 is
-// nothing.
+// agree asserts that memory and storage both have n of key; -1 is nothing.
 func (s *store) agree(key string, n int) {
 	s.Helper()
 	require.Equal(s, n, s.inMemory(key), "memory")
 	require.Equal(s, n, s.stored("new/"+key), "storage")
 }
 
-// after runs f on a goroutine of its own when the store has come to rest, and
-// returns a channel that is closed at its end.
+// after waits until nothing else can go on, and runs f on a goroutine of its own.
+// It returns a channel that is closed when f returns.
 func after(f func()) <-chan struct{} {
 	synctest.Wait()
 	ended := make(chan struct{})
@@ -247,7 +246,7 @@ func after(f func()) <-chan struct{} {
 	return ended
 }
 
-// open tells whether something goes on.
+// open reports whether what closes ended still goes on.
 func open(ended <-chan struct{}) bool {
 	synctest.Wait()
 	select {

@@ -5,22 +5,22 @@ import (
 	"sync"
 )
 
-// keyLocks lets one at a time work at a key. No reader of memory takes one, so
-// it may be held across a call to storage.
+// keyLocks has a lock for each key. Readers of memory take none, so a lock may be
+// held across a call to storage.
 //
-// Each lock is a channel and not a mutex, so that a wait for it can end with a
-// context, and tests in fake time see that it waits.
+// Each lock is a channel, not a mutex. So a wait for it can end with a context, and
+// is visible to tests in fake time.
 type keyLocks struct {
 	mu   sync.Mutex // guards held; never held across I/O or a wait
 	held map[string]*keyLock
 }
 
 type keyLock struct {
-	free  chan struct{} // has an element while the lock is held
-	users int           // that hold it or wait for it
+	held  chan struct{} // has an element while the lock is held
+	users int           // how many hold it or wait for it
 }
 
-// lock waits for the lock of key, or for the end of ctx and returns its error.
+// lock waits for the lock of key, or until ctx ends and returns its error.
 func (k *keyLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.held == nil {
@@ -28,15 +28,15 @@ func (k *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 	}
 	l := k.held[key]
 	if l == nil {
-		l = &keyLock{free: make(chan struct{}, 1)}
+		l = &keyLock{held: make(chan struct{}, 1)}
 		k.held[key] = l
 	}
 	l.users++
 	k.mu.Unlock()
 	select {
-	case l.free <- struct{}{}:
+	case l.held <- struct{}{}:
 		return func() {
-			<-l.free
+			<-l.held
 			k.leave(key, l)
 		}, nil
 	case <-ctx.Done():
@@ -45,6 +45,7 @@ func (k *keyLocks) lock(ctx context.Context, key string) (unlock func(), err err
 	}
 }
 
+// leave counts one user less, and drops a lock without users.
 func (k *keyLocks) leave(key string, l *keyLock) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

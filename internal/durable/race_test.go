@@ -12,21 +12,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each test tells what happens as numbered events, in the order in which they
-// happen.
+// Each test describes its events by number, in the order in which they happen.
 
 func TestADeleteWhileTheKeyIsLoaded(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.has("new/a", "1")
 		s.storage.isLate(get, time.Second)
 		loaded := -1
-		// 1. A reader has storage asked, which is late.
+		// 1. A reader asks storage, which is slow.
 		reader := after(func() { loaded = s.load("a") })
-		// 2. The key is deleted, and that waits for the reader's turn to end.
+		// 2. A delete of the key waits for the reader's lock.
 		deleter := after(func() { s.Delete("a") })
 		require.True(t, open(reader) && open(deleter))
-		// 3. Storage answers, and memory has what it said.
-		// 4. The delete has its turn, and leaves nothing.
+		// 3. Storage answers, and memory has the value.
+		// 4. The delete gets its turn and leaves nothing.
 		<-reader
 		<-deleter
 		require.Equal(t, 1, loaded, "the reader came first")
@@ -40,10 +39,10 @@ func TestADeleteWhileTheKeyIsStored(t *testing.T) {
 		s.storage.isLate(put, time.Second)
 		// 1. A value is on its way to storage.
 		writer := after(func() { s.put("a", 1) })
-		// 2. The key is deleted, and that waits.
+		// 2. A delete of the key waits.
 		deleter := after(func() { s.Delete("a") })
 		require.True(t, open(deleter))
-		// 3. Storage has the value, then memory has.
+		// 3. First storage has the value, then memory.
 		// 4. The delete leaves nothing of it.
 		<-writer
 		<-deleter
@@ -55,10 +54,10 @@ func TestAValueThatComesWhileTheKeyIsDeleted(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.isLate(remove, time.Second)
-		// 1. Memory has nothing from now on; storage is about to delete the key.
+		// 1. Memory has nothing from now on. Storage is about to delete the key.
 		deleter := after(func() { s.Delete("a") })
-		require.Equal(t, -1, s.inMemory("a"), "nobody is served what is being deleted")
-		// 2. A new value comes, and waits.
+		require.Equal(t, -1, s.inMemory("a"), "a value that is being deleted is not served")
+		// 2. A new value comes and waits.
 		writer := after(func() { s.put("a", 2) })
 		require.True(t, open(writer))
 		// 3. The key is deleted. 4. The new value is stored.
@@ -72,9 +71,9 @@ func TestAReaderWhileTheKeyIsDeleted(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.isLate(remove, time.Second)
-		// 1. Storage is about to delete the key, and still has it.
+		// 1. Storage is about to delete the key, but still has it.
 		deleter := after(func() { s.Delete("a") })
-		// 2. A reader waits for that, and does not load what is being deleted.
+		// 2. A reader waits for that, and does not load the value that is being deleted.
 		loaded := 0
 		reader := after(func() { loaded = s.load("a") })
 		require.True(t, open(reader))
@@ -91,7 +90,7 @@ func TestAReaderWhileTheKeyIsStored(t *testing.T) {
 		s.storage.isLate(put, time.Second)
 		// 1. A new value is on its way to storage, which has an old one.
 		writer := after(func() { s.put("a", 2) })
-		// 2. A reader waits for that, and finds the new one in memory.
+		// 2. A reader waits for that and finds the new value in memory.
 		loaded := 0
 		reader := after(func() { loaded = s.load("a") })
 		<-writer
@@ -106,19 +105,19 @@ func TestAValueThatComesWhileTheKeyIsLoaded(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.has("new/a", "1")
 		s.storage.isLate(get, time.Second)
-		// 1. A reader has storage asked, which is late.
+		// 1. A reader asks storage, which is slow.
 		reader := after(func() { require.Equal(t, 1, s.load("a")) })
-		// 2. A new value comes. It is told of what the reader found.
-		told := 0
+		// 2. A new value comes. Its merge sees what the reader found.
+		seen := 0
 		writer := after(func() {
 			s.Update("a", func(latest int, _ bool) (int, bool) {
-				told = latest
+				seen = latest
 				return 2, true
 			})
 		})
 		<-reader
 		<-writer
-		require.Equal(t, 1, told)
+		require.Equal(t, 1, seen)
 		s.agree("a", 2)
 	})
 }
@@ -126,7 +125,7 @@ func TestAValueThatComesWhileTheKeyIsLoaded(t *testing.T) {
 func TestTwoValuesAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.storage.isLate(put, time.Second)
-		// 1. One is on its way to storage. 2. Another comes, and is told of the first.
+		// 1. One is on its way to storage. 2. Another comes, and its merge sees the first.
 		one := after(func() { s.put("a", 1) })
 		two := after(func() {
 			s.Update("a", func(latest int, known bool) (int, bool) {
@@ -141,7 +140,7 @@ func TestTwoValuesAtOnce(t *testing.T) {
 	})
 }
 
-func TestALateKeyHoldsUpNoOther(t *testing.T) {
+func TestASlowKeyHoldsUpNoOther(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.has("new/b", "2")
@@ -167,8 +166,8 @@ func TestALateKeyHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-func TestStorageThatHangsKeepsNobodyForLong(t *testing.T) {
-	t.Run("a value is in memory alone", func(t *testing.T) {
+func TestStorageThatHangsKeepsNobodyWaitingForLong(t *testing.T) {
+	t.Run("a value is in memory only", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, s *store) {
 			s.storage.isLate(put, time.Hour)
 			began := time.Now()
@@ -201,16 +200,16 @@ func TestStorageThatHangsKeepsNobodyForLong(t *testing.T) {
 			require.Equal(t, -1, s.load("a"))
 		})
 	})
-	t.Run("a delete that never had its turn is left for later too", func(t *testing.T) {
+	t.Run("a delete that never got its turn is left for later too", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, s *store) {
 			s.put("a", 1)
 			s.storage.does(func(string, string) (time.Duration, error) { return time.Hour, nil })
-			// 1. A value comes, and holds the key for 5 s. 2. A second later another comes, which
-			// holds it for the 5 s after that.
+			// 1. A value comes and holds the key for 5 s. 2. A second later another one comes,
+			// which holds the key for 5 s after that.
 			after(func() { s.put("a", 2) })
 			time.Sleep(time.Second)
 			after(func() { s.put("a", 3) })
-			// 3. A second later the key is deleted, and has no turn within 5 s.
+			// 3. A second later a delete of the key gets no turn within 5 s.
 			time.Sleep(time.Second)
 			began := time.Now()
 			s.Delete("a")
@@ -219,14 +218,14 @@ func TestStorageThatHangsKeepsNobodyForLong(t *testing.T) {
 			time.Sleep(time.Minute)
 			s.storage.isWell()
 			s.Forget("a")
-			require.Equal(t, -1, s.load("a"), "what is to be deleted is never loaded")
+			require.Equal(t, -1, s.load("a"), "a key that is still to be deleted is never loaded")
 			s.DeleteLater(t.Context())
 			s.agree("a", -1)
 		})
 	})
 }
 
-func TestAValueThatCannotBeStoredIsInMemoryAlone(t *testing.T) {
+func TestAValueThatCannotBeStoredIsInMemoryOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(put)
@@ -239,7 +238,7 @@ func TestAValueThatCannotBeStoredIsInMemoryAlone(t *testing.T) {
 	})
 }
 
-func TestADeleteThatFailsIsMadeUpForLater(t *testing.T) {
+func TestADeleteThatFailsIsDoneLater(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.put("b", 1)
@@ -264,7 +263,7 @@ func TestADeleteThatFailsIsMadeUpForLater(t *testing.T) {
 	})
 }
 
-func TestAValueThatIsStoredAnewIsNotDeletedLater(t *testing.T) {
+func TestAValueThatIsStoredAgainIsNotDeletedLater(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
@@ -277,7 +276,7 @@ func TestAValueThatIsStoredAnewIsNotDeletedLater(t *testing.T) {
 	})
 }
 
-func TestAValueInMemoryAloneOutlivesTheDeleteOfTheOldOne(t *testing.T) {
+func TestAValueInMemoryOnlyOutlivesTheDeleteOfTheOldOne(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove, put)
@@ -291,8 +290,8 @@ func TestAValueInMemoryAloneOutlivesTheDeleteOfTheOldOne(t *testing.T) {
 	})
 }
 
-// While what is deleted later is deleted, a new value comes.
-func TestAValueThatComesWhileTheOldOneIsDeletedLater(t *testing.T) {
+// A new value comes while DeleteLater deletes the old one.
+func TestAValueThatComesDuringDeleteLater(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
@@ -308,14 +307,14 @@ func TestAValueThatComesWhileTheOldOneIsDeletedLater(t *testing.T) {
 	})
 }
 
-// What is to be deleted later is stored anew just when its turn has come.
-func TestAValueThatIsStoredJustBeforeTheOldOneIsDeletedLater(t *testing.T) {
+// A new value is being stored just when DeleteLater gets to its key.
+func TestAValueThatIsStoredJustBeforeDeleteLater(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
 		s.Delete("a")
 		s.storage.isLate(put, time.Second)
-		// 1. The new one is on its way to storage. 2. The old one's turn has come, and waits.
+		// 1. The new one is on its way to storage. 2. The delete of the old one waits.
 		writer := after(func() { s.put("a", 2) })
 		later := after(func() { s.DeleteLater(t.Context()) })
 		require.True(t, open(later))
@@ -326,7 +325,7 @@ func TestAValueThatIsStoredJustBeforeTheOldOneIsDeletedLater(t *testing.T) {
 	})
 }
 
-func TestWhatCannotBeDeletedEndsWithItsContext(t *testing.T) {
+func TestDeleteLaterEndsWithItsContext(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
@@ -342,9 +341,9 @@ func TestWhatCannotBeDeletedEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// Whatever is late or fails, nobody finds again what was deleted, or something
-// older than what was there before; and once storage is well, it has what
-// memory has, but for what could not be stored.
+// Whatever is slow or fails, no reader finds a deleted value again, or an older one
+// than was there before. Once storage is well, it has what memory has, except
+// values that could not be stored.
 func TestMemoryAndStorageAgree(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
@@ -356,9 +355,9 @@ func TestMemoryAndStorageAgree(t *testing.T) {
 // ledger has what must be true of each key.
 type ledger struct {
 	mu      sync.Mutex     // guards the fields below
-	latest  int            // the number that was made last
+	latest  int            // the last number that was made
 	put     map[string]int // the newest number whose put has ended
-	atLeast map[string]int // nothing older than that may be found
+	atLeast map[string]int // no older number may be found
 }
 
 func (l *ledger) next() int {
@@ -407,10 +406,10 @@ func keepAgreeing(s *store, random *rand.Rand) {
 		}
 		require.Equal(s, stored, s.restarted().load(k), k)
 	}
-	require.Empty(s, s.keys.held, "a lock is left behind")
+	require.Empty(s, s.keys.held, "no lock is left behind")
 }
 
-// step does one thing with a key, and asserts that what it finds is not too old.
+// step does one thing with a key and asserts that what it finds is not too old.
 func (l *ledger) step(s *store, key string, what int) {
 	l.mu.Lock()
 	atLeast, before := l.atLeast[key], l.put[key]
@@ -425,8 +424,8 @@ func (l *ledger) step(s *store, key string, what int) {
 		s.DeleteLater(s.Context())
 	case what < 7:
 		s.Delete(key)
-		l.raise(key, before+1) // whatever was there when it began is gone
-	default: // a number is made when it is its turn, so a greater one is newer
+		l.raise(key, before+1) // everything that was there when the delete began is gone
+	default: // a number is made when its turn comes, so a greater one is newer
 		n := s.Update(key, func(int, bool) (int, bool) { return l.next(), true })
 		l.raise(key, n)
 		l.mu.Lock()

@@ -1,4 +1,4 @@
-// Package durable puts a bounded memory in front of Vault's storage.
+// Package durable keeps values in a bounded memory in front of Vault's storage.
 package durable
 
 import (
@@ -16,45 +16,46 @@ import (
 	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
-// Timeout bounds how long anybody can be kept by Vault's storage.
+// Timeout bounds how long a caller can be kept waiting by one call to Vault's
+// storage, or for the lock of a key.
 const Timeout = 5 * time.Second
 
-// Codec is how a store treats its values.
+// Codec says how a store handles its values.
 type Codec[V any] struct {
 	// Name is what log lines call a value.
 	Name string
-	// Encode and Decode turn a value into what storage keeps, and back. Their
-	// errors are logged, so they must not hold any of it.
+	// Encode and Decode convert a value to what storage keeps, and back. Their errors
+	// are logged, so these must not contain any of it.
 	Encode func(V) ([]byte, error)
 	Decode func(key string, stored []byte) (V, error)
-	// Size is about how many bytes a value takes in memory.
+	// Size returns about how many bytes a value takes in memory.
 	Size func(V) int
-	// Legacy is where a value was kept by older versions; nil for nowhere.
+	// Legacy is where older versions kept values; nil for nowhere.
 	Legacy *Legacy[V]
 }
 
-// Legacy is where older versions kept values. A value there is read until it was
-// moved.
+// Legacy is where older versions kept values. A value is read from there until it
+// is moved.
 type Legacy[V any] struct {
-	// Key is the key in storage.
+	// Key returns the old key in storage.
 	Key func(key string) string
-	// Decode turns what is there into a value; not ok where that is of no use.
+	// Decode returns the value that is stored there; not ok if it is of no use.
 	Decode func(key string, stored []byte) (value V, ok bool)
-	// Gone tells whether there is nothing left there.
+	// Gone reports whether nothing is left there.
 	Gone func() bool
 }
 
-// Store keeps values by key: in memory, the least recently used go first, and
-// behind that in Vault's storage, which has them all.
+// Store keeps values by key. Storage has all of them, and memory those that were
+// used most recently.
 //
-// Reading memory takes no lock but that of the memory itself. Whatever writes,
-// deletes or loads a key holds the lock of that key, across the call to storage
-// and for [Timeout] at most, and looks at memory again once it has it. So what
-// storage and memory have of a key never differs, however late storage is,
-// except where storage fails: what could not be stored is in memory alone, and
-// what could not be deleted is remembered, never loaded, and deleted later.
+// Reading memory takes no lock except that of the memory itself. Whatever writes,
+// deletes or loads a key holds the lock of that key across the call to storage,
+// for [Timeout] at most, and looks at memory again once it has the lock. So memory
+// and storage agree about a key, however slow storage is, unless storage fails. A
+// value that could not be stored is in memory only. A key that could not be
+// deleted is remembered, never loaded, and deleted later.
 type Store[V any] struct {
-	ctx     context.Context // ends with the mount
+	ctx     context.Context // ends when the mount does
 	storage logical.Storage
 	prefix  string
 	codec   Codec[V]
@@ -67,7 +68,7 @@ type Store[V any] struct {
 	memory   *lru.Cache[string, sized[V]]
 	bytes    int
 	maxBytes int
-	deleted  map[string]struct{} // could not be deleted from storage
+	deleted  map[string]struct{} // keys that could not be deleted from storage
 }
 
 type sized[V any] struct {
@@ -75,8 +76,9 @@ type sized[V any] struct {
 	size  int
 }
 
-// New returns a store of what is below prefix in storage, with most values and
-// about maxBytes bytes in memory. What it does on nobody's behalf ends with ctx.
+// New returns a store of the keys below prefix in storage. It keeps up to most
+// values, of about maxBytes bytes together, in memory. Calls to storage that several callers share
+// end with ctx.
 func New[V any](ctx context.Context, storage logical.Storage, prefix string, most, maxBytes int, codec Codec[V], logger func() hclog.Logger) *Store[V] {
 	s := &Store[V]{
 		ctx: ctx, storage: storage, prefix: prefix, codec: codec, logger: logger,
@@ -90,28 +92,29 @@ func New[V any](ctx context.Context, storage logical.Storage, prefix string, mos
 	return s
 }
 
-// Get returns what memory has under key.
+// Get returns the value of key that is in memory.
 func (s *Store[V]) Get(key string) (value V, ok bool) {
 	found, ok := s.memory.Get(key)
 	return found.value, ok
 }
 
-// Peek is Get without counting as a use.
+// Peek is like [Store.Get], but does not count as a use.
 func (s *Store[V]) Peek(key string) (value V, ok bool) {
 	found, ok := s.memory.Peek(key)
 	return found.value, ok
 }
 
-// Load returns what memory or storage has under key, and keeps it in memory.
-// All who load a key share one call to storage, which goes on when they give
-// up. A fault of storage is logged and as good as nothing. The error is ctx's.
+// Load returns the value of key from memory or storage, and keeps it in memory.
+// All callers who load a key share one call to storage, which goes on when they
+// give up. If storage fails, that is logged, and Load finds nothing. The error is
+// that of ctx.
 func (s *Store[V]) Load(ctx context.Context, key string) (value V, ok bool, err error) {
 	if value, ok = s.Get(key); ok {
 		return value, true, nil
 	}
 	loaded := s.loads.DoChan(key, func() (any, error) {
 		var found *V
-		_ = guard.Run(s.logger(), func() error { // then there is nothing
+		_ = guard.Run(s.logger(), func() error { // a panic is logged, and finds nothing
 			found = s.load(key)
 			return nil
 		})
@@ -128,7 +131,8 @@ func (s *Store[V]) Load(ctx context.Context, key string) (value V, ok bool, err 
 	}
 }
 
-// load is Load for all who share it; nil for nothing.
+// load does the work of Load for all callers who share it. It returns nil if there
+// is nothing.
 func (s *Store[V]) load(key string) *V {
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
@@ -155,8 +159,8 @@ func (s *Store[V]) load(key string) *V {
 	return &value
 }
 
-// read returns what storage has under key. The caller holds the key's lock, or
-// only looks.
+// read returns the value of key that is in storage. A caller who acts on it holds
+// the key's lock.
 func (s *Store[V]) read(ctx context.Context, key string) (value V, ok bool, err error) {
 	entry, err := s.storage.Get(ctx, s.prefix+key)
 	switch {
@@ -183,8 +187,8 @@ func (s *Store[V]) readLegacy(ctx context.Context, key string) (value V, ok bool
 	return value, ok, nil
 }
 
-// Move takes a value from where older versions kept it to where it is kept now,
-// if it is of use and nothing is there, and deletes it from the old place.
+// Move moves a value from its old place to its present one, if it is useful and
+// nothing is there yet. In any case it deletes the value from the old place.
 func (s *Store[V]) Move(ctx context.Context, key string, useful func(V) bool) error {
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
@@ -198,11 +202,11 @@ func (s *Store[V]) Move(ctx context.Context, key string, useful func(V) bool) er
 		return err
 	}
 	if ok && useful(value) && !s.isDeleted(key) {
-		there, err := s.storage.Get(ctx, s.prefix+key)
+		present, err := s.storage.Get(ctx, s.prefix+key)
 		if err != nil {
 			return err
 		}
-		if there == nil {
+		if present == nil {
 			if err := s.write(ctx, key, value); err != nil {
 				return err
 			}
@@ -211,18 +215,18 @@ func (s *Store[V]) Move(ctx context.Context, key string, useful func(V) bool) er
 	return s.storage.Delete(ctx, s.codec.Legacy.Key(key))
 }
 
-// Update puts a value under key: what merge makes of what memory has, and
-// whether storage has to have it too. Storage comes first, so that a restart
-// finds whatever a reader was given. Where it fails, the value is in memory
-// alone. Where storage keeps others waiting for the key, it is in neither. Update
-// returns the value.
+// Update sets the value of key to what merge makes of the one in memory, and
+// returns it. merge also says whether it must be stored. Storage comes before
+// memory, so that a restart finds everything that a reader was given. If storage
+// fails, the value is in memory only. If the key's lock is not free in time,
+// because storage keeps others waiting, the value is kept in neither.
 func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V, store bool)) V {
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
 	unlock, err := s.keys.lock(ctx, key)
 	latest, known := s.Peek(key)
 	value, store := merge(latest, known)
-	if err != nil { // storage has kept others for so long that it would keep this one too
+	if err != nil { // storage kept others waiting, and would keep this caller waiting too
 		s.logger().Warn("a "+s.codec.Name+" is served once, and neither kept nor stored", "key", s.prefix+key, "error", err)
 		return value
 	}
@@ -231,7 +235,7 @@ func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V,
 		ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 		defer cancel()
 		if err := s.write(ctx, key, value); err != nil {
-			s.warnOfStorage(key, err)
+			s.logger().Warn("a "+s.codec.Name+" is served, but could not be stored for the next start", "key", s.prefix+key, "error", err)
 		}
 	}
 	s.remember(key, value)
@@ -247,27 +251,21 @@ func (s *Store[V]) write(ctx context.Context, key string, value V) error {
 	if err := s.storage.Put(ctx, &logical.StorageEntry{Key: s.prefix + key, Value: raw}); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.deleted, key)
+	s.setDeleted(key, false)
 	return nil
 }
 
-func (s *Store[V]) warnOfStorage(key string, err error) {
-	s.logger().Warn("a "+s.codec.Name+" is served, but could not be stored for the next start", "key", s.prefix+key, "error", err)
-}
-
-// Delete drops what memory and storage have under key. Memory comes first, so
-// that nobody is served what is being deleted. What storage does not have costs
-// no write. What it cannot delete now is never loaded again, and is deleted by
-// [Store.DeleteLater].
+// Delete deletes key from memory and storage. Memory comes first, so that no
+// reader gets a value that is being deleted. A key that storage does not have
+// costs no write. A key that storage cannot delete now is never loaded again, and
+// [Store.DeleteLater] deletes it.
 func (s *Store[V]) Delete(key string) {
 	known := s.Forget(key)
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
-		s.noteDeleted(key)
+		s.setDeleted(key, true)
 		return
 	}
 	defer unlock()
@@ -279,7 +277,8 @@ func (s *Store[V]) Delete(key string) {
 	}
 }
 
-// DeleteIf is Delete where memory has a value for which is holds.
+// DeleteIf deletes key from memory and storage if memory has a value for which is
+// returns true.
 func (s *Store[V]) DeleteIf(ctx context.Context, key string, is func(V) bool) {
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
@@ -295,7 +294,7 @@ func (s *Store[V]) DeleteIf(ctx context.Context, key string, is func(V) bool) {
 	s.erase(ctx, key)
 }
 
-// Stored tells whether storage has something under key, or cannot say.
+// Stored reports whether storage has a value of key, or cannot tell.
 func (s *Store[V]) Stored(ctx context.Context, key string) bool {
 	_, ok, err := s.read(ctx, key)
 	return ok || err != nil
@@ -309,18 +308,19 @@ func (s *Store[V]) erase(ctx context.Context, key string) {
 	}
 	if err != nil {
 		s.logger().Warn("a "+s.codec.Name+" could not be deleted from storage", "key", s.prefix+key, "error", err)
-		s.noteDeleted(key)
-		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.deleted, key)
+	s.setDeleted(key, err != nil)
 }
 
-func (s *Store[V]) noteDeleted(key string) {
+// setDeleted notes whether key is still to be deleted from storage.
+func (s *Store[V]) setDeleted(key string, deleted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.deleted[key] = struct{}{}
+	if deleted {
+		s.deleted[key] = struct{}{}
+	} else {
+		delete(s.deleted, key)
+	}
 }
 
 func (s *Store[V]) isDeleted(key string) bool {
@@ -330,8 +330,8 @@ func (s *Store[V]) isDeleted(key string) bool {
 	return ok
 }
 
-// DeleteLater deletes from storage what could not be deleted before, until ctx
-// ends.
+// DeleteLater deletes the keys from storage that could not be deleted before. It
+// stops when ctx ends.
 func (s *Store[V]) DeleteLater(ctx context.Context) {
 	s.mu.Lock()
 	keys := slices.Collect(maps.Keys(s.deleted))
@@ -341,7 +341,7 @@ func (s *Store[V]) DeleteLater(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		if s.isDeleted(key) { // and was not stored anew since
+		if s.isDeleted(key) { // it was not stored again since
 			ctx, cancel := context.WithTimeout(ctx, Timeout)
 			s.erase(ctx, key)
 			cancel()
@@ -350,8 +350,9 @@ func (s *Store[V]) DeleteLater(ctx context.Context) {
 	}
 }
 
-// Sweep deletes a key if it is of no more use: useful is asked about what memory
-// has under it, or else storage. It returns storage's error.
+// Sweep deletes key unless its value is useful. It asks useful about the value in
+// memory, and about the one in storage if memory has no useful one. It returns the
+// error of storage.
 func (s *Store[V]) Sweep(ctx context.Context, key string, useful func(value V, inMemory bool) bool) error {
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
@@ -376,14 +377,14 @@ func (s *Store[V]) Sweep(ctx context.Context, key string, useful func(value V, i
 	return s.storage.Delete(ctx, s.prefix+key)
 }
 
-// Forget drops what memory has under key, and tells whether it had anything.
+// Forget drops key from memory and reports whether it was there.
 func (s *Store[V]) Forget(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.memory.Remove(key)
 }
 
-// Values are all values in memory, the least recently used first.
+// Values returns all values in memory, the least recently used first.
 func (s *Store[V]) Values() []V {
 	found := s.memory.Values()
 	values := make([]V, len(found))
@@ -393,17 +394,17 @@ func (s *Store[V]) Values() []V {
 	return values
 }
 
-// Len is how many values memory has.
+// Len returns how many values are in memory.
 func (s *Store[V]) Len() int { return s.memory.Len() }
 
-// Bytes is about how many bytes the values in memory take.
+// Bytes returns about how many bytes the values in memory take.
 func (s *Store[V]) Bytes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.bytes
 }
 
-// remember puts a value into memory, and makes room for it.
+// remember puts a value into memory and makes room for it.
 func (s *Store[V]) remember(key string, value V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

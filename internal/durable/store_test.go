@@ -31,13 +31,13 @@ func TestStorageComesBeforeMemory(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.storage.isLate(put, time.Second)
 		writer := after(func() { s.put("a", 1) })
-		require.Equal(t, -1, s.inMemory("a"), "a restart would lose what a reader was given")
+		require.Equal(t, -1, s.inMemory("a"), "else a restart would lose what a reader was given")
 		<-writer
 		s.agree("a", 1)
 	})
 }
 
-func TestAValueThatNeedNotBeStoredIsNot(t *testing.T) {
+func TestUpdateStoresOnlyIfTold(t *testing.T) {
 	s := newStore(t)
 	s.put("a", 1)
 	require.Equal(t, 2, s.Update("a", func(latest int, known bool) (int, bool) {
@@ -101,7 +101,7 @@ func TestMemoryIsBoundedInBytes(t *testing.T) {
 	require.Equal(t, most, s.Len())
 }
 
-func TestAValueThatIsLargerThanMemoryIsKeptAlone(t *testing.T) {
+func TestAValueLargerThanTheBoundIsKeptAlone(t *testing.T) {
 	s := newStore(t)
 	s.codec.Size = func(n int) int { return n }
 	s.put("a", 10)
@@ -113,7 +113,7 @@ func TestAValueThatIsLargerThanMemoryIsKeptAlone(t *testing.T) {
 	require.Equal(t, maxBytes+1, s.load("b"))
 }
 
-func TestAllWhoLoadAKeyShareOneCallToStorage(t *testing.T) {
+func TestReadersOfAKeyShareOneCallToStorage(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.has("new/a", "1")
 		s.storage.isLate(get, time.Second)
@@ -126,7 +126,7 @@ func TestAllWhoLoadAKeyShareOneCallToStorage(t *testing.T) {
 	})
 }
 
-func TestALoadGoesOnWithoutWhoeverGivesUp(t *testing.T) {
+func TestALoadGoesOnWhenItsReaderGivesUp(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.has("new/a", "1")
 		s.storage.isLate(get, 2*time.Second)
@@ -153,8 +153,8 @@ func TestALoadEndsWithTheMount(t *testing.T) {
 	})
 }
 
-// A fault of storage, or what makes no sense there, is as good as nothing.
-func TestWhatCannotBeReadIsNothing(t *testing.T) {
+// If storage fails, or what it has makes no sense, a reader finds nothing.
+func TestLoadFindsNothingThatCannotBeRead(t *testing.T) {
 	for name, tc := range map[string]struct {
 		stored string
 		fails  []string
@@ -184,7 +184,7 @@ func TestWhatCannotBeReadIsNothing(t *testing.T) {
 	}
 }
 
-func TestAValueThatCannotBeEncodedIsInMemoryAlone(t *testing.T) {
+func TestAValueThatCannotBeEncodedIsInMemoryOnly(t *testing.T) {
 	s := newStore(t)
 	s.codec.Encode = func(int) ([]byte, error) { return nil, errors.New("no such number") }
 	s.put("a", 1)
@@ -193,17 +193,17 @@ func TestAValueThatCannotBeEncodedIsInMemoryAlone(t *testing.T) {
 	require.Contains(t, s.logs.String(), `could not be stored for the next start: key=new/a error="no such number"`)
 }
 
-func TestWhatADeleteCosts(t *testing.T) {
+func TestCallsToStorageOfADelete(t *testing.T) {
 	for name, tc := range map[string]struct {
 		prepare    func(s *store)
 		operations []string
 	}{
-		"what nobody has":              {func(*store) {}, []string{"get new/a", "get old/a"}},
-		"what memory has":              {func(s *store) { s.put("a", 1) }, []string{"delete new/a", "delete old/a"}},
-		"what storage has":             {func(s *store) { s.has("new/a", "1") }, []string{"get new/a", "delete new/a", "delete old/a"}},
-		"what makes no sense there":    {func(s *store) { s.has("new/a", "x") }, []string{"get new/a", "delete new/a", "delete old/a"}},
-		"what is in the old place":     {func(s *store) { s.has("old/a", "1") }, []string{"get new/a", "get old/a", "delete new/a", "delete old/a"}},
-		"when nothing is old any more": {func(s *store) { s.gone = true; s.put("a", 1) }, []string{"delete new/a"}},
+		"nothing there":            {func(*store) {}, []string{"get new/a", "get old/a"}},
+		"in memory":                {func(s *store) { s.put("a", 1) }, []string{"delete new/a", "delete old/a"}},
+		"in storage":               {func(s *store) { s.has("new/a", "1") }, []string{"get new/a", "delete new/a", "delete old/a"}},
+		"nonsense in storage":      {func(s *store) { s.has("new/a", "x") }, []string{"get new/a", "delete new/a", "delete old/a"}},
+		"in the old place":         {func(s *store) { s.has("old/a", "1") }, []string{"get new/a", "get old/a", "delete new/a", "delete old/a"}},
+		"with the old place empty": {func(s *store) { s.gone = true; s.put("a", 1) }, []string{"delete new/a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
@@ -215,7 +215,7 @@ func TestWhatADeleteCosts(t *testing.T) {
 			require.Equal(t, -1, s.stored("old/a"))
 		})
 	}
-	t.Run("what storage cannot tell", func(t *testing.T) {
+	t.Run("storage cannot read it", func(t *testing.T) {
 		s := newStore(t)
 		s.has("new/a", "1")
 		s.storage.fails(get)
@@ -224,7 +224,7 @@ func TestWhatADeleteCosts(t *testing.T) {
 	})
 }
 
-func TestADeleteOfWhatIsStillThere(t *testing.T) {
+func TestDeleteIf(t *testing.T) {
 	s := newStore(t)
 	s.put("a", 1)
 	s.DeleteIf(t.Context(), "a", func(n int) bool { return n == 2 })
@@ -245,8 +245,8 @@ func TestADeleteOfWhatIsStillThere(t *testing.T) {
 	require.Equal(t, -1, s.stored("new/c"))
 }
 
-// What was replaced while somebody looked is not deleted for what it was.
-func TestADeleteOfWhatWasReplacedMeanwhile(t *testing.T) {
+// A value is replaced while DeleteIf waits. The new value decides.
+func TestDeleteIfOfAReplacedValue(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.isLate(put, time.Second)
@@ -258,7 +258,7 @@ func TestADeleteOfWhatWasReplacedMeanwhile(t *testing.T) {
 	})
 }
 
-func TestASweepDeletesWhatIsOfNoUse(t *testing.T) {
+func TestSweep(t *testing.T) {
 	odd := func(n int, _ bool) bool { return n%2 == 1 }
 	for name, tc := range map[string]struct {
 		inMemory, stored string
@@ -285,7 +285,7 @@ func TestASweepDeletesWhatIsOfNoUse(t *testing.T) {
 			require.Equal(t, tc.after, s.load("a"))
 		})
 	}
-	t.Run("it tells where it found the value", func(t *testing.T) {
+	t.Run("it says where it found the value", func(t *testing.T) {
 		s := newStore(t)
 		s.put("a", 1)
 		s.has("new/b", "1")
@@ -315,11 +315,11 @@ func TestASweepDeletesWhatIsOfNoUse(t *testing.T) {
 			<-writer
 		})
 	})
-	t.Run("it keeps what is fetched meanwhile", func(t *testing.T) {
+	t.Run("it keeps a value that comes meanwhile", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, s *store) {
 			s.has("new/a", "2")
 			s.storage.isLate(get, time.Second)
-			// 1. The sweep looks at a useless value. 2. A useful one comes, and waits.
+			// 1. The sweep looks at a useless value. 2. A useful one comes and waits.
 			sweep := after(func() { require.NoError(t, s.Sweep(t.Context(), "a", odd)) })
 			writer := after(func() { s.put("a", 3) })
 			<-sweep
@@ -329,7 +329,7 @@ func TestASweepDeletesWhatIsOfNoUse(t *testing.T) {
 	})
 }
 
-func TestAnOldValueIsReadWhereItIs(t *testing.T) {
+func TestAnOldValueIsReadFromItsOldPlace(t *testing.T) {
 	s := newStore(t)
 	s.has("old/a", "1")
 	require.Equal(t, 1, s.load("a"))
@@ -348,10 +348,10 @@ func TestAnOldValueIsReadWhereItIs(t *testing.T) {
 	s.gone = true
 	s.storage.operations()
 	require.Equal(t, -1, s.load("d"))
-	require.Equal(t, []string{"get new/d"}, s.storage.operations(), "nobody looks there any more")
+	require.Equal(t, []string{"get new/d"}, s.storage.operations(), "the old place is not read any more")
 }
 
-func TestAnOldValueIsMoved(t *testing.T) {
+func TestMove(t *testing.T) {
 	odd := func(n int) bool { return n%2 == 1 }
 	for name, tc := range map[string]struct {
 		old, now string
@@ -378,7 +378,7 @@ func TestAnOldValueIsMoved(t *testing.T) {
 			require.Equal(t, tc.after, s.load("a"))
 		})
 	}
-	t.Run("what is deleted is not moved", func(t *testing.T) {
+	t.Run("a deleted key is not moved", func(t *testing.T) {
 		s := newStore(t)
 		s.has("old/a", "1")
 		s.storage.fails(remove)
@@ -387,7 +387,7 @@ func TestAnOldValueIsMoved(t *testing.T) {
 		require.NoError(t, s.Move(t.Context(), "a", odd))
 		s.agree("a", -1)
 	})
-	t.Run("what storage fails to tell stays", func(t *testing.T) {
+	t.Run("a key that storage cannot read stays", func(t *testing.T) {
 		s := newStore(t)
 		s.has("old/a", "1")
 		s.storage.fails(get)
@@ -395,12 +395,12 @@ func TestAnOldValueIsMoved(t *testing.T) {
 		s.storage.isWell()
 		require.Equal(t, 1, s.stored("old/a"))
 	})
-	t.Run("what comes meanwhile stays", func(t *testing.T) {
+	t.Run("a value that comes meanwhile stays", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, s *store) {
 			s.has("old/a", "1")
 			s.storage.isLate(get, time.Second)
-			// 1. The old value is looked at. 2. A new one comes, and waits. 3. The old one is
-			// moved. 4. The new one is stored.
+			// 1. The old value is read. 2. A new one comes and waits. 3. The old one is moved.
+			// 4. The new one is stored.
 			move := after(func() { require.NoError(t, s.Move(t.Context(), "a", odd)) })
 			writer := after(func() { s.put("a", 5) })
 			<-move
@@ -420,7 +420,7 @@ func TestAStoreWithoutOldValues(t *testing.T) {
 	require.Equal(t, []string{"get new/a", "put new/a", "delete new/a"}, s.storage.operations())
 }
 
-func TestAStoreOfNothingIsABug(t *testing.T) {
+func TestAStoreOfNoValuesPanics(t *testing.T) {
 	require.Panics(t, func() {
 		New(t.Context(), &lateStorage{}, "", 0, 0, Codec[int]{}, hclog.NewNullLogger)
 	})

@@ -9,12 +9,12 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
-// state is where a call is.
+// state is the state of a call.
 //
 //	queued ──► alone ──► done
 //	queued ──► inPage ──► done       the page brought it
 //	           inPage ──► queued     the page lacked it
-//	queued ──► done                  a page brought it all the same, or nothing can be asked just now
+//	queued ──► done                  a page brought it anyway, or no request can go out now
 //	queued, inPage ──► abandoned     nobody waits any more
 type state int
 
@@ -23,7 +23,7 @@ const (
 	queued state = iota
 	// alone: a request for it by itself is under way.
 	alone
-	// inPage: a page is under way that should bring it.
+	// inPage: a page that should bring it is under way.
 	inPage
 	// done: its outcome is known.
 	done
@@ -35,34 +35,34 @@ func (s state) String() string {
 	return [...]string{"queued", "alone", "inPage", "done", "abandoned"}[s]
 }
 
-// moves has where a call may go from each state.
+// moves has the states that a call may go to from each state.
 var moves = map[state][]state{
 	queued: {alone, inPage, done, abandoned},
 	alone:  {done},
 	inPage: {queued, done, abandoned},
 }
 
-// call is one account that is wanted. Fetcher.mu guards its fields, but for
-// those of the outcome, which nobody changes once finished is closed.
+// call is one account that is wanted. Fetcher.mu guards its fields. The fields of
+// the outcome never change once finished is closed.
 type call struct {
 	id    string
 	state state
 	claim *pace.Claim
-	since time.Time // when it was wanted
-	// newerThan is when a page must have been asked for after to bring it.
+	since time.Time // when it was first wanted
+	// newerThan bounds the pages that may bring it: those asked for after that time.
 	newerThan time.Time
-	page      string    // while it is inPage: that one's cursor, or anyPage
-	asked     time.Time // since when a request for it is under way; zero for none
-	waiting   int       // who waits for it
+	page      string    // the cursor of its page while it is inPage, or anyPage
+	asked     time.Time // when a request for it went out; zero for none
+	waiting   int       // how many wait for it
 	stop      context.CancelFunc
 
 	finished chan struct{}
 	account  *api.Account
-	at       time.Time // as of when account is
+	at       time.Time // the time as of which account is
 	err      error
 }
 
-// move changes the state. An illegal move is a bug, and panics.
+// move changes the state. It panics if that move is not legal, which is a bug.
 func (c *call) move(to state) {
 	for _, legal := range moves[c.state] {
 		if legal == to {
@@ -73,5 +73,6 @@ func (c *call) move(to state) {
 	panic(fmt.Sprintf("fetch: a call went from %s to %s", c.state, to))
 }
 
-// open tells whether nothing was sent for the call yet.
+// open reports whether no request for this call alone was sent, and it has no
+// outcome yet.
 func (c *call) open() bool { return c.state == queued || c.state == inPage }

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestACallGoesNowhereButWhereItMay(t *testing.T) {
+func TestOnlyLegalMovesOfACall(t *testing.T) {
 	states := []state{queued, alone, inPage, done, abandoned}
 	legal := map[state][]state{
 		queued: {alone, inPage, done, abandoned},
@@ -31,7 +31,7 @@ func TestACallGoesNowhereButWhereItMay(t *testing.T) {
 	}
 }
 
-func TestACallIsOpenUntilSomethingIsSentForIt(t *testing.T) {
+func TestOpenStatesOfACall(t *testing.T) {
 	for s, open := range map[state]bool{queued: true, inPage: true, alone: false, done: false, abandoned: false} {
 		require.Equal(t, open, (&call{state: s}).open(), s.String())
 	}

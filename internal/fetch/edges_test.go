@@ -12,23 +12,23 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// Two ask for the same page, one after the other. The time of the later request
-// must not be taken for that of the earlier one.
-func TestOfTwoRequestsForAPageEachHasItsTime(t *testing.T) {
+// The same page is asked for twice, one after the other. The first answer must not
+// get the time of the second request.
+func TestTwoRequestsForAPageEachHaveTheirTime(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
 		f.get(id(0))
 		time.Sleep(2 * time.Minute)
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, SlowBody: time.Millisecond, Times: 1})
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Delay: 5 * time.Second, Times: 1})
-		// 1. A page is asked for, answered, and on its way for more than a second.
+		// 1. A page is asked for and answered. Its body takes more than a second.
 		go func() { _ = f.Prefetch(t.Context(), "") }()
 		time.Sleep(200 * time.Millisecond)
-		// 2. The token is replaced. 3. Somebody finds the old one refused.
+		// 2. The token is replaced. 3. A reader finds that the old one is refused.
 		f.sim.Rotate(id(0))
 		time.Sleep(50 * time.Millisecond)
 		refused := time.Now()
-		// 4. The same page is asked for again. 5. Whoever was refused wants a newer token.
+		// 4. The same page is asked for again. 5. That reader wants a newer token.
 		time.Sleep(200 * time.Millisecond)
 		go func() { _ = f.Prefetch(t.Context(), "") }()
 		synctest.Wait()
@@ -42,12 +42,12 @@ func TestOfTwoRequestsForAPageEachHasItsTime(t *testing.T) {
 	})
 }
 
-// An empty page at the end of a list says nothing of its use.
-func TestAnEmptyLastPageMakesNoListUseless(t *testing.T) {
+// An empty page at the end of a list does not make the list useless.
+func TestAnEmptyLastPageDoesNotMakeTheListUseless(t *testing.T) {
 	bubble(t, 200, func(t *testing.T, f *fetcher) {
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, NoTotalCount: true})
 		f.answersTake(account, time.Second)
-		gone := f.wants("apn_gone") // for which all of the list is fetched
+		gone := f.wants("apn_gone") // makes the fetch go on to the end of the list
 		f.getAll(150)
 		<-gone.ended
 		time.Sleep(5 * time.Minute)
@@ -55,9 +55,9 @@ func TestAnEmptyLastPageMakesNoListUseless(t *testing.T) {
 	})
 }
 
-// A page without credentials says nothing of the others: a hundred accounts on
-// Pipedream's own client, which come without, one after the other.
-func TestAPageWithoutCredentialsMakesNoListUseless(t *testing.T) {
+// A page without credentials says nothing about other pages. Here a hundred accounts
+// in a row use Pipedream's own client, and come without credentials.
+func TestAPageWithoutCredentialsDoesNotMakeTheListUseless(t *testing.T) {
 	bubble(t, 400, func(t *testing.T, f *fetcher) {
 		for i := range 100 {
 			f.sim.Update(id(i), func(a *pipedreamtest.Account) { a.NoCredentials = true })

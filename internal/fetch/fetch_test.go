@@ -42,7 +42,7 @@ func TestManyAccountsAreFetchedByTheList(t *testing.T) {
 	})
 }
 
-// The list is left when more of its pages are missing than accounts were wanted.
+// The fetch of the list stops once more pages are left than accounts were wanted.
 func TestALongListIsLeftWhenNothingMoreIsWanted(t *testing.T) {
 	for name, tc := range map[string]struct {
 		total string
@@ -55,7 +55,7 @@ func TestALongListIsLeftWhenNothingMoreIsWanted(t *testing.T) {
 			bubble(t, 1000, func(_ *testing.T, f *fetcher) {
 				f.answersTake(account, time.Second)
 				f.sim.AddFault(pipedreamtest.Fault{Kind: list, Delay: 100 * time.Millisecond, TotalCount: []byte(tc.total)})
-				f.getAll(30) // which are all on the first page
+				f.getAll(30) // all on the first page
 				time.Sleep(10 * time.Second)
 				f.costs(MaxSingles, tc.pages)
 				f.isIdle()
@@ -64,7 +64,7 @@ func TestALongListIsLeftWhenNothingMoreIsWanted(t *testing.T) {
 	}
 }
 
-func TestAllWhoWantAnAccountShareOneRequest(t *testing.T) {
+func TestReadersOfAnAccountShareOneRequest(t *testing.T) {
 	bubble(t, 1, func(_ *testing.T, f *fetcher) {
 		f.answersTake(account, time.Second)
 		var readers []*reader
@@ -78,7 +78,7 @@ func TestAllWhoWantAnAccountShareOneRequest(t *testing.T) {
 	})
 }
 
-func TestWhoeverReadsAMomentAfterAPageNeedsNoRequest(t *testing.T) {
+func TestAReadJustAfterAPageNeedsNoRequest(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
 		asked := time.Now()
@@ -89,9 +89,9 @@ func TestWhoeverReadsAMomentAfterAPageNeedsNoRequest(t *testing.T) {
 		require.Equal(t, asked, r.at, "it is as of when the page was asked for")
 		f.costs(0, 0)
 
-		f.get(id(7)) // the page's is used up
+		f.get(id(7)) // it was taken from the page already
 		f.costs(1, 0)
-		f.served(f.wantsAs(t.Context(), pace.Known, id(8), asked), id(8)) // and the page not newer
+		f.served(f.wantsAs(t.Context(), pace.Known, id(8), asked), id(8)) // the page is not newer
 		f.costs(1, 0)
 		time.Sleep(time.Minute)
 		f.get(id(9))
@@ -100,7 +100,7 @@ func TestWhoeverReadsAMomentAfterAPageNeedsNoRequest(t *testing.T) {
 	})
 }
 
-// A page is remembered for as long as the list takes, and a minute more.
+// A page is remembered for as long as the list takes, plus a minute.
 func TestAPageOfALongListIsRememberedForLonger(t *testing.T) {
 	bubble(t, 300, func(t *testing.T, f *fetcher) {
 		f.budget.SetLimit(2) // so that three pages take three minutes
@@ -117,14 +117,14 @@ func TestAPageOfALongListIsRememberedForLonger(t *testing.T) {
 
 func TestAReaderWaitsForThePageThatIsUnderWay(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		require.NoError(t, f.Prefetch(t.Context(), "")) // so that it is known who is on it
+		require.NoError(t, f.Prefetch(t.Context(), "")) // so that the index knows the page
 		f.get(id(0))
 		time.Sleep(2 * time.Minute)
 		f.costs(0, 1)
 
 		f.answersTake(list, time.Second)
-		// 1. The page is asked for. 2. Somebody wants an account that was on it last time, and
-		// another something newer than the page will be. 3. The page comes.
+		// 1. The page is asked for. 2. One reader wants an account that was on it last time,
+		// and another one wants a newer account than the page will have. 3. The page comes.
 		before := time.Now()
 		page := make(chan error)
 		go func() { page <- f.Prefetch(t.Context(), "") }()
@@ -140,9 +140,9 @@ func TestAReaderWaitsForThePageThatIsUnderWay(t *testing.T) {
 	})
 }
 
-// Whoever queues for something newer than the page that comes gets a request of
+// A queued reader who wants a newer account than the page has gets a request of
 // their own.
-func TestAPageThatIsTooOldServesNobodyWhoWantsNewer(t *testing.T) {
+func TestAPageThatIsTooOldDoesNotServeAReader(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		f.answersTake(account, time.Second)
 		f.answersTake(list, 500*time.Millisecond)
@@ -165,8 +165,8 @@ func TestAPageThatIsTooOldServesNobodyWhoWantsNewer(t *testing.T) {
 	})
 }
 
-// The page of an account that came without credentials is of no use for it.
-func TestAnAccountThatItsPageHasNoCredentialsOfIsAskedForByItself(t *testing.T) {
+// A page that has an account without credentials does not serve its reader.
+func TestAnAccountWithoutCredentialsOnItsPageIsAskedForByItself(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
 		time.Sleep(5 * time.Minute)
@@ -188,7 +188,7 @@ func TestAnAccountThatItsPageHasNoCredentialsOfIsAskedForByItself(t *testing.T) 
 	})
 }
 
-func TestWhoWaitedForAPageThatFailsIsServedWithoutIt(t *testing.T) {
+func TestReadersOfAPageThatFailsAreServedWithoutIt(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
 		time.Sleep(5 * time.Minute)
@@ -206,7 +206,7 @@ func TestWhoWaitedForAPageThatFailsIsServedWithoutIt(t *testing.T) {
 	})
 }
 
-func TestWhatLeftItsPageIsAskedForByItself(t *testing.T) {
+func TestAnAccountThatLeftItsPageIsAskedForByItself(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
 		time.Sleep(5 * time.Minute)
@@ -227,9 +227,9 @@ func TestWhatLeftItsPageIsAskedForByItself(t *testing.T) {
 	})
 }
 
-// What the list lacks, an account or its credentials, is asked for one by one
-// after all.
-func TestWhatTheListLacksIsAskedForByItself(t *testing.T) {
+// An account that the list lacks, or has without credentials, is asked for by
+// itself.
+func TestAnAccountThatTheListLacksIsAskedForByItself(t *testing.T) {
 	bubble(t, 250, func(t *testing.T, f *fetcher) {
 		f.answersTake(account, 500*time.Millisecond)
 		f.answersTake(list, 100*time.Millisecond)
@@ -254,10 +254,10 @@ func TestWhatTheListLacksIsAskedForByItself(t *testing.T) {
 	})
 }
 
-func TestAListThatIsOfNoUseIsNotTriedAgainForAWhile(t *testing.T) {
+func TestAUselessListIsNotTriedAgainForAWhile(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fault   pipedreamtest.Fault
-		without bool // of credentials
+		without bool // whether all accounts are without credentials
 		again   time.Duration
 	}{
 		"it is refused":              {fault: pipedreamtest.Fault{Status: http.StatusForbidden}, again: listUselessFor},
@@ -265,7 +265,7 @@ func TestAListThatIsOfNoUseIsNotTriedAgainForAWhile(t *testing.T) {
 		"it is rejected":             {fault: pipedreamtest.Fault{Status: http.StatusUnprocessableEntity}, again: listUselessFor},
 		"it fails":                   {fault: pipedreamtest.Fault{Status: http.StatusBadGateway}, again: listFailedFor},
 		"it is nonsense":             {fault: pipedreamtest.Fault{Garbage: true}, again: listFailedFor},
-		"it comes without a secret":  {without: true, again: listUselessFor},
+		"it has no credentials":      {without: true, again: listUselessFor},
 		"it has none that is wanted": {fault: pipedreamtest.Fault{Status: http.StatusOK, Body: `{"page_info":{"total_count":1},"data":[{"id":"apn_x","credentials":{"a":1}}]}`}, again: listFailedFor},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -317,7 +317,7 @@ func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
 	})
 }
 
-func TestWhoeverGivesUpInTheQueueCostsNoRequest(t *testing.T) {
+func TestAReaderWhoGivesUpInTheQueueCostsNoRequest(t *testing.T) {
 	bubble(t, 20, func(t *testing.T, f *fetcher) {
 		f.answersTake(account, time.Second)
 		for i := range MaxSingles {
@@ -338,7 +338,7 @@ func TestWhoeverGivesUpInTheQueueCostsNoRequest(t *testing.T) {
 	})
 }
 
-func TestWhatComesTooLateIsRemembered(t *testing.T) {
+func TestAnAccountThatComesTooLateIsRemembered(t *testing.T) {
 	bubble(t, 1, func(t *testing.T, f *fetcher) {
 		f.answersTake(account, 10*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -351,13 +351,13 @@ func TestWhatComesTooLateIsRemembered(t *testing.T) {
 		f.costs(1, 0)
 		again := f.wants(id(0))
 		f.served(again, id(0))
-		require.Equal(t, asked, again.at, "it can be no newer than the request for it")
+		require.Equal(t, asked, again.at, "it is as of the request")
 		f.costs(0, 0)
 		f.isIdle()
 	})
 }
 
-func TestWhyAnAccountDidNotComeInTime(t *testing.T) {
+func TestErrorsOfAccountsThatDoNotComeInTime(t *testing.T) {
 	t.Run("Pipedream does not answer", func(t *testing.T) {
 		bubble(t, 1, func(t *testing.T, f *fetcher) {
 			f.sim.AddFault(pipedreamtest.Fault{Hang: true})
@@ -373,7 +373,7 @@ func TestWhyAnAccountDidNotComeInTime(t *testing.T) {
 			r := f.wants(id(0))
 			<-r.ended
 			require.Equal(t, &api.Error{Kind: api.NoBudget, Account: id(0), Wait: time.Minute}, r.err)
-			require.Zero(t, r.took, "it is told at once")
+			require.Zero(t, r.took, "the error comes at once")
 		})
 	})
 	t.Run("others come first", func(t *testing.T) {
@@ -392,8 +392,8 @@ func TestWhyAnAccountDidNotComeInTime(t *testing.T) {
 	})
 }
 
-// An outage is told to those in the queue, instead of letting each find it out.
-func TestAnOutageIsToldToTheQueue(t *testing.T) {
+// In an outage, everybody in the queue gets the error, instead of each finding out.
+func TestAnOutageFailsTheQueue(t *testing.T) {
 	bubble(t, 60, func(t *testing.T, f *fetcher) {
 		f.sim.AddFault(pipedreamtest.Fault{Kind: account, Delay: time.Second, Status: http.StatusBadGateway})
 		f.answersTake(list, 2*time.Second)
@@ -407,7 +407,7 @@ func TestAnOutageIsToldToTheQueue(t *testing.T) {
 			require.Equal(t, time.Second, r.took)
 			var e *api.Error
 			require.ErrorAs(t, r.err, &e)
-			require.Equal(t, id(i), e.Account, "each of its own account")
+			require.Equal(t, id(i), e.Account, "each error names its own account")
 		}
 		time.Sleep(time.Second)
 		f.costs(MaxSingles, 1)
@@ -415,11 +415,11 @@ func TestAnOutageIsToldToTheQueue(t *testing.T) {
 	})
 }
 
-// What is an account's own fault, or of one answer alone, is told to nobody else.
-func TestTheFaultOfOneAccountIsToldToNobodyElse(t *testing.T) {
+// A failure of one account, or of one answer, does not fail anybody else.
+func TestTheFailureOfOneAccountFailsNobodyElse(t *testing.T) {
 	for name, fault := range map[string]pipedreamtest.Fault{
 		"404": {Status: http.StatusNotFound}, "403": {Status: http.StatusForbidden}, "nonsense": {Garbage: true}, "422": {Status: http.StatusUnprocessableEntity},
-		"401 of one account": {Status: http.StatusUnauthorized}, "of another account": {WrongAccount: id(39)},
+		"401 of one account": {Status: http.StatusUnauthorized}, "another account": {WrongAccount: id(39)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, 40, func(t *testing.T, f *fetcher) {
@@ -466,31 +466,31 @@ func TestAHoldOffOfEverythingHoldsForTheQueue(t *testing.T) {
 	})
 }
 
-func TestHowUrgentAReaderIs(t *testing.T) {
+func TestClass(t *testing.T) {
 	lasting := pace.Failure{Err: errors.New("gone"), Lasting: true}
 	bubble(t, 150, func(t *testing.T, f *fetcher) {
 		require.Equal(t, pace.Known, f.Class("apn_new", false), "nobody is guessing yet")
 		require.Equal(t, pace.Known, f.Class("apn_new", true))
 		f.holdOffs.Failed("apn_gone", lasting)
-		require.Equal(t, pace.Unproven, f.Class("apn_gone", true), "it failed for good when it was last asked for")
+		require.Equal(t, pace.Unproven, f.Class("apn_gone", true), "its last failure was lasting")
 		f.costs(0, 0)
 
 		for i := range 9 {
 			f.holdOffs.Failed(fmt.Sprint("apn_guess", i), lasting)
 		}
-		require.Equal(t, pace.Unproven, f.Class("apn_new", false), "somebody is")
+		require.Equal(t, pace.Unproven, f.Class("apn_new", false), "somebody seems to be guessing")
 		require.Equal(t, pace.Known, f.Class("apn_new", true))
-		f.costs(0, 2) // so the list tells what exists, to its end
+		f.costs(0, 2) // so the whole list is fetched to learn what exists
 		require.Equal(t, pace.Known, f.Class(id(140), false))
 		time.Sleep(10 * time.Minute)
 		require.False(t, f.holdOffs.Guessing())
 		require.Equal(t, pace.Unproven, f.Class("apn_new", false), "it is not in the list")
-		require.Equal(t, pace.Known, f.Class("users/somebody", false), "of whom the list says nothing")
+		require.Equal(t, pace.Known, f.Class("users/somebody", false), "the list says nothing about users")
 		f.costs(0, 0)
 	})
 }
 
-func TestTheListIsFetchedToTellWhatExistsOnceInAWhile(t *testing.T) {
+func TestTheListIsSeldomFetchedToLearnWhatExists(t *testing.T) {
 	bubble(t, 150, func(_ *testing.T, f *fetcher) {
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, After: 1, Status: http.StatusBadGateway})
 		for range 3 {
@@ -506,9 +506,9 @@ func TestTheListIsFetchedToTellWhatExistsOnceInAWhile(t *testing.T) {
 	})
 }
 
-// Requests for what may not exist wait for their turn at the budget, and take
-// none of the few places that there are for what does.
-func TestGuessesTakeNobodysPlace(t *testing.T) {
+// Requests for accounts that may not exist wait for their turn at the budget. They
+// take none of the MaxSingles places.
+func TestGuessesTakeNoPlaces(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		f.budget.SetLimit(100)
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusForbidden})
@@ -526,7 +526,7 @@ func TestGuessesTakeNobodysPlace(t *testing.T) {
 	})
 }
 
-func TestWhatIsFetchedAheadEndsWithTheConnection(t *testing.T) {
+func TestFetchesAheadEndWithTheConnection(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		require.NoError(t, f.Prefetch(t.Context(), ""))
 		f.answersTake(account, time.Second)
@@ -545,20 +545,20 @@ func TestWhatIsFetchedAheadEndsWithTheConnection(t *testing.T) {
 		late := f.wantsAs(t.Context(), pace.Ahead, id(22), time.Time{})
 		<-late.ended
 		require.ErrorIs(t, late.err, context.Canceled)
-		f.get(id(23)) // whoever waits is served, but not by the pages
+		f.get(id(23)) // readers are still served, but not from pages
 		f.costs(1, 0)
 		f.isIdle()
 	})
 }
 
-func TestAListIsFetchedAheadWhereItIsCheaper(t *testing.T) {
+func TestPrefetchListIfItIsCheaper(t *testing.T) {
 	bubble(t, 250, func(t *testing.T, f *fetcher) {
 		f.PrefetchList(t.Context(), MaxSingles)
 		f.costs(0, 0)
 		f.answersTake(list, time.Second)
 		began := time.Now()
 		f.PrefetchList(t.Context(), 200)
-		require.Equal(t, 3*time.Second, time.Since(began), "it waits for the end")
+		require.Equal(t, 3*time.Second, time.Since(began), "it waits for the end of the list")
 		f.costs(0, 3)
 		f.getAll(200)
 		f.costs(0, 0)
@@ -571,12 +571,12 @@ func TestAListIsFetchedAheadWhereItIsCheaper(t *testing.T) {
 		began := time.Now()
 		f.PrefetchList(ctx, 200)
 		require.Equal(t, time.Second/2, time.Since(began))
-		f.PrefetchList(t.Context(), 100) // which joins it
+		f.PrefetchList(t.Context(), 100) // joins it
 		f.costs(0, 3)
 	})
 }
 
-func TestAPageThatIsFetchedAheadWaitsForTheBudget(t *testing.T) {
+func TestPrefetchWaitsForTheBudget(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		f.budget.SetLimit(2)
 		began := time.Now()
@@ -587,7 +587,7 @@ func TestAPageThatIsFetchedAheadWaitsForTheBudget(t *testing.T) {
 		f.get(id(1))
 		f.costs(1, 1)
 
-		require.Equal(t, api.NoBudget, api.KindOf(f.Prefetch(t.Context(), "")), "it would be as good to leave it to the next pass")
+		require.Equal(t, api.NoBudget, api.KindOf(f.Prefetch(t.Context(), "")), "the next pass may as well fetch it")
 		f.costs(0, 0)
 	})
 }

@@ -1,15 +1,14 @@
-// Package fetch gets accounts with their credentials from Pipedream at the
-// least number of requests.
+// Package fetch gets accounts with their credentials from Pipedream in as few
+// requests as possible.
 //
-// A request for one account brings that one, a page of the list up to a
-// hundred. Accounts are asked for one by one, at once, as long as no more than
-// a few are wanted at a time. Further ones queue. When the queue, or what was
-// wanted in the last minute, is more than the list has pages, the list is
-// fetched instead; its first page tells how many there are. It is fetched for
-// as long as more is wanted than there are pages left. Whole pages are
-// remembered for about a minute, so that who reads an account a moment after
-// its page came needs no request. What the list lacks, an account or its
-// credentials, is asked for one by one after all.
+// A request for one account brings that account, and a page of the list brings up
+// to a hundred. While only a few accounts are wanted at a time, each is asked for
+// by itself, at once. Further accounts queue. Once more accounts are queued, or
+// were wanted in the last minute, than the list has pages, the list is fetched
+// instead. Its first page says how many pages there are. The fetch goes on while
+// more accounts are wanted than pages are left. Whole pages are remembered for
+// about a minute, so that a read just after a page came needs no request. An
+// account that the list lacks, or has without credentials, is asked for by itself.
 package fetch
 
 import (
@@ -26,35 +25,35 @@ import (
 )
 
 const (
-	// MaxSingles is how many accounts are asked for one by one at a time. Whoever
-	// comes when that many are under way queues, and the queue shows whether the
-	// list is cheaper. A request that takes longer than slowAfter no longer
-	// counts: it must not hold up the others.
+	// MaxSingles is how many requests for one account are under way at a time.
+	// Further accounts queue, and the queue shows whether the list is cheaper. A
+	// request that takes longer than slowAfter no longer counts, so that it does not
+	// hold up the others.
 	MaxSingles = 8
 	slowAfter  = 2 * time.Second
-	// maxLateSingles is the same while the list is being fetched, for accounts
-	// that an earlier list lacked, and for those that have waited for lateAfter,
-	// if they are no more than MaxSingles. More are better off with the next list,
-	// unless that takes longer than lateAfter for a page.
+	// maxLateSingles is the limit while the list is being fetched. It is for accounts
+	// that an earlier list lacked. It is also for accounts that have waited for
+	// lateAfter, if no more than MaxSingles are queued: more are better off with the
+	// next list. A page that takes longer than lateAfter lifts this limit.
 	maxLateSingles = 2
 	lateAfter      = 3 * time.Second
-	// maxFailures is how many requests in a row may find Pipedream unavailable
-	// before those in the queue are told so, instead of finding it out one by one.
+	// maxFailures is how many requests in a row may find Pipedream unavailable before
+	// everybody in the queue gets that error, instead of finding out one by one.
 	maxFailures = 3
-	// demandFrom is how many accounts have to be wanted in a minute at the least
-	// before the list is fetched for what does not queue at one time.
+	// demandFrom is how many accounts must be wanted in a minute before the list is
+	// fetched for accounts that do not all queue at the same time.
 	demandFrom = MaxSingles + MaxSingles/2
-	// busyRetry is when to come again who was not served in time.
+	// busyRetry is when a reader who was not served in time should come again.
 	busyRetry = 5 * time.Second
-	// rememberFor is how long a page is remembered, beside the time that it takes
+	// rememberFor is how long a page is remembered, on top of the time that it takes
 	// to fetch the list.
 	rememberFor = time.Minute
 )
 
-// Fetcher gets accounts over one connection. All its errors are of type
-// [*api.Error], or the context's own.
+// Fetcher gets accounts over one connection. Its errors are of type [*api.Error],
+// or that of the context.
 type Fetcher struct {
-	ctx      context.Context // ends with the mount
+	ctx      context.Context // ends when the mount does
 	client   *api.Client
 	budget   *pace.Budget
 	holdOffs *pace.HoldOffs
@@ -66,20 +65,21 @@ type Fetcher struct {
 	mu      sync.Mutex // guards the fields below and all calls; never held across I/O
 	calls   map[string]*call
 	queue   []*call // first come, first served; some may no longer be queued
-	lacking []*call // the same, of what the list lacked: these go first
+	lacking []*call // like queue, for accounts that the list lacked; these go first
 	demand  demand
-	pages   map[string]time.Time // under way, by cursor: since when
-	closed  bool                 // what nobody waits for is no longer fetched
+	pages   map[string]time.Time // when each page that is under way was asked for, by cursor
+	closed  bool                 // whether fetching ahead has ended
 
-	singles     int // requests for one account, under way for less than slowAfter
-	failures    int // in a row that found Pipedream unavailable
+	singles     int // requests for one account that are under way for less than slowAfter
+	failures    int // requests in a row that found Pipedream unavailable
 	succeededAt time.Time
 	list        listState
 }
 
-// New returns a fetcher that asks through client. It knows what its predecessor
-// knew of the list, which must have been of the same accounts; nil for none. What
-// it does on nobody's behalf ends with ctx.
+// New returns a fetcher that asks through client. It takes over what its
+// predecessor knew about the list. The predecessor must have had the same accounts,
+// and is nil if there is none. All requests end with ctx, and do not depend on the
+// contexts of readers.
 func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *pace.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
 	f := &Fetcher{
 		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger,
@@ -94,8 +94,8 @@ func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs 
 	return f
 }
 
-// Close ends what is fetched ahead of readers, and forgets the pages. Those who
-// wait still get what they asked for.
+// Close ends the fetches ahead of readers and forgets the pages. Readers who wait
+// still get their accounts.
 func (f *Fetcher) Close() {
 	f.memory.close()
 	f.mu.Lock()
@@ -108,9 +108,9 @@ func (f *Fetcher) Close() {
 	}
 }
 
-// Class is how urgent a reader's request for something is: an account, or what
-// else goes by that name among the hold-offs. known tells whether it was seen
-// to exist. The first misses have the list tell what does.
+// Class returns how urgent a reader's request for name is. name is an account's id,
+// or another name of the hold-offs. known says whether it was seen to exist. If
+// somebody seems to be guessing, Class has the list fetched to learn what exists.
 func (f *Fetcher) Class(name string, known bool) pace.Class {
 	if _, listed := f.index.of(name); listed {
 		known = true
@@ -132,10 +132,11 @@ func (f *Fetcher) Class(name string, known bool) pace.Class {
 	}
 }
 
-// Account fetches one account with its credentials, paid for by claim, and tells
-// as of when it is. Of a page it is taken only if that was asked for after
-// newerThan: one that is under way, or came a moment ago. What comes too late for
-// ctx is remembered like a page: who gave up is likely to come again.
+// Account fetches one account with its credentials, through claim, and returns the
+// time as of which it is. It takes the account from a page, one that is under way or
+// came recently, only if that page was asked for after newerThan. An account that
+// comes too late for ctx is remembered like a page, since its reader is likely to
+// come again.
 func (f *Fetcher) Account(ctx context.Context, id string, claim *pace.Claim, newerThan time.Time) (*api.Account, time.Time, error) {
 	c := f.join(id, claim, newerThan)
 	select {
@@ -151,7 +152,8 @@ func (f *Fetcher) Account(ctx context.Context, id string, claim *pace.Claim, new
 	return nil, time.Time{}, late
 }
 
-// join waits for an account with those who do so already, or as the first.
+// join returns the call for an account: the one that others wait for already, or a
+// new one.
 func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -183,10 +185,10 @@ func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call 
 		}
 	}
 	if class == pace.Unproven {
-		f.ask(c, func() {}) // waits for its turn there, and takes none of the few places here
+		f.ask(c, func() {}) // it waits for its turn at the budget, and takes no place of MaxSingles
 		return c
 	}
-	if class != pace.Ahead { // the passes know better what they will want
+	if class != pace.Ahead { // the passes plan their own use of the list
 		f.demand.note(id, now)
 	}
 	f.enqueue(c)
@@ -202,7 +204,8 @@ func (f *Fetcher) enqueue(c *call) {
 	}
 }
 
-// leave stops waiting. What nothing was sent for is dropped then.
+// leave stops waiting for a call. If nobody waits any more and nothing was sent for
+// it, the call is dropped.
 func (f *Fetcher) leave(c *call) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -219,7 +222,7 @@ func (f *Fetcher) leave(c *call) {
 	f.drop(c)
 }
 
-// drop takes a call out of what is wanted. The caller holds mu.
+// drop removes a call from those that are wanted. The caller holds mu.
 func (f *Fetcher) drop(c *call) {
 	delete(f.calls, c.id)
 	if c.stop != nil {
@@ -227,7 +230,7 @@ func (f *Fetcher) drop(c *call) {
 	}
 }
 
-// finish tells those who wait. The caller holds mu.
+// finish gives those who wait for a call its outcome. The caller holds mu.
 func (f *Fetcher) finish(c *call, a *api.Account, at time.Time, err error) {
 	c.move(done)
 	f.drop(c)
@@ -235,8 +238,9 @@ func (f *Fetcher) finish(c *call, a *api.Account, at time.Time, err error) {
 	close(c.finished)
 }
 
-// Overdue is the error for an account that did not come in time: for want of
-// budget, because many others came first, or because Pipedream does not answer.
+// Overdue returns the error for an account that did not come in time. It says
+// whether the budget is used up, many others came first, or Pipedream does not
+// answer.
 func (f *Fetcher) Overdue(id string) error {
 	asked, progress, unproven := f.progress(id)
 	timeout, free := f.client.Timeout(), f.budget.NextFree()
@@ -250,8 +254,8 @@ func (f *Fetcher) Overdue(id string) error {
 	}
 }
 
-// progress is since when an account is being asked for, when any last came, and
-// whether this one has to wait for others.
+// progress returns when the request for an account went out, when any account last
+// came, and whether this one takes turns at the budget.
 func (f *Fetcher) progress(id string) (asked, succeededAt time.Time, unproven bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -261,7 +265,7 @@ func (f *Fetcher) progress(id string) (asked, succeededAt time.Time, unproven bo
 	return asked, f.succeededAt, unproven
 }
 
-// startNext starts what can be started now. The caller holds mu.
+// startNext starts all requests that can start now. The caller holds mu.
 func (f *Fetcher) startNext() {
 	if f.listPays(time.Now()) {
 		f.startList()
@@ -271,7 +275,7 @@ func (f *Fetcher) startNext() {
 	}
 }
 
-// startLater is startNext for a timer.
+// startLater calls startNext from a timer.
 func (f *Fetcher) startLater() {
 	_ = guard.Run(f.logger(), func() error {
 		f.mu.Lock()
@@ -281,8 +285,8 @@ func (f *Fetcher) startLater() {
 	})
 }
 
-// next is the call to ask for by itself now, nil if there is none. The caller
-// holds mu.
+// next takes the call that a request of its own can go out for now from its queue.
+// It returns nil if there is none. The caller holds mu.
 func (f *Fetcher) next() *call {
 	limit, waitForList := MaxSingles, f.list.underWay && time.Since(f.list.pageSince) < lateAfter
 	if waitForList {
@@ -308,8 +312,8 @@ func (f *Fetcher) next() *call {
 	return nil
 }
 
-// askCounted asks for an account in one of the few places that there are. The
-// caller holds mu.
+// askCounted asks for an account in one of the MaxSingles places. The caller holds
+// mu.
 func (f *Fetcher) askCounted(c *call) {
 	f.singles++
 	var once sync.Once
@@ -329,7 +333,7 @@ func (f *Fetcher) askCounted(c *call) {
 	})
 }
 
-// ask asks for one account, on a goroutine of its own. ended is called with mu
+// ask asks for one account on a goroutine of its own, which calls ended with mu
 // held. The caller holds mu.
 func (f *Fetcher) ask(c *call, ended func()) {
 	ctx, cancel := context.WithTimeout(f.ctx, f.client.Timeout())
@@ -350,14 +354,14 @@ func (f *Fetcher) ask(c *call, ended func()) {
 	})
 }
 
-// errOvertaken is why a request for an account was not sent: a page brought it
-// first, or nobody waits for it any more.
+// errOvertaken says that no request for an account was sent, because a page brought
+// it first or nobody waits for it any more.
 var errOvertaken = errors.New("overtaken")
 
-// single waits for the budget, and asks for one account. Whoever joins the wait
+// single waits for the budget and asks for one account. A reader who joins the wait
 // can make it more urgent.
 func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
-	// It may have been held off since this one queued.
+	// Everything may have been held off since this call queued.
 	if err := f.holdOffs.CheckAll(); err != nil {
 		return nil, api.WithAccount(err, c.id)
 	}
@@ -379,7 +383,7 @@ func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
 	if !f.begin(c) {
 		return nil, errOvertaken
 	}
-	// A time of its own: how long it queued says nothing of Pipedream.
+	// The request has a deadline of its own, whatever time the call spent in the queue.
 	ctx, cancel := context.WithTimeout(f.ctx, f.client.Timeout())
 	defer cancel()
 	if err := f.holdOffs.CheckAll(); err != nil {
@@ -388,7 +392,8 @@ func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
 	return f.client.Account(c.claim.With(ctx), c.id)
 }
 
-// begin notes that the request for a call goes out, unless that is of no more use.
+// begin notes that the request for a call goes out. It returns false if the request
+// is no longer needed.
 func (f *Fetcher) begin(c *call) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -403,7 +408,7 @@ func (f *Fetcher) begin(c *call) bool {
 // conclude ends a call whose request has ended. The caller holds mu.
 func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	if c.state != queued && c.state != alone {
-		return // a page, or an outage, was faster, or nobody waits any more
+		return // a page or an outage ended it first, or nobody waits any more
 	}
 	if err == nil && c.waiting == 0 {
 		f.remember(a, c.asked)
@@ -414,11 +419,11 @@ func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	if errors.Is(err, context.DeadlineExceeded) { // while it waited for the budget
 		err = &api.Error{Kind: api.NoBudget, Account: c.id, Wait: max(f.budget.NextFree(), busyRetry)}
 	}
-	f.finish(c, a, c.asked, err) // as of when it was asked for: what the answer says may be as old
+	f.finish(c, a, c.asked, err) // as of the request, since the answer may be that old
 }
 
-// note counts how requests end. Where they keep finding Pipedream unavailable,
-// those in the queue are told so. The caller holds mu.
+// note counts how requests end. If they keep finding Pipedream unavailable, all
+// calls in the queue end with that error. The caller holds mu.
 func (f *Fetcher) note(err error) {
 	switch kind := api.KindOf(err); {
 	case err == nil:

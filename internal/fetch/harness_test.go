@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// fetcher is a fetcher before a simulated Pipedream, in fake time.
+// fetcher is a Fetcher of a simulated Pipedream, in fake time.
 type fetcher struct {
 	*Fetcher
 	*testing.T
@@ -25,7 +25,7 @@ type fetcher struct {
 	sim *pipedreamtest.Server
 }
 
-// nobody is an observer that does not care.
+// nobody is an observer that does nothing.
 type nobody struct{}
 
 func (nobody) Sent()                                 {}
@@ -33,8 +33,8 @@ func (nobody) Answered(string, time.Duration, error) {}
 
 const timeout = 20 * time.Second
 
-// bubble runs f with a fetcher without a limit, and so many accounts in the
-// list, from apn_0000 on.
+// bubble runs f with a fetcher without a limit. Its list has that many accounts,
+// from apn_0000 on.
 func bubble(t *testing.T, accounts int, f func(t *testing.T, f *fetcher)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -56,23 +56,23 @@ func bubble(t *testing.T, accounts int, f func(t *testing.T, f *fetcher)) {
 
 func id(i int) string { return fmt.Sprintf("apn_%04d", i) }
 
-// answersTake has Pipedream take a while for some kind of requests.
+// answersTake makes Pipedream take d for requests of a kind.
 func (f *fetcher) answersTake(kind pipedreamtest.Kind, d time.Duration) {
 	f.sim.AddFault(pipedreamtest.Fault{Kind: kind, Delay: d})
 }
 
 // reader is somebody who wants an account.
 type reader struct {
-	ended chan struct{} // closed when the fields below are set
+	ended chan struct{} // closed once the fields below are set
 
 	account *api.Account
-	at      time.Time // as of when the account is
+	at      time.Time // the time as of which account is
 	err     error
 	took    time.Duration
 }
 
-// wants has somebody want an account for as long as a piece of work may take,
-// and returns once they wait.
+// wants starts a reader who wants an account and waits for as long as a piece of
+// work may take. It returns once the reader waits.
 func (f *fetcher) wants(id string) *reader {
 	f.Helper()
 	r := f.wantsAs(f.Context(), pace.Known, id, time.Time{})
@@ -80,6 +80,7 @@ func (f *fetcher) wants(id string) *reader {
 	return r
 }
 
+// wantsAs is like wants, and returns at once.
 func (f *fetcher) wantsAs(ctx context.Context, class pace.Class, id string, newerThan time.Time) *reader {
 	r := &reader{ended: make(chan struct{})}
 	go func() {
@@ -93,7 +94,7 @@ func (f *fetcher) wantsAs(ctx context.Context, class pace.Class, id string, newe
 	return r
 }
 
-// served asserts that somebody got the account, with its credentials.
+// served waits for r, and asserts that it got the account with its credentials.
 func (f *fetcher) served(r *reader, id string) {
 	f.Helper()
 	<-r.ended
@@ -102,13 +103,13 @@ func (f *fetcher) served(r *reader, id string) {
 	require.NotEmpty(f, r.account.Credentials)
 }
 
-// get is an account for somebody who wants it now.
+// get has a reader want an account and get it.
 func (f *fetcher) get(id string) {
 	f.Helper()
 	f.served(f.wants(id), id)
 }
 
-// getAll has so many accounts be wanted at once, from the first on.
+// getAll has readers want the first n accounts at once and get them.
 func (f *fetcher) getAll(n int) {
 	f.Helper()
 	var group sync.WaitGroup
@@ -119,7 +120,7 @@ func (f *fetcher) getAll(n int) {
 	group.Wait()
 }
 
-// costs asserts how many requests there were since the last time.
+// costs asserts how many requests there were since its last call.
 func (f *fetcher) costs(singles, pages int) {
 	f.Helper()
 	synctest.Wait()
@@ -128,7 +129,7 @@ func (f *fetcher) costs(singles, pages int) {
 	f.sim.ResetRequests()
 }
 
-// isIdle asserts that nothing is left behind.
+// isIdle asserts that no work is left behind.
 func (f *fetcher) isIdle() {
 	f.Helper()
 	synctest.Wait()

@@ -9,27 +9,27 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
-// maxIndexed bounds the accounts whose page is remembered.
+// maxIndexed bounds how many accounts the index and the demand hold.
 const maxIndexed = 4 * maxRemembered
 
-// index remembers which accounts exist, and on which page of the list they
-// were last seen. Accounts that were connected one after the other lie
-// together, and their tokens are due together: then one page brings what is
-// due, and the rest of the list can be left alone.
+// index remembers which accounts exist, and on which page of the list they were
+// last seen. Accounts that were connected one after the other are on the same page,
+// and their tokens are due at the same time. So one page brings all of them, and
+// the rest of the list is not needed.
 type index struct {
 	seed maphash.Seed
 
-	mu sync.Mutex // guards the fields below; not held across I/O
-	// after has, by the hash of an account's id, what its page is asked for with:
-	// the cursor at the end of the page before it, empty for the first. An id
-	// whose hash is another's is missed on that page, and asked for by itself.
+	mu sync.Mutex // guards the fields below; never held across I/O
+	// after has the cursor that fetches an account's page, by the hash of its id: the
+	// cursor at the end of the page before, empty for the first page. If two ids have
+	// the same hash, one of them is missing on that page, and is asked for by itself.
 	after map[uint64]string
-	whole bool // it had all accounts when the list was last fetched
+	whole bool // whether it had all accounts when the list was last fetched
 }
 
 func newIndex() *index { return &index{seed: maphash.MakeSeed(), after: map[uint64]string{}} }
 
-// note remembers all accounts on a page.
+// note remembers that the accounts of p are on the page after that cursor.
 func (x *index) note(p *api.Page, after string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -48,7 +48,8 @@ func (x *index) forget(id string) {
 	delete(x.after, maphash.String(x.seed, id))
 }
 
-// of is the page that an account was on, if it is known to exist.
+// of returns the cursor of the page that an account was on, if it is known to
+// exist.
 func (x *index) of(id string) (after string, known bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -68,10 +69,10 @@ func (x *index) isWhole() bool {
 	return x.whole
 }
 
-// demand counts the accounts that were wanted lately and had to be fetched.
-// What was wanted in the last minute tells what will be in the next: a fleet
-// that reads over few connections never shows more of itself at a time.
-// Fetcher.mu guards it.
+// demand counts the accounts that were wanted recently and had to be fetched. The
+// demand of the last minute predicts that of the next. The queue alone does not: a
+// fleet that reads over few connections never has more accounts in it at a time
+// than connections. Fetcher.mu guards it.
 type demand struct {
 	order []wanted // ascending by at
 	ids   map[string]struct{}
@@ -93,7 +94,8 @@ func (d *demand) note(id string, now time.Time) {
 	d.order = append(d.order, wanted{id: id, at: now})
 }
 
-// count is how many different accounts were wanted within span before now.
+// count returns how many different accounts were wanted within span before now. It
+// forgets older ones.
 func (d *demand) count(now time.Time, span time.Duration) int {
 	old := 0
 	for old < len(d.order) && now.Sub(d.order[old].at) > span {
@@ -106,8 +108,8 @@ func (d *demand) count(now time.Time, span time.Duration) int {
 
 func (d *demand) reset() { *d = demand{} }
 
-// listTime is how long a list of so many pages takes to fetch at the least, by
-// the budget.
+// listTime returns how long the budget makes a fetch of that many pages take, at
+// least.
 func listTime(budget *pace.Budget, pages int) time.Duration {
 	limit := budget.Pages(pace.Ahead, pace.Window)
 	if limit < 0 {

@@ -12,7 +12,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
-// listed is a page of the accounts from first on.
+// listed returns a page of n accounts, from number first on.
 func listed(first, n int) *api.Page {
 	p := &api.Page{}
 	for i := range n {
@@ -42,7 +42,7 @@ func TestTheIndexKnowsTheLatestPageOfAnAccount(t *testing.T) {
 func TestAnEmptyIndexIsNeverWhole(t *testing.T) {
 	x := newIndex()
 	x.setWhole()
-	require.False(t, x.isWhole(), "then every account would be unproven")
+	require.False(t, x.isWhole(), "else every account would be unproven")
 	x.note(listed(0, 1), "")
 	require.False(t, x.isWhole())
 	x.setWhole()
@@ -58,8 +58,8 @@ func TestTheIndexIsBounded(t *testing.T) {
 	before := len(x.after)
 	require.LessOrEqual(t, before, maxIndexed)
 	x.note(listed(maxIndexed, api.MaxPage), "cursor")
-	require.Len(t, x.after, api.MaxPage, "it begins anew")
-	require.False(t, x.isWhole(), "and no longer knows all")
+	require.Len(t, x.after, api.MaxPage, "it starts over")
+	require.False(t, x.isWhole(), "and no longer has all accounts")
 }
 
 func TestDemandCountsDifferentAccountsOfTheLastMinute(t *testing.T) {
@@ -69,12 +69,12 @@ func TestDemandCountsDifferentAccountsOfTheLastMinute(t *testing.T) {
 	for i := range 60 {
 		at := now.Add(time.Duration(i) * time.Second)
 		d.note(fmt.Sprint("apn_", i), at)
-		d.note(fmt.Sprint("apn_", i/2), at) // which was wanted before
+		d.note(fmt.Sprint("apn_", i/2), at) // was wanted before
 	}
 	require.Equal(t, 60, d.count(now.Add(60*time.Second), time.Minute))
 	require.Equal(t, 59, d.count(now.Add(60*time.Second+1), time.Minute))
 	require.Equal(t, 10, d.count(now.Add(60*time.Second), 10*time.Second))
-	d.note("apn_0", now.Add(61*time.Second)) // which was forgotten
+	d.note("apn_0", now.Add(61*time.Second)) // was forgotten
 	require.Equal(t, 11, d.count(now.Add(61*time.Second), 11*time.Second))
 	require.Len(t, d.ids, 11)
 	d.reset()
@@ -93,7 +93,7 @@ func TestDemandIsBounded(t *testing.T) {
 	require.Len(t, d.ids, maxIndexed)
 }
 
-func TestHowLongAListTakesByTheBudget(t *testing.T) {
+func TestListTime(t *testing.T) {
 	require.Zero(t, listTime(pace.NewBudget(0), 1000))
 	require.Zero(t, listTime(pace.NewBudget(100), 0))
 	require.Equal(t, time.Minute, listTime(pace.NewBudget(100), 80))

@@ -12,35 +12,36 @@ import (
 )
 
 const (
-	// The list is not tried again for so long after it came without credentials
-	// or was refused, and after it failed.
+	// listUselessFor is how long the list is not tried again after it was refused or
+	// came without credentials, and listFailedFor after it failed.
 	listUselessFor = 10 * time.Minute
 	listFailedFor  = time.Minute
-	// maxBare is how many pages in a row may come without any credentials before
-	// the list is of no use. Accounts that come without lie together at times.
+	// maxBare is how many pages in a row may come without any credentials before the
+	// list counts as useless. Accounts without credentials are often next to each
+	// other.
 	maxBare = 3
-	// pagesKnownFor is how long the length of the list is relied upon.
+	// pagesKnownFor is how long the known length of the list is used.
 	pagesKnownFor = time.Hour
-	// pagePatience is how long a page that is fetched ahead waits for the budget:
-	// until it is as good to leave it to the next pass.
+	// pagePatience is how long a page that is fetched ahead waits for the budget.
+	// After that, the next pass may as well fetch it.
 	pagePatience = 45 * time.Second
-	// takeStockEvery is how often the list is fetched to tell what exists.
+	// takeStockEvery is how often the list is fetched to learn what exists.
 	takeStockEvery = 10 * time.Minute
 	// anyPage stands for the cursor of a call that waits for the list.
 	anyPage = "*"
 )
 
-// listState is what is known of the list. Fetcher.mu guards it.
+// listState is what is known about the list. Fetcher.mu guards it.
 type listState struct {
 	underWay     bool
 	pageSince    time.Time     // when the latest page was asked for
-	ended        chan struct{} // closed when the one under way ends
-	ahead        int           // accounts for which somebody waits for it ahead of readers
+	ended        chan struct{} // closed when the fetch under way ends
+	ahead        int           // how many accounts the pass wants from the list
 	bare         int           // pages in a row without any credentials
-	stockTaking  bool          // it is fetched to its end, whoever waits
-	stockTakenAt time.Time     // or tried
-	pages        int           // that it has; 0 if unknown
-	pagesUntil   time.Time     // until when pages is relied upon
+	stockTaking  bool          // whether it is fetched to its end even if nobody waits
+	stockTakenAt time.Time     // when that was last tried
+	pages        int           // how many pages it has; 0 if unknown
+	pagesUntil   time.Time     // until when pages is used
 	uselessUntil time.Time     // until when the list is not tried
 }
 
@@ -57,7 +58,7 @@ func (l *listState) setUseless(until time.Time) {
 	}
 }
 
-// ListTime is how long the list takes to fetch at the least, by the budget.
+// ListTime returns how long the budget makes a fetch of the list take, at least.
 func (f *Fetcher) ListTime() time.Duration {
 	f.mu.Lock()
 	pages := f.list.knownPages(time.Now())
@@ -65,24 +66,23 @@ func (f *Fetcher) ListTime() time.Duration {
 	return listTime(f.budget, pages)
 }
 
-// rememberFor is how long a page is remembered. The caller holds mu.
+// rememberFor returns how long a page is remembered. The caller holds mu.
 func (f *Fetcher) rememberFor(now time.Time) time.Duration {
 	return rememberFor + listTime(f.budget, f.list.knownPages(now))
 }
 
-// remember keeps what a page brought, as of at, for whoever reads it next. The
-// caller holds mu.
+// remember keeps an account, as of at, for its next reader. The caller holds mu.
 func (f *Fetcher) remember(a *api.Account, at time.Time) {
 	now := time.Now()
 	f.memory.put(a, at, now.Add(f.rememberFor(now)))
 }
 
-// Page is the page of the list that an account was last seen on.
+// Page returns the cursor of the page of the list that an account was last seen on.
 func (f *Fetcher) Page(id string) (cursor string, known bool) { return f.index.of(id) }
 
-// PrefetchList fetches the list ahead of readers of so many accounts whose pages
-// are not known, if that is cheaper than one by one, and waits for its end. A
-// list under way serves too.
+// PrefetchList fetches the list ahead of readers, for that many accounts whose
+// pages are not known, and waits for it to end. It does nothing if it is cheaper to
+// ask for them one by one. It joins a list that is under way.
 func (f *Fetcher) PrefetchList(ctx context.Context, accounts int) {
 	f.mu.Lock()
 	now := time.Now()
@@ -104,7 +104,7 @@ func (f *Fetcher) PrefetchList(ctx context.Context, accounts int) {
 	}
 }
 
-// listPays tells whether the list is the cheaper way to what is wanted. The
+// listPays reports whether the list is the cheaper way to the wanted accounts. The
 // caller holds mu.
 func (f *Fetcher) listPays(now time.Time) bool {
 	if f.list.underWay || !now.After(f.list.uselessUntil) {
@@ -117,7 +117,8 @@ func (f *Fetcher) listPays(now time.Time) bool {
 		waiting > 0 && f.demand.count(now, f.rememberFor(now)) > max(demandFrom, pages)
 }
 
-// live returns the calls that wait for their turn, in the same memory.
+// live returns the calls that still wait for their turn. It reuses the array of
+// calls.
 func live(calls []*call) []*call {
 	kept := calls[:0]
 	for _, c := range calls {
@@ -129,7 +130,7 @@ func live(calls []*call) []*call {
 	return kept
 }
 
-// takeStock has the list fetched to its end, so that what exists is known.
+// takeStock starts a fetch of the whole list, to learn which accounts exist.
 func (f *Fetcher) takeStock() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,7 +149,7 @@ func (f *Fetcher) startList() {
 	guard.Go(f.logger(), f.fetchList)
 }
 
-// fetchList fetches pages for as long as that pays.
+// fetchList fetches pages while that pays.
 func (f *Fetcher) fetchList() {
 	var walk api.Walk
 	served := 0
@@ -171,8 +172,8 @@ func (f *Fetcher) fetchList() {
 	f.listed(&walk, served, err)
 }
 
-// listPage fetches one page of the list, and waits for the budget to allow it
-// while somebody waits for the page. It tells when the page was asked for.
+// listPage fetches one page of the list. As long as somebody waits for the page, it
+// waits for the budget. It returns when the page was asked for.
 func (f *Fetcher) listPage(after string) (p *api.Page, at time.Time, err error) {
 	for {
 		class, waiting := f.urgency()
@@ -189,8 +190,8 @@ func (f *Fetcher) listPage(after string) (p *api.Page, at time.Time, err error) 
 	}
 }
 
-// urgency is the class of the most urgent call that waits for the next page of
-// the list, and whether there is any.
+// urgency returns the class of the most urgent call that waits for the next page of
+// the list, and whether anybody does.
 func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -205,14 +206,14 @@ func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
 			return pace.Known, true
 		case pace.Ahead:
 			waiting = true
-		default: // an unproven account is no reason for a list
+		default: // an unproven account is no reason to fetch the list
 		}
 	}
 	return class, waiting
 }
 
-// page fetches a page, and tells when it was asked for. While it is under way,
-// whoever wants an account that was on it last time waits for it.
+// page fetches a page and returns when it was asked for. While it is under way,
+// readers of accounts that were on it last time wait for it.
 func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *api.Page, at time.Time, err error) {
 	at = time.Now()
 	f.mu.Lock()
@@ -222,7 +223,7 @@ func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *
 		if err := f.holdOffs.CheckAll(); err != nil {
 			return err
 		}
-		// Half the time, so that whoever waits can still be served without the list.
+		// Half the time, so that readers who wait can still be served without the list.
 		ctx, cancel := context.WithTimeout(f.budget.NewClaim(class, "").With(ctx), f.client.Timeout()/2)
 		defer cancel()
 		p, err = f.client.Page(ctx, after)
@@ -234,7 +235,7 @@ func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *
 	return p, at, err
 }
 
-// missed has those queue who waited for a page that did not come.
+// missed queues the calls that waited for a page that did not come.
 func (f *Fetcher) missed(after string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -242,7 +243,7 @@ func (f *Fetcher) missed(after string) {
 	f.startNext()
 }
 
-// endPage has those ask otherwise who still wait for a page, and returns them.
+// endPage ends a page. It queues the calls that still wait for it, and returns them.
 // The caller holds mu.
 func (f *Fetcher) endPage(after string) (left []*call) {
 	delete(f.pages, after)
@@ -258,7 +259,7 @@ func (f *Fetcher) endPage(after string) (left []*call) {
 	return left
 }
 
-// waitingFor are the calls that wait for a page, in the order in which they
+// waitingFor returns the calls that wait for a page, in the order in which they
 // came. The caller holds mu.
 func (f *Fetcher) waitingFor(page string) (calls []*call) {
 	for _, c := range f.calls {
@@ -270,9 +271,9 @@ func (f *Fetcher) waitingFor(page string) (calls []*call) {
 	return calls
 }
 
-// arrived serves those who wait for accounts on a page that was asked for at that
-// time, remembers the others, and tells how many were served. From the first page
-// of the list on, all who queue wait for the list.
+// arrived takes a page that was asked for at at. It serves the calls for accounts on
+// it, remembers the other accounts, and returns how many calls it served. With the
+// first page of the list, all queued calls start to wait for the list.
 func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (served int) {
 	f.index.note(p, after)
 	f.mu.Lock()
@@ -293,7 +294,7 @@ func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (
 		}
 	}
 	for _, c := range f.endPage(after) {
-		f.index.forget(c.id) // it is there no more
+		f.index.forget(c.id) // it is no longer on that page
 	}
 	if first && f.list.underWay {
 		for _, c := range live(f.queue) {
@@ -305,8 +306,8 @@ func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (
 	return served
 }
 
-// pays tells whether the pages behind p are fewer than the accounts missing,
-// and lets those ask who need not wait for them.
+// pays reports whether fewer pages than missing accounts come after p. It also
+// starts requests for accounts that need not wait for those pages.
 func (f *Fetcher) pays(p *api.Page, fetched, served int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -326,7 +327,7 @@ func (f *Fetcher) pays(p *api.Page, fetched, served int) bool {
 	f.startNext()
 	switch {
 	case f.closed && missing == 0:
-		return false // nobody has any use for it
+		return false // nobody needs it
 	case f.list.stockTaking:
 		return true
 	case p.Total == 0:
@@ -345,8 +346,8 @@ func hasCredentials(p *api.Page) bool {
 	return false
 }
 
-// listed lets those ask one by one who still wait when the list has ended,
-// having served so many.
+// listed ends a fetch of the list that served that many calls. The calls that still
+// wait for it are asked for one by one.
 func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -384,7 +385,8 @@ func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 	f.startNext()
 }
 
-// Prefetch fetches a page ahead of readers, as soon as the budget allows it.
+// Prefetch fetches a page ahead of readers, as soon as the budget allows it. If
+// that would be too late, it returns the error of the budget.
 func (f *Fetcher) Prefetch(ctx context.Context, after string) error {
 	for until := time.Now().Add(pagePatience); ; {
 		p, at, err := f.page(ctx, after, pace.Ahead)

@@ -10,11 +10,11 @@ import (
 )
 
 const (
-	// maxRemembered and maxRememberedBytes bound what pages brought and nobody
-	// has read yet.
+	// maxRemembered and maxRememberedBytes bound the accounts that pages brought and
+	// nobody has read yet.
 	maxRemembered      = 32_768
 	maxRememberedBytes = 32 << 20
-	// tidyEvery is how often that is looked through for what is too old.
+	// tidyEvery is how often accounts that are too old are dropped.
 	tidyEvery = 10 * time.Second
 )
 
@@ -22,11 +22,11 @@ const (
 type brought struct {
 	account *api.Account
 	at      time.Time // when its page was asked for
-	until   time.Time // not to be used from then on
+	until   time.Time // when it is too old
 }
 
-// pageMemory remembers whole pages for about a minute, in memory alone. It is
-// where pages meet those who read their accounts a moment later.
+// pageMemory remembers whole pages for about a minute, only in memory. Readers who
+// come a moment after a page find their account here.
 type pageMemory struct {
 	mu     sync.Mutex // guards the fields below; never held across I/O
 	byID   *lru.Cache[string, brought]
@@ -45,8 +45,8 @@ func newPageMemory() *pageMemory {
 	return m
 }
 
-// put remembers an account until it is taken, or is too old. One that is dead or
-// has no credentials is left to a request of its own.
+// put remembers an account until it is taken or too old. It leaves out an account
+// that is dead or has no credentials, which gets a request of its own.
 func (m *pageMemory) put(a *api.Account, at, until time.Time) {
 	if a.Dead || len(a.Credentials) == 0 {
 		return
@@ -67,8 +67,8 @@ func (m *pageMemory) put(a *api.Account, at, until time.Time) {
 	}
 }
 
-// take returns an account, once, if it is of a page that was asked for after
-// newerThan.
+// take returns an account if its page was asked for after newerThan. In any case it
+// forgets the account.
 func (m *pageMemory) take(id string, newerThan time.Time) (brought, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,6 +80,7 @@ func (m *pageMemory) take(id string, newerThan time.Time) (brought, bool) {
 	return b, b.at.After(newerThan) && time.Now().Before(b.until)
 }
 
+// tidy drops what is too old, and runs again as long as anything is left.
 func (m *pageMemory) tidy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -96,7 +97,7 @@ func (m *pageMemory) tidy() {
 	m.timer.Reset(tidyEvery)
 }
 
-// close forgets everything, for good.
+// close forgets everything. Nothing is remembered after that.
 func (m *pageMemory) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

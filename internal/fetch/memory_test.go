@@ -13,17 +13,17 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 )
 
-// withField is an account with a credential of so many bytes.
+// withField returns an account with a credential of size bytes.
 func withField(id string, size int) *api.Account {
 	return &api.Account{ID: id, Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + strings.Repeat("x", size) + `"`)}}
 }
 
-// remembers puts an account into memory as a page does that was asked for now.
+// remembers puts an account into memory, as of a page that was asked for now.
 func remembers(m *pageMemory, a *api.Account) {
 	m.put(a, time.Now(), time.Now().Add(time.Minute))
 }
 
-func TestWhatAPageBroughtIsTakenOnce(t *testing.T) {
+func TestARememberedAccountIsTakenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, asked, a := newPageMemory(), time.Now(), withField("apn_a", 1)
 		remembers(m, a)
@@ -37,7 +37,7 @@ func TestWhatAPageBroughtIsTakenOnce(t *testing.T) {
 	})
 }
 
-func TestWhatAPageBroughtIsRememberedForAMinute(t *testing.T) {
+func TestAnAccountIsRememberedForAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newPageMemory()
 		remembers(m, withField("apn_a", 1))
@@ -51,8 +51,8 @@ func TestWhatAPageBroughtIsRememberedForAMinute(t *testing.T) {
 	})
 }
 
-// What nobody takes is gone soon after.
-func TestWhatIsTooOldTakesNoMemory(t *testing.T) {
+// An account that nobody takes is dropped soon after it is too old.
+func TestAccountsThatAreTooOldTakeNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newPageMemory()
 		for round := range 3 {
@@ -71,23 +71,23 @@ func TestWhatIsTooOldTakesNoMemory(t *testing.T) {
 	})
 }
 
-func TestOnlyANewerPageIsGoodEnough(t *testing.T) {
+func TestTakeOnlyFromANewerPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := time.Now()
 		for name, tc := range map[string]struct {
 			newerThan time.Time
 			taken     bool
 		}{
-			"for anybody":                             {time.Time{}, true},
-			"for one who has an older one":            {asked.Add(-time.Nanosecond), true},
-			"not for one who has one of then":         {asked, false},
+			"for any reader":                          {time.Time{}, true},
+			"for one who has an older account":        {asked.Add(-time.Nanosecond), true},
+			"not for one who has one of that time":    {asked, false},
 			"not for one who has a newer one already": {asked.Add(time.Second), false},
 		} {
 			m := newPageMemory()
 			m.put(withField("apn_a", 1), asked, asked.Add(time.Minute))
 			_, ok := m.take("apn_a", tc.newerThan)
 			require.Equal(t, tc.taken, ok, name)
-			require.Zero(t, m.byID.Len(), "%s: of no use for anybody else either", name)
+			require.Zero(t, m.byID.Len(), "%s: it is of no use to other readers either", name)
 		}
 	})
 }
@@ -99,7 +99,7 @@ func TestANewerPageReplacesAnOlderOne(t *testing.T) {
 		m.put(early, now, now.Add(time.Minute))
 		m.put(late, now.Add(time.Second), now.Add(time.Minute))
 		require.Equal(t, late.Size(), m.bytes)
-		m.put(early, now, now.Add(time.Minute)) // a page that was asked for earlier, and came later
+		m.put(early, now, now.Add(time.Minute)) // a page that was asked for earlier but came later
 		require.Equal(t, late.Size(), m.bytes)
 		b, ok := m.take("apn_a", time.Time{})
 		require.True(t, ok)
@@ -107,7 +107,7 @@ func TestANewerPageReplacesAnOlderOne(t *testing.T) {
 	})
 }
 
-func TestWhatAPageDoesNotTellIsLeftToARequestOfItsOwn(t *testing.T) {
+func TestAccountsWithoutCredentialsAreNotRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newPageMemory()
 		remembers(m, &api.Account{ID: "apn_a"})
@@ -118,7 +118,7 @@ func TestWhatAPageDoesNotTellIsLeftToARequestOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestPagesTakeABoundedMemory(t *testing.T) {
+func TestPageMemoryIsBounded(t *testing.T) {
 	t.Run("in accounts", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := newPageMemory()
@@ -146,12 +146,12 @@ func TestPagesTakeABoundedMemory(t *testing.T) {
 			}
 			require.Equal(t, maxRememberedBytes/size, m.byID.Len())
 			_, ok := m.take("apn_39", time.Time{})
-			require.True(t, ok, "the oldest went")
+			require.True(t, ok, "the newest stays")
 		})
 	})
 }
 
-func TestAClosedMemoryForgetsAndLearnsNothing(t *testing.T) {
+func TestAClosedMemoryRemembersNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newPageMemory()
 		remembers(m, withField("apn_a", 1))

@@ -1,6 +1,6 @@
-// Package pace decides when a request may go to Pipedream: it keeps the
-// requests of a mount within its limit, shares that limit fairly, and holds
-// back what failed a moment ago.
+// Package pace decides when a request may go to Pipedream. It keeps the requests
+// of a mount within its limit, shares that limit fairly, and holds back what
+// failed a moment ago.
 package pace
 
 import (
@@ -15,17 +15,17 @@ import (
 const Window = time.Minute
 
 const (
-	// answerTime is what a caller that gets its slot late must have left for its
-	// request. With less, waiting would only turn a 429 into a time-out.
+	// answerTime is how much time a request must have left once it gets its slot.
+	// With less, waiting would only turn a 429 into a time-out.
 	answerTime = time.Second
-	// checkSlots are kept for checks of a new configuration, where the limit is
-	// large enough to spare them. An OAuth client's check takes two requests.
+	// checkSlots are reserved for checks of a new configuration if the limit is at
+	// least minLimitToKeep. An OAuth client's check takes two requests.
 	checkSlots     = 2
 	minLimitToKeep = 20
-	// minQueue is how many of one caller's unproven requests may wait at the least.
+	// minQueue is how many of one caller's unproven requests may always wait.
 	minQueue = 8
-	// maxUnproven is how many unproven requests are under way at a time. It bounds
-	// them where there is no limit.
+	// maxUnproven is how many unproven requests may be under way at a time. It
+	// bounds them even if there is no limit.
 	maxUnproven = 8
 )
 
@@ -39,41 +39,41 @@ func (e *NoBudgetError) Error() string {
 	return fmt.Sprintf("the budget of requests is used up for another %s", e.Wait.Round(time.Second))
 }
 
-// Budget keeps the requests of one mount within a limit for every 60 seconds,
-// wherever they begin. A token bucket would not: it adds its burst on top.
+// Budget keeps the requests of one mount within a limit in any 60 seconds. A
+// token bucket would not: it adds its burst on top.
 //
 // A request takes a slot when it goes out, and the slot comes free a minute
-// after its answer. Pipedream counted the request somewhere in between, so
-// however long it was under way, no window of Pipedream's clock sees more than
-// the limit.
+// after its answer. Pipedream counts the request somewhere in between. So no
+// minute of Pipedream's clock sees more requests than the limit, however long
+// they take.
 //
-// The slots go to [Known] requests first, in the order in which they came.
-// [Unproven] ones have at most half of the slots, and callers take turns.
+// [Known] requests get slots first, in the order in which they came. [Unproven]
+// requests get half of the slots at most, and their callers take turns.
 type Budget struct {
 	mu       sync.Mutex // guards the fields below and all claims; never held across I/O or a wait
 	limit    int        // 0: no limit
-	inFlight slots      // taken, and not yet answered
+	inFlight slots      // taken, but not answered yet
 	answered []answer   // still in the window; ascending by freeAt
 	past     int        // how many of answered were unproven
 	known    []*waiter  // first come, first served
 	unproven turns
-	wakeUp   *time.Timer // dispatches when the next slot comes free; nil before the first wait
+	wakeUp   *time.Timer // calls dispatch when the next slot comes free; nil before the first wait
 }
 
-// slots counts slots, and those of them that unproven requests took.
+// slots counts slots, and how many of them unproven requests took.
 type slots struct{ all, unproven int }
 
-// answer is a slot of a request that was answered.
+// answer is the slot of a request that was answered.
 type answer struct {
 	freeAt   time.Time
 	unproven bool
 }
 
-// NewBudget returns a budget of limit requests a minute; 0 is no limit.
+// NewBudget returns a budget of limit requests a minute; 0 means no limit.
 func NewBudget(limit int) *Budget { return &Budget{limit: limit} }
 
-// SetLimit changes the limit and keeps the record of what went out, so that
-// writing config does not refill the budget.
+// SetLimit changes the limit. The record of what went out stays, so that writing
+// config does not refill the budget.
 func (b *Budget) SetLimit(limit int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -81,16 +81,16 @@ func (b *Budget) SetLimit(limit int) {
 	b.dispatch()
 }
 
-// Limit is the number of requests allowed in a minute; 0 for no limit.
+// Limit returns how many requests a minute are allowed; 0 means no limit.
 func (b *Budget) Limit() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.limit
 }
 
-// Acquire takes a slot for a request of the claim in ctx, or of a [Known] one
-// where ctx has none. It waits its turn, and returns a [*NoBudgetError] as soon
-// as that turn would come too late for ctx's deadline. The caller must call
+// Acquire takes a slot for a request of the claim in ctx, or for a [Known] request
+// if ctx has no claim. It waits for its turn, and returns a [*NoBudgetError] as
+// soon as that turn would come too late for ctx's deadline. The caller must call
 // release once the request has been answered.
 func (b *Budget) Acquire(ctx context.Context) (release func(), err error) {
 	claim := claimOf(ctx)
@@ -104,7 +104,7 @@ func (b *Budget) Acquire(ctx context.Context) (release func(), err error) {
 	return b.releaser(unproven), nil
 }
 
-// TryAcquire takes a slot that is free now.
+// TryAcquire takes a slot if one is free now.
 func (b *Budget) TryAcquire() (release func(), ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -120,8 +120,8 @@ func (b *Budget) releaser(unproven bool) func() {
 	return sync.OnceFunc(func() { b.release(unproven) })
 }
 
-// take waits for a slot and takes it. It tells whether the slot is one of those
-// that unproven requests may have.
+// take waits for a slot and takes it. It reports whether the slot counts as
+// unproven.
 func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err error) {
 	b.mu.Lock()
 	if claim.prepaid != nil {
@@ -148,7 +148,7 @@ func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err err
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
-	case <-w.granted: // at the same time
+	case <-w.granted: // at the same moment
 		return w.unproven, nil
 	default:
 	}
@@ -159,8 +159,8 @@ func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err err
 	return false, ctx.Err()
 }
 
-// enter grants the claim a slot or has it wait for one. It fails where waiting
-// is of no use. The caller holds mu.
+// enter grants the claim a slot, or puts it into the queue. It fails if waiting is
+// of no use. The caller holds mu.
 func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 	now := time.Now()
 	b.prune(now)
@@ -182,22 +182,24 @@ func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 		for _, caller := range claim.callers {
 			queued = b.unproven.add(caller, w, b.maxQueue()) || queued
 		}
-		if !queued { // all of them have as many waiting as they may have
+		if !queued { // each of them has as many waiting as allowed
 			claim.waiter = nil
 			return nil, &NoBudgetError{Wait: max(wait, answerTime)}
 		}
 	} else {
 		b.known = append(b.known, w)
 	}
-	b.schedule()
+	// A slot may have come free just now, and the timer that would hand it out may
+	// be late. Only setting that timer again would leave the slot unused.
+	b.dispatch()
 	return w, nil
 }
 
-// maxQueue is how many of one caller's unproven requests may wait. The caller
+// maxQueue returns how many of one caller's unproven requests may wait. The caller
 // holds mu.
 func (b *Budget) maxQueue() int { return max(minQueue, b.share(Unproven)) }
 
-// leave takes a waiter out of the queue. The caller holds mu.
+// leave removes a waiter who gave up from the queues. The caller holds mu.
 func (b *Budget) leave(claim *Claim, w *waiter) {
 	w.gone = true
 	if claim.waiter == w {
@@ -235,11 +237,11 @@ func (b *Budget) dispatch() {
 	b.schedule()
 }
 
-// schedule has dispatch called when the next slot comes free, while somebody
-// waits. The caller holds mu.
+// schedule sets the timer that calls dispatch when the next slot comes free. The
+// caller holds mu.
 func (b *Budget) schedule() {
 	if len(b.answered) == 0 || len(b.known) == 0 && b.unproven.empty() {
-		return // or else the next release does it
+		return // the next release calls dispatch, or nobody waits
 	}
 	wait := time.Until(b.answered[0].freeAt)
 	if b.wakeUp != nil {
@@ -253,8 +255,9 @@ func (b *Budget) schedule() {
 	})
 }
 
-// share is how many slots requests of a class may take, all classes counted
-// together but for [Unproven], which counts by itself. The caller holds mu.
+// share returns how many slots may be taken for a request of that class to still
+// get one. The slots of all classes count, except that for [Unproven] only its own
+// count. The caller holds mu.
 func (b *Budget) share(class Class) int {
 	kept := 0
 	if b.limit >= minLimitToKeep {
@@ -274,23 +277,26 @@ func (b *Budget) share(class Class) int {
 	}
 }
 
-// waitFor says how long until a slot is free for a request of a class that has
-// ahead others before it; 0 is now. The caller holds mu and has called prune.
+// waitFor returns how long until a slot is free for a request of that class with
+// ahead others before it; 0 means now. The caller holds mu and has called prune.
 func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	used := b.used()
 	if class == Unproven {
 		if b.inFlight.unproven >= maxUnproven {
-			return answerTime // until one of them is answered
+			return answerTime // a guess: until one of them is answered
 		}
 		if b.limit > 0 && used.unproven >= b.share(Unproven) {
-			return b.freeIn(now, func(a answer) bool { return a.unproven })
+			if i := slices.IndexFunc(b.answered, func(a answer) bool { return a.unproven }); i >= 0 {
+				return b.answered[i].freeAt.Sub(now)
+			}
+			return Window
 		}
 	}
 	if b.limit == 0 {
 		return 0
 	}
 	share := b.share(class)
-	if class == Unproven { // of all together they leave more alone than anybody else
+	if class == Unproven { // of the whole limit, they leave more unused than the other classes
 		share = max(1, b.limit-max(1, b.limit*3/10))
 	}
 	over := used.all + ahead - share
@@ -304,41 +310,32 @@ func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	}
 }
 
-// freeIn is how long until the first of the answered slots that match comes free.
-// The caller holds mu.
-func (b *Budget) freeIn(now time.Time, match func(answer) bool) time.Duration {
-	if i := slices.IndexFunc(b.answered, match); i >= 0 {
-		return b.answered[i].freeAt.Sub(now)
-	}
-	return Window
-}
-
 // used counts the slots that are taken. The caller holds mu.
 func (b *Budget) used() slots {
 	return slots{all: b.inFlight.all + len(b.answered), unproven: b.inFlight.unproven + b.past}
 }
 
+// release has the slot of an answered request come free after Window.
 func (b *Budget) release(unproven bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.inFlight.all--
+	b.returned(unproven)
+	b.answered = append(b.answered, answer{freeAt: time.Now().Add(Window), unproven: unproven})
 	if unproven {
-		b.inFlight.unproven--
 		b.past++
 	}
-	b.answered = append(b.answered, answer{freeAt: time.Now().Add(Window), unproven: unproven})
 	b.dispatch()
 }
 
-// refund takes a slot back that no request used. The caller holds mu.
-func (b *Budget) refund(unproven bool) {
+// returned takes a slot off those in flight. The caller holds mu.
+func (b *Budget) returned(unproven bool) {
 	b.inFlight.all--
 	if unproven {
 		b.inFlight.unproven--
 	}
-	b.dispatch()
 }
 
+// prune forgets the slots that are free by now. The caller holds mu.
 func (b *Budget) prune(now time.Time) {
 	n, _ := slices.BinarySearchFunc(b.answered, now, func(a answer, now time.Time) int {
 		if a.freeAt.After(now) {
@@ -354,7 +351,7 @@ func (b *Budget) prune(now time.Time) {
 	b.answered = slices.Delete(b.answered, 0, n)
 }
 
-// NextFree is how long until a [Known] request may go out that asks now.
+// NextFree returns how long a [Known] request that asks now would have to wait.
 func (b *Budget) NextFree() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -363,7 +360,7 @@ func (b *Budget) NextFree() time.Duration {
 	return b.waitFor(now, Known, len(b.known))
 }
 
-// Used is how many requests count against the limit now.
+// Used returns how many requests count against the limit now.
 func (b *Budget) Used() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -371,7 +368,7 @@ func (b *Budget) Used() int {
 	return b.used().all
 }
 
-// Left is how many requests may go out now; -1 where there is no limit.
+// Left returns how many requests may go out now; -1 means no limit.
 func (b *Budget) Left() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -382,8 +379,8 @@ func (b *Budget) Left() int {
 	return max(0, b.limit-b.used().all-len(b.known))
 }
 
-// Pages is how many requests of a class the budget allows in span, from when
-// nothing has been spent; -1 where there is no limit.
+// Pages returns how many requests of a class an unspent budget allows within
+// span; -1 means no limit.
 func (b *Budget) Pages(class Class, span time.Duration) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -393,7 +390,7 @@ func (b *Budget) Pages(class Class, span time.Duration) int {
 	return b.share(class) * int((span+Window-1)/Window)
 }
 
-// Sleep waits for d, or for the end of ctx and returns its error.
+// Sleep waits for d, or until ctx ends and returns its error.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBudgetHoldsForEveryMinute(t *testing.T) {
+func TestBudgetHoldsInAnyMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(10)
 		var sent []time.Time
@@ -49,7 +49,7 @@ func TestBudgetServesWaitersInTurn(t *testing.T) {
 				release, err := b.Acquire(ctx)
 				if err != nil {
 					if time.Since(start) > 0 {
-						t.Error("whoever cannot be served in time must be told at once")
+						t.Error("a request that cannot be served in time must fail at once")
 					}
 					refused.Add(1)
 					return
@@ -64,7 +64,7 @@ func TestBudgetServesWaitersInTurn(t *testing.T) {
 	})
 }
 
-// Each class leaves some of the limit to those that are more urgent.
+// Each class leaves some of the limit to more urgent ones.
 func TestEachClassLeavesSomeToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)

@@ -5,56 +5,57 @@ import (
 	"slices"
 )
 
-// Class says how urgent a request is, and how much of the budget its like may
-// use.
+// Class says how urgent a request is, and how much of the budget requests of its
+// class may use.
 type Class int
 
 const (
-	// Known requests are for what is known to exist, and somebody waits for them.
-	// They go first.
+	// Known requests are for what is known to exist and somebody waits for. They go
+	// first.
 	Known Class = iota
 	// Ahead requests fetch what no reader needs yet. They leave a fifth of the
-	// limit alone and never wait.
+	// limit unused and never wait.
 	Ahead
 	// Listing requests are for lists and metadata. They leave a quarter of the
-	// limit alone and never wait.
+	// limit unused and never wait.
 	Listing
-	// Unproven requests are for what was never seen to exist, or failed when it
-	// was last asked for. They have half of the limit at most, wait their turn,
-	// and take turns by caller.
+	// Unproven requests are for what was never seen to exist, or had a lasting
+	// failure last time. They may use half of the limit. They wait, and callers
+	// take turns.
 	Unproven
-	// Check requests try a new configuration. Some slots are kept for them.
+	// Check requests try a new configuration. Some slots are reserved for them.
 	Check
 )
 
 func (c Class) waits() bool { return c == Known || c == Unproven || c == Check }
 
-// Claim is what a piece of work may have of a budget. Whoever joins the work
-// while it waits can make it more urgent. Budget.mu guards its fields.
+// Claim is the claim that a piece of work has on a budget. Others who need the
+// same work can join it while it waits, and make it more urgent. Budget.mu guards
+// its fields.
 type Claim struct {
 	budget  *Budget
 	class   Class
 	callers []string // whose turns it may take
 	waiter  *waiter  // while it waits
-	joined  *Claim   // of the work that this became a part of; nil for none
-	prepaid *bool    // a slot taken by Reserve, and whether it is one of the unproven
+	joined  *Claim   // claim of the work that this one became part of; nil for none
+	prepaid *bool    // a slot taken by Reserve, and whether it is an unproven one
 }
 
-// waiter waits for a slot. It may be in the queues of several callers.
+// waiter waits for a slot. It may be in the queues of several callers at once.
 type waiter struct {
 	granted  chan struct{} // closed once it has a slot
-	unproven bool          // which kind of slot; set before granted is closed
-	gone     bool          // it has a slot, or gave up
+	unproven bool          // whether the slot is an unproven one; set before granted is closed
+	gone     bool          // whether it has a slot or gave up
 }
 
 type claimKey struct{}
 
-// NewClaim returns a claim on b of work that caller asked for.
+// NewClaim returns a claim on b for work that caller asked for.
 func (b *Budget) NewClaim(class Class, caller string) *Claim {
 	return &Claim{budget: b, class: class, callers: []string{caller}}
 }
 
-// With returns ctx for requests that are paid for by claim.
+// With returns a copy of ctx whose requests take their slots through c.
 func (c *Claim) With(ctx context.Context) context.Context {
 	return context.WithValue(ctx, claimKey{}, c)
 }
@@ -64,15 +65,15 @@ func claimOf(ctx context.Context) *Claim {
 	return claim
 }
 
-// Class is how urgent the work is by now.
+// Class returns how urgent the work is by now.
 func (c *Claim) Class() Class {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
 	return c.class
 }
 
-// Join makes the work as urgent as somebody of that class who joins it needs,
-// and lets it take that caller's turns too.
+// Join adds a caller who waits for the work too, with a request of that class. It
+// makes the work more urgent if need be, and lets it take that caller's turns.
 func (c *Claim) Join(class Class, caller string) {
 	b := c.budget
 	b.mu.Lock()
@@ -82,8 +83,8 @@ func (c *Claim) Join(class Class, caller string) {
 	}
 }
 
-// JoinTo joins c's work to work that is paid for by other, and whoever joins c
-// from now on too.
+// JoinTo makes the work of c part of the work of other. Everybody who joined c,
+// or joins it from now on, joins other too.
 func (c *Claim) JoinTo(other *Claim) {
 	if c == other {
 		return
@@ -98,7 +99,8 @@ func (c *Claim) JoinTo(other *Claim) {
 	b.dispatch()
 }
 
-// join is Join, and tells whether it changed anything. The caller holds mu.
+// join does the work of Join and reports whether it changed anything. The caller
+// holds mu.
 func (c *Claim) join(class Class, caller string) (changed bool) {
 	b := c.budget
 	if c.joined != nil {
@@ -107,7 +109,7 @@ func (c *Claim) join(class Class, caller string) (changed bool) {
 	waiting := c.waiter != nil && !c.waiter.gone
 	switch {
 	case class == Ahead || class == Listing:
-		return changed // never more urgent, and nobody's turn
+		return changed // these never make work more urgent, and have no turns
 	case c.class == Known || c.class == Check:
 		return changed
 	case class == Known:
@@ -129,8 +131,8 @@ func (c *Claim) join(class Class, caller string) (changed bool) {
 	return true
 }
 
-// Reserve takes a slot for the next request of the claim. It waits and fails as
-// [Budget.Acquire] does.
+// Reserve takes a slot for the next request of the claim. It waits and fails like
+// [Budget.Acquire].
 func (c *Claim) Reserve(ctx context.Context) error {
 	unproven, err := c.budget.take(ctx, c)
 	if err != nil {
@@ -142,25 +144,27 @@ func (c *Claim) Reserve(ctx context.Context) error {
 	return nil
 }
 
-// Refund gives back a slot that was reserved and not used.
+// Refund gives back a slot that was reserved but not used.
 func (c *Claim) Refund() {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
 	if c.prepaid != nil {
-		c.budget.refund(*c.prepaid)
+		c.budget.returned(*c.prepaid)
+		c.budget.dispatch()
 		c.prepaid = nil
 	}
 }
 
-// turns is a queue in which callers take turns. Its zero value is empty.
+// turns is a queue in which callers take turns. The zero value is empty.
 type turns struct {
-	order   []string             // callers that wait, the next one first
-	waiting map[string][]*waiter // of each, first come first
+	order   []string             // callers who wait; the next one is first
+	waiting map[string][]*waiter // by caller, in the order in which they came
 }
 
 func (t *turns) empty() bool { return len(t.order) == 0 }
 
-// add puts w into a caller's queue, unless that is as long as most already.
+// add puts w into the caller's queue, unless most others wait there already. It
+// reports whether it did.
 func (t *turns) add(caller string, w *waiter, most int) bool {
 	if len(t.waiting[caller]) >= most {
 		return false
@@ -175,7 +179,7 @@ func (t *turns) add(caller string, w *waiter, most int) bool {
 	return true
 }
 
-// next takes out whoever's turn it is; nil where nobody waits.
+// next removes and returns the waiter whose turn it is, or nil if nobody waits.
 func (t *turns) next() *waiter {
 	for len(t.order) > 0 {
 		caller := t.order[0]
@@ -199,7 +203,7 @@ func (t *turns) next() *waiter {
 	return nil
 }
 
-// drop takes w out of the callers' queues.
+// drop removes w from the callers' queues.
 func (t *turns) drop(callers []string, w *waiter) {
 	for _, caller := range callers {
 		queue := slices.DeleteFunc(t.waiting[caller], func(other *waiter) bool { return other == w })

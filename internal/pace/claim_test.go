@@ -12,19 +12,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// someone waits for a slot.
+// someone is a caller who waits for a slot.
 type someone struct {
 	t     *testing.T
 	claim *Claim
 	stop  context.CancelFunc
-	ended chan struct{} // closed when the fields below are set
+	ended chan struct{} // closed once the fields below are set
 
 	release func()
 	at      time.Time
 	err     error
 }
 
-// waits has someone wait for a slot for an hour, and returns once they do.
+// waits starts someone who waits an hour for a slot, and returns once they wait.
 func waits(t *testing.T, b *Budget, class Class, caller string) *someone {
 	t.Helper()
 	return waitsAs(t, b, b.NewClaim(class, caller), time.Hour)
@@ -45,7 +45,7 @@ func waitsAs(t *testing.T, b *Budget, claim *Claim, within time.Duration) *someo
 	return s
 }
 
-// passes is waits for someone whose request takes no time.
+// passes is like waits, for someone whose request takes no time.
 func passes(t *testing.T, b *Budget, class Class, caller string) *someone {
 	t.Helper()
 	s := waits(t, b, class, caller)
@@ -57,7 +57,7 @@ func passes(t *testing.T, b *Budget, class Class, caller string) *someone {
 	return s
 }
 
-// served tells whether someone has a slot by now.
+// served reports whether s has a slot by now.
 func (s *someone) served() bool {
 	s.t.Helper()
 	synctest.Wait()
@@ -70,7 +70,7 @@ func (s *someone) served() bool {
 	}
 }
 
-// refused is how someone was refused.
+// refused returns the error with which s was refused a slot.
 func (s *someone) refused() *NoBudgetError {
 	s.t.Helper()
 	<-s.ended
@@ -79,7 +79,7 @@ func (s *someone) refused() *NoBudgetError {
 	return refused
 }
 
-// mustAcquire takes a slot that is free.
+// mustAcquire takes a slot, which must be free.
 func mustAcquire(t *testing.T, b *Budget, class Class, caller string) (release func()) {
 	t.Helper()
 	release, err := b.Acquire(b.NewClaim(class, caller).With(t.Context()))
@@ -87,7 +87,7 @@ func mustAcquire(t *testing.T, b *Budget, class Class, caller string) (release f
 	return release
 }
 
-// spend uses all slots of known requests at this moment.
+// spend uses up all slots that known requests may have.
 func spend(t *testing.T, b *Budget) {
 	t.Helper()
 	for {
@@ -99,7 +99,7 @@ func spend(t *testing.T, b *Budget) {
 	}
 }
 
-func TestUnprovenRequestsHaveHalfAtMost(t *testing.T) {
+func TestUnprovenRequestsGetHalfTheLimit(t *testing.T) {
 	for limit, most := range map[int]int{1: 1, 2: 1, 3: 1, 10: 5, 15: 7, 100: 50} {
 		t.Run(strconv.Itoa(limit), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -122,9 +122,9 @@ func TestUnprovenRequestsHaveHalfAtMost(t *testing.T) {
 	}
 }
 
-// They are few at a time, so that they cannot take all of Pipedream's patience
-// where there is no limit.
-func TestUnprovenRequestsAreFewAtATime(t *testing.T) {
+// Few are under way at a time, so that they cannot overload Pipedream when there
+// is no limit.
+func TestFewUnprovenRequestsAreUnderWayAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(0)
 		var releases []func()
@@ -134,15 +134,15 @@ func TestUnprovenRequestsAreFewAtATime(t *testing.T) {
 		next := waits(t, b, Unproven, "another")
 		require.False(t, next.served())
 		mustAcquire(t, b, Known, "")()
-		require.False(t, next.served(), "the end of a known one makes no room")
+		require.False(t, next.served(), "a known request that ends makes no room")
 		releases[3]()
 		require.True(t, next.served())
 	})
 }
 
-// Three tenths of the limit are left alone by them, even where others used most of
-// it: more than by anybody else.
-func TestUnprovenRequestsLeaveMostAlone(t *testing.T) {
+// They leave the last three tenths of the limit unused, even if others used the
+// rest. That is more than any other class leaves.
+func TestUnprovenRequestsLeaveThreeTenthsUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
 		for range 69 {
@@ -155,12 +155,12 @@ func TestUnprovenRequestsLeaveMostAlone(t *testing.T) {
 	})
 }
 
-// One caller who asks for very much and ten who ask for little take turns: each
-// of the ten waits for as many slots as there are callers, not for the queue.
+// One caller asks for very much and ten ask for little. They take turns: each of
+// the ten waits for as many slots as there are callers, not for the whole queue.
 func TestAGreedyCallerDelaysNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
-		for range 50 { // the greedy one was there first, and has a slot a second from now on
+		for range 50 { // the greedy caller comes first and takes a slot each second
 			mustAcquire(t, b, Unproven, "greedy")()
 			time.Sleep(time.Second)
 		}
@@ -176,8 +176,9 @@ func TestAGreedyCallerDelaysNobodyElse(t *testing.T) {
 				modest = append(modest, passes(t, b, Unproven, fmt.Sprint("modest ", i)))
 			}
 		}
-		// 10 s from now a slot comes free, and then one each second: for the greedy one,
-		// for the first of each of the ten, for the greedy one, for the second of each.
+		// A slot comes free in 10 s, and then one each second. They go to the greedy
+		// caller, to the first request of each of the ten, to the greedy caller, and to
+		// the second request of each.
 		began := time.Now()
 		for i, m := range modest {
 			<-m.ended
@@ -215,7 +216,7 @@ func TestKnownRequestsGoFirst(t *testing.T) {
 	})
 }
 
-func TestWhoeverJoinsMakesTheWorkUrgent(t *testing.T) {
+func TestJoiningMakesWorkMoreUrgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(2)
 		one, two := mustAcquire(t, b, Known, ""), mustAcquire(t, b, Known, "")
@@ -225,7 +226,7 @@ func TestWhoeverJoinsMakesTheWorkUrgent(t *testing.T) {
 		require.Equal(t, Known, joined.claim.Class())
 		one()
 		time.Sleep(Window)
-		require.True(t, known.served(), "it was known first")
+		require.True(t, known.served(), "it was in the queue of known requests first")
 		require.False(t, joined.served())
 		two()
 		time.Sleep(Window)
@@ -235,7 +236,7 @@ func TestWhoeverJoinsMakesTheWorkUrgent(t *testing.T) {
 	})
 }
 
-func TestWhatJoiningMakesOfAClaim(t *testing.T) {
+func TestClassOfAJoinedClaim(t *testing.T) {
 	for _, tc := range []struct{ class, joins, becomes Class }{
 		{Ahead, Known, Known},
 		{Listing, Known, Known},
@@ -254,8 +255,8 @@ func TestWhatJoiningMakesOfAClaim(t *testing.T) {
 	}
 }
 
-// Work that two callers wait for takes the turn of whoever has it first.
-func TestWorkTakesTheTurnsOfAllWhoWaitForIt(t *testing.T) {
+// Work that two callers wait for uses whichever turn comes first.
+func TestJoinedWorkUsesTheTurnsOfAllItsCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(10)
 		var releases []func()
@@ -304,7 +305,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 				require.ErrorIs(t, gone.err, context.Canceled)
 				release()
 				time.Sleep(Window)
-				require.True(t, next.served(), "whoever gave up takes no slot")
+				require.True(t, next.served(), "a waiter who gave up takes no slot")
 				next.release()
 				time.Sleep(Window)
 				require.Equal(t, 1, b.Left())
@@ -313,9 +314,9 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A second is left for the request itself: with less, waiting would only turn a
-// refusal into a time-out.
-func TestWhoeverCannotBeServedInTimeIsToldSo(t *testing.T) {
+// A second must be left for the request itself. With less, waiting would only turn
+// a refusal into a time-out.
+func TestAWaitThatWouldTakeTooLongFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1)
 		mustAcquire(t, b, Known, "")() // the slot comes free in a minute
@@ -339,7 +340,7 @@ func TestWhoeverCannotBeServedInTimeIsToldSo(t *testing.T) {
 	})
 }
 
-func TestWhatIsAheadOfReadersNeverWaits(t *testing.T) {
+func TestAheadAndListingNeverWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1)
 		mustAcquire(t, b, Known, "")()
@@ -351,7 +352,7 @@ func TestWhatIsAheadOfReadersNeverWaits(t *testing.T) {
 	})
 }
 
-func TestSomeSlotsAreKeptForAChecksOfANewKey(t *testing.T) {
+func TestSlotsAreReservedForChecksOfANewKey(t *testing.T) {
 	for limit, kept := range map[int]int{1: 0, 19: 0, 20: 2, 100: 2} {
 		t.Run(strconv.Itoa(limit), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -378,14 +379,14 @@ func TestAReservedSlotIsUsedOnceOrGivenBack(t *testing.T) {
 				require.Equal(t, 3, b.Left())
 				claim.Refund()
 				claim.Refund()
-				require.Equal(t, 4, b.Left(), "as if nothing had been")
+				require.Equal(t, 4, b.Left(), "a second refund does nothing")
 
 				require.NoError(t, claim.Reserve(t.Context()))
 				release, err := b.Acquire(claim.With(t.Context()))
 				require.NoError(t, err)
 				require.Equal(t, 3, b.Left(), "the request takes the slot that was reserved")
 				claim.Refund()
-				require.Equal(t, 3, b.Left(), "which is not there to be given back")
+				require.Equal(t, 3, b.Left(), "a used slot cannot be given back")
 				retry, err := b.Acquire(claim.With(t.Context()))
 				require.NoError(t, err)
 				require.Equal(t, 2, b.Left(), "a retry takes another")
@@ -398,7 +399,7 @@ func TestAReservedSlotIsUsedOnceOrGivenBack(t *testing.T) {
 	}
 }
 
-func TestASlotThatIsGivenBackGoesToWhoeverWaits(t *testing.T) {
+func TestARefundedSlotGoesToAWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1)
 		claim := b.NewClaim(Known, "")
@@ -410,7 +411,7 @@ func TestASlotThatIsGivenBackGoesToWhoeverWaits(t *testing.T) {
 	})
 }
 
-func TestASlotThatIsFreeNowOrNone(t *testing.T) {
+func TestTryAcquireNeverWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(2)
 		one, ok := b.TryAcquire()
@@ -427,9 +428,9 @@ func TestASlotThatIsFreeNowOrNone(t *testing.T) {
 	})
 }
 
-// A thousand who wait at once all get their turn, or are told, and leave nothing
-// behind.
-func TestNothingIsLeftBehind(t *testing.T) {
+// A thousand callers who wait at once all get their turn or an error, and every
+// slot comes free again.
+func TestEverySlotComesFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(10)
 		var group sync.WaitGroup

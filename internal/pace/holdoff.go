@@ -10,46 +10,46 @@ import (
 
 const (
 	firstHoldOff = time.Second
-	// LongestHoldOff is how long anything is held off at most that may pass by
+	// LongestHoldOff is the longest hold-off after a failure that may pass by
 	// itself.
 	LongestHoldOff = 30 * time.Second
-	// LongestLasting is the same for what is wrong for good.
+	// LongestLasting is the longest hold-off after a lasting failure.
 	LongestLasting = 5 * time.Minute
 	// maxHeldOff bounds the memory that guessed names can take.
 	maxHeldOff = 10_000
-	// expectedEvery is how often something is asked for that is expected to come.
+	// expectedEvery is how often a name that is expected to appear is asked for.
 	expectedEvery = 3 * time.Second
-	// guessesFrom is how many things that do not exist may be asked for in a
-	// minute before somebody seems to be guessing.
+	// guessesFrom is how many lasting failures in a minute are still normal. More
+	// look like somebody guessing names.
 	guessesFrom = 8
 )
 
-// Failure is what is known of a failed request.
+// Failure describes a failed request.
 type Failure struct {
 	Err error
-	// Lasting is set where the failure is of what was asked for, such as an
-	// account that was deleted, and will not pass by itself.
+	// Lasting is set if the failure will not pass by itself, such as that of a
+	// deleted account.
 	Lasting bool
-	// Exists is set where what was asked for is there nonetheless, so that whoever
-	// asked guessed nothing.
+	// Exists is set if what was asked for exists, so that the failure does not
+	// count as a guess.
 	Exists bool
-	// Least is how long to hold off at the least.
+	// Least is the shortest time to hold off.
 	Least time.Duration
 }
 
-// holdOff is one hold-off: after a failure nothing is asked until it ends. The
-// zero value holds nothing off.
+// holdOff is one hold-off: after a failure, no request goes out until it ends.
+// The zero value holds nothing off.
 type holdOff struct {
 	failures int
-	lasting  bool      // what the last failure was
+	lasting  bool      // whether the last failure was lasting
 	at       time.Time // of the last failure
 	until    time.Time
 	err      error
 }
 
-// after returns the hold-off that follows h when a failure comes at now: 1 s,
-// doubling, less up to a quarter so that mounts and accounts which failed
-// together do not come back together.
+// after returns the hold-off that follows h after a failure at now. It starts
+// at 1 s and doubles with each failure. Up to a quarter is taken off at random,
+// so that mounts and accounts that failed together do not retry together.
 func (h holdOff) after(now time.Time, f Failure) holdOff {
 	longest := LongestHoldOff
 	if f.Lasting {
@@ -62,7 +62,7 @@ func (h holdOff) after(now time.Time, f Failure) holdOff {
 
 func (h holdOff) active(now time.Time) bool { return now.Before(h.until) }
 
-// remaining is the error of h, with the time that is left in it.
+// remaining returns the error of h, updated with the time left.
 func (h holdOff) remaining(now time.Time) error {
 	if err, ok := h.err.(interface{ WithWait(time.Duration) error }); ok {
 		return err.WithWait(h.until.Sub(now))
@@ -71,31 +71,32 @@ func (h holdOff) remaining(now time.Time) error {
 }
 
 // HoldOffs are the hold-offs of one connection: one for everything, and one for
-// each account, or other name, that failed lately.
+// each account, or other name, that failed recently.
 type HoldOffs struct {
-	mu     sync.Mutex // guards the fields below, and the read-modify-write of named; never held across I/O
+	mu     sync.Mutex // guards all and misses, and every change of named and expected; never held across I/O
 	all    holdOff
 	named  *lru.Cache[string, holdOff]
-	misses []time.Time // of the last minute, where nothing was there; ascending
+	misses []time.Time // lasting failures of the last minute that may be guesses; ascending
 
-	expected *lru.Cache[string, time.Time] // until when a name may come any moment
+	expected *lru.Cache[string, time.Time] // when to stop expecting a name
 }
 
-// NewHoldOffs returns hold-offs that hold nothing off.
+// NewHoldOffs returns HoldOffs that hold nothing off.
 func NewHoldOffs() *HoldOffs {
-	named, err := lru.New[string, holdOff](maxHeldOff)
+	return &HoldOffs{named: newLRU[holdOff](maxHeldOff), expected: newLRU[time.Time](maxHeldOff)}
+}
+
+func newLRU[V any](size int) *lru.Cache[string, V] {
+	cache, err := lru.New[string, V](size)
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	expected, err := lru.New[string, time.Time](maxHeldOff)
-	if err != nil {
-		panic(err)
-	}
-	return &HoldOffs{named: named, expected: expected}
+	return cache
 }
 
-// Check returns the error that name is held off with, nil where it is not. Where
-// that error has a method WithWait(time.Duration) error, it tells the time left.
+// Check returns the error that name is held off with, or nil if it is not held
+// off. If that error has a method WithWait(time.Duration) error, the result of
+// that method is returned, called with the time left.
 func (h *HoldOffs) Check(name string) error {
 	now := time.Now()
 	h.mu.Lock()
@@ -109,13 +110,13 @@ func (h *HoldOffs) Check(name string) error {
 	return nil
 }
 
-// Held tells whether name is held off.
+// Held reports whether name is held off.
 func (h *HoldOffs) Held(name string) bool { return h.Check(name) != nil }
 
-// CheckAll is Check for what has no name.
+// CheckAll is like [HoldOffs.Check], for requests without a name.
 func (h *HoldOffs) CheckAll() error { return h.Check("") }
 
-// Failed holds name off.
+// Failed records a failure of name and holds it off.
 func (h *HoldOffs) Failed(name string, f Failure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,13 +133,15 @@ func (h *HoldOffs) Failed(name string, f Failure) {
 	}
 }
 
-// Succeeded ends the hold-off of name, and the count of its failures.
+// Succeeded ends the hold-off of name and resets the count of its failures.
 func (h *HoldOffs) Succeeded(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.named.Remove(name)
 	h.expected.Remove(name)
 }
 
-// Retry ends the hold-off of name and keeps the count of its failures.
+// Retry ends the hold-off of name but keeps the count of its failures.
 func (h *HoldOffs) Retry(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,9 +151,9 @@ func (h *HoldOffs) Retry(name string) {
 	}
 }
 
-// Expect ends the hold-off of name, and the count of its failures. Until then it
-// is asked for every few seconds, however often it is not there: it is about to
-// come. Success ends that too.
+// Expect says that name is expected to appear before until. It ends the hold-off
+// of name and resets the count of its failures. Up to that time or the first
+// success, every lasting failure holds name off for a few seconds only.
 func (h *HoldOffs) Expect(name string, until time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -162,20 +165,21 @@ func (h *HoldOffs) Expect(name string, until time.Time) {
 	}
 }
 
-// Doubtful tells whether name failed for good when it was last asked for.
+// Doubtful reports whether the last request for name had a lasting failure.
 func (h *HoldOffs) Doubtful(name string) bool {
 	held, _ := h.named.Peek(name)
 	return held.lasting
 }
 
-// FailedAt is when name failed last; zero where it did not.
+// FailedAt returns when name last failed, or the zero time if it did not fail
+// since its last success.
 func (h *HoldOffs) FailedAt(name string) time.Time {
 	held, _ := h.named.Peek(name)
 	return held.at
 }
 
-// Guessing tells whether so much was asked for lately that does not exist that
-// somebody seems to be guessing names.
+// Guessing reports whether so many names had a lasting failure within the last
+// minute that somebody seems to be guessing.
 func (h *HoldOffs) Guessing() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -183,7 +187,7 @@ func (h *HoldOffs) Guessing() bool {
 	return len(h.misses) > guessesFrom
 }
 
-// recentMisses are the misses of the last minute. The caller holds mu.
+// recentMisses returns the misses of the last minute. The caller holds mu.
 func (h *HoldOffs) recentMisses(now time.Time) []time.Time {
 	old := 0
 	for old < len(h.misses) && now.Sub(h.misses[old]) > Window {
@@ -192,13 +196,15 @@ func (h *HoldOffs) recentMisses(now time.Time) []time.Time {
 	return h.misses[old:]
 }
 
-// FailedAll holds everything off.
+// FailedAll records a failure that concerns every request, and holds everything
+// off.
 func (h *HoldOffs) FailedAll(f Failure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
 	if h.all.active(now) {
-		// Requests that were under way together fail together: one failure, not many.
+		// Requests that were under way at the same time fail together, which is one
+		// failure, not many.
 		if until := now.Add(f.Least); until.After(h.all.until) {
 			h.all.until, h.all.err = until, f.Err
 		}
@@ -207,8 +213,8 @@ func (h *HoldOffs) FailedAll(f Failure) {
 	h.all = h.all.after(now, f)
 }
 
-// SucceededAll ends the count of failures, but not a hold-off in force: an
-// answer that was under way says nothing about the 429 after it.
+// SucceededAll resets the count of failures, but does not end a hold-off in
+// force: an answer that was under way says nothing about the 429 after it.
 func (h *HoldOffs) SucceededAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -217,23 +223,23 @@ func (h *HoldOffs) SucceededAll() {
 	}
 }
 
-// AllUntil is when the hold-off of everything ends, or ended.
+// AllUntil returns when the hold-off of everything ends, or ended.
 func (h *HoldOffs) AllUntil() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.all.until
 }
 
-// AllError is the failure that everything is or was held off for; nil where the
-// last request succeeded.
+// AllError returns the failure that everything is or was held off for, or nil if
+// the last request succeeded.
 func (h *HoldOffs) AllError() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.all.err
 }
 
-// Each calls f for every name that failed when it was last asked for, and that
-// somebody still asks for: who does fails again every [LongestLasting].
+// Each calls f for every name whose last request failed and that somebody still
+// asks for: those fail again every [LongestLasting] at the latest.
 func (h *HoldOffs) Each(f func(name string, err error)) {
 	now := time.Now()
 	for _, name := range h.named.Keys() {
@@ -243,7 +249,7 @@ func (h *HoldOffs) Each(f func(name string, err error)) {
 	}
 }
 
-// Count is how many names are held off now.
+// Count returns how many names are held off now.
 func (h *HoldOffs) Count() (held int) {
 	now := time.Now()
 	for _, one := range h.named.Values() {

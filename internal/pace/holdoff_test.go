@@ -16,6 +16,8 @@ type failure struct{ wait time.Duration }
 
 func (failure) Error() string                       { return "it failed" }
 func (f failure) WithWait(wait time.Duration) error { return failure{wait: wait} }
+
+// left returns how long err says is left to wait.
 func left(t *testing.T, err error) (wait time.Duration) {
 	t.Helper()
 	var f failure
@@ -23,7 +25,7 @@ func left(t *testing.T, err error) (wait time.Duration) {
 	return f.wait
 }
 
-// heldFor asserts that a hold-off is about that long: up to a quarter less.
+// heldFor asserts that a hold-off is that long, or up to a quarter shorter.
 func heldFor(t *testing.T, about, wait time.Duration) {
 	t.Helper()
 	require.LessOrEqual(t, wait, about)
@@ -36,8 +38,8 @@ func TestAHoldOffDoublesWithEachFailure(t *testing.T) {
 		lasting bool
 		waits   []time.Duration
 	}{
-		"to 30 s where it may pass":         {false, []time.Duration{s, 2 * s, 4 * s, 8 * s, 16 * s, 30 * s, 30 * s, 30 * s}},
-		"to 5 minutes where it is for good": {true, []time.Duration{s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 64 * s, 128 * s, 256 * s, 300 * s, 300 * s}},
+		"to 30 s if the failure may pass":        {false, []time.Duration{s, 2 * s, 4 * s, 8 * s, 16 * s, 30 * s, 30 * s, 30 * s}},
+		"to 5 minutes if the failure is lasting": {true, []time.Duration{s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, 64 * s, 128 * s, 256 * s, 300 * s, 300 * s}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -55,14 +57,14 @@ func TestAHoldOffDoublesWithEachFailure(t *testing.T) {
 						require.Equal(t, time.Duration(1), left(t, h.Check("a")))
 						time.Sleep(time.Nanosecond)
 					}
-					h.Succeeded("a") // then it begins anew
+					h.Succeeded("a") // which starts over
 				}
 			})
 		})
 	}
 }
 
-func TestAHoldOffOfManyFailures(t *testing.T) {
+func TestHoldOffAfterManyFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHoldOffs()
 		for range 10_000 {
@@ -74,7 +76,7 @@ func TestAHoldOffOfManyFailures(t *testing.T) {
 	})
 }
 
-func TestAHoldOffIsAsLongAsWasAskedForAtTheLeast(t *testing.T) {
+func TestAHoldOffIsNeverShorterThanLeast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHoldOffs()
 		h.Failed("a", Failure{Err: failure{}, Least: 7 * time.Minute})
@@ -82,7 +84,7 @@ func TestAHoldOffIsAsLongAsWasAskedForAtTheLeast(t *testing.T) {
 	})
 }
 
-func TestAnErrorThatCannotTellIsReturnedAsItIs(t *testing.T) {
+func TestAnErrorWithoutWithWaitIsReturnedAsIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, plain := NewHoldOffs(), errors.New("plain")
 		h.Failed("a", Failure{Err: plain})
@@ -99,7 +101,7 @@ func TestARetryEndsAHoldOffAndKeepsTheCount(t *testing.T) {
 		failedAt := h.FailedAt("a")
 		h.Retry("a")
 		require.NoError(t, h.Check("a"))
-		require.True(t, h.Doubtful("a"), "it is still not known to be good")
+		require.True(t, h.Doubtful("a"), "it has not succeeded yet")
 		require.Equal(t, failedAt, h.FailedAt("a"))
 		h.Failed("a", Failure{Err: failure{}, Lasting: true})
 		heldFor(t, 16*time.Second, left(t, h.Check("a")))
@@ -108,7 +110,7 @@ func TestARetryEndsAHoldOffAndKeepsTheCount(t *testing.T) {
 	})
 }
 
-func TestWhatFailedForGoodIsDoubtfulUntilItSucceeds(t *testing.T) {
+func TestALastingFailureIsDoubtfulUntilSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHoldOffs()
 		require.False(t, h.Doubtful("a"))
@@ -137,7 +139,7 @@ func TestManyMissesInAMinuteLookLikeGuessing(t *testing.T) {
 		for range 100 {
 			h.Failed("outage", Failure{Err: failure{}})
 		}
-		require.False(t, h.Guessing(), "what may pass is no miss")
+		require.False(t, h.Guessing(), "a failure that may pass is no miss")
 		miss(1)
 		require.True(t, h.Guessing())
 		time.Sleep(Window)
@@ -151,7 +153,7 @@ func TestManyMissesInAMinuteLookLikeGuessing(t *testing.T) {
 	})
 }
 
-func TestAFailureOfEverythingHoldsEverythingOff(t *testing.T) {
+func TestFailedAllHoldsEverythingOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHoldOffs()
 		h.FailedAll(Failure{Err: failure{}})
@@ -161,13 +163,13 @@ func TestAFailureOfEverythingHoldsEverythingOff(t *testing.T) {
 		require.Equal(t, wait, time.Until(h.AllUntil()))
 		require.Zero(t, h.Count(), "no name is held off for itself")
 
-		// Those that were under way together fail together.
+		// Requests that were under way at the same time fail together.
 		for range 50 {
 			h.FailedAll(Failure{Err: failure{}})
 		}
 		require.Equal(t, wait, left(t, h.CheckAll()))
 		h.FailedAll(Failure{Err: failure{}, Least: 20 * time.Second})
-		require.Equal(t, 20*time.Second, left(t, h.CheckAll()), "unless one asks for longer")
+		require.Equal(t, 20*time.Second, left(t, h.CheckAll()), "one of them may ask for longer")
 		h.FailedAll(Failure{Err: failure{}, Least: 10 * time.Second})
 		require.Equal(t, 20*time.Second, left(t, h.CheckAll()))
 
@@ -201,7 +203,7 @@ func TestHoldOffsAreCountedWhileTheyLast(t *testing.T) {
 	})
 }
 
-func TestGuessedNamesTakeABoundedMemory(t *testing.T) {
+func TestMemoryForGuessedNamesIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHoldOffs()
 		for i := range 2 * maxHeldOff {

@@ -8,11 +8,11 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// maxCallers bounds the memory that a quota takes. Whoever was longest away is
-// forgotten first.
+// maxCallers bounds the memory that a quota takes. The caller that was away
+// longest is forgotten first.
 const maxCallers = 10_000
 
-// Quota lets each caller do something a few times in any minute.
+// Quota limits how often each caller may do something in any minute.
 type Quota struct {
 	most int
 
@@ -20,16 +20,12 @@ type Quota struct {
 	times *lru.Cache[string, []time.Time]
 }
 
-// NewQuota returns a quota of so many times in any minute for each caller.
+// NewQuota returns a quota that each caller may use most times in any minute.
 func NewQuota(most int) *Quota {
-	times, err := lru.New[string, []time.Time](maxCallers)
-	if err != nil { // only for a size below 1
-		panic(err)
-	}
-	return &Quota{most: most, times: times}
+	return &Quota{most: most, times: newLRU[[]time.Time](maxCallers)}
 }
 
-// Take counts once more for caller, unless that would be too often: then it
+// Take uses the quota of caller once and returns 0. If it is used up, Take
 // returns how long to wait.
 func (q *Quota) Take(caller string) (wait time.Duration) {
 	q.mu.Lock()

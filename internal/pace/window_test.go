@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sent is a request that went out: Pipedream counted it at some time between.
+// sent is a request that went out. Pipedream counted it some time between out and
+// end.
 type sent struct {
 	class    Class
 	out, end time.Time
@@ -23,12 +24,12 @@ type sent struct {
 type traffic struct {
 	mu   sync.Mutex // guards all
 	all  []sent
-	lost int // whoever got no slot
+	lost int // how many requests got no slot
 }
 
-// request asks for a slot as a request of its class does, and holds it for a
-// while.
-func (r *traffic) request(ctx context.Context, b *Budget, claim *Claim, class Class, takes time.Duration) {
+// request acquires a slot for a request of that class, and holds it for as long as
+// the request takes.
+func (r *traffic) request(ctx context.Context, b *Budget, claim *Claim, takes time.Duration) {
 	release, err := b.Acquire(claim.With(ctx))
 	if err != nil {
 		r.mu.Lock()
@@ -40,16 +41,13 @@ func (r *traffic) request(ctx context.Context, b *Budget, claim *Claim, class Cl
 	time.Sleep(takes)
 	end := time.Now()
 	release()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if claim.Class() != class { // somebody joined it
-		class = claim.Class()
-	}
-	r.all = append(r.all, sent{class, out, end})
+	// Somebody may have joined the claim, which changes its class.
+	r.add(sent{claim.Class(), out, end})
 }
 
-// most is how many requests lie within a minute, wherever it begins and
-// whenever each was counted while it was under way.
+// most returns the largest number of requests that could be counted within one
+// minute, wherever that minute begins and whenever each was counted while it was
+// under way.
 func (r *traffic) most(of func(sent) bool) (most int) {
 	for _, first := range r.all {
 		within := 0
@@ -64,8 +62,8 @@ func (r *traffic) most(of func(sent) bool) (most int) {
 	return most
 }
 
-// However requests come, wait, are joined, end and give up, no minute sees more
-// of them than the limit, nor more of a class than its share.
+// No minute sees more requests than the limit, nor more of a class than its share,
+// however requests come, wait, are joined, end and give up.
 func TestNoMinuteSeesMoreThanTheLimit(t *testing.T) {
 	for _, limit := range []int{1, 2, 3, 5, 19, 20, 50} {
 		for seed := range uint64(4) {
@@ -76,7 +74,7 @@ func TestNoMinuteSeesMoreThanTheLimit(t *testing.T) {
 					require.LessOrEqual(t, r.most(func(sent) bool { return true }), limit)
 					require.GreaterOrEqual(t, len(r.all), 8*limit, "hardly anything went out")
 					if limit > 2 {
-						require.NotZero(t, r.lost, "there was no load to speak of")
+						require.NotZero(t, r.lost, "the load was too small")
 					}
 					require.LessOrEqual(t, r.most(func(s sent) bool { return s.class == Unproven }), max(1, limit/2), "unproven")
 					time.Sleep(Window)
@@ -107,15 +105,15 @@ func underLoad(t *testing.T, b *Budget, limit int, random *rand.Rand) *traffic {
 			if givesUp {
 				time.AfterFunc(within/4, cancel)
 			}
-			r.request(ctx, b, claim, class, takes)
+			r.request(ctx, b, claim, takes)
 		})
 		if random.IntN(5) == 0 && len(open) > 0 {
 			open[random.IntN(len(open))].Join(Known, "another")
 		}
 		if random.IntN(5) == 0 {
-			if release, ok := b.TryAcquire(); ok { // what net/http sends again
+			if release, ok := b.TryAcquire(); ok { // as for a request that net/http repeats
 				out := time.Now()
-				r.all = appendSafely(r, sent{Known, out, out})
+				r.add(sent{Known, out, out})
 				release()
 			}
 		}
@@ -131,10 +129,10 @@ func underLoad(t *testing.T, b *Budget, limit int, random *rand.Rand) *traffic {
 	return r
 }
 
-func appendSafely(r *traffic, s sent) []sent {
+func (r *traffic) add(s sent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append(r.all, s)
+	r.all = append(r.all, s)
 }
 
 func TestASlotComesFreeAMinuteAfterItsAnswer(t *testing.T) {
@@ -156,7 +154,7 @@ func TestASlotComesFreeAMinuteAfterItsAnswer(t *testing.T) {
 	})
 }
 
-func TestANewLimitForgetsNothing(t *testing.T) {
+func TestANewLimitKeepsTheRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(10)
 		use := func(n int) {
@@ -172,7 +170,7 @@ func TestANewLimitForgetsNothing(t *testing.T) {
 		require.Equal(t, 5, b.Left())
 		use(5)
 		b.SetLimit(5)
-		require.Zero(t, b.Left(), "less than was used")
+		require.Zero(t, b.Left(), "more than the new limit is used")
 		_, err := b.Acquire(t.Context())
 		var refused *NoBudgetError
 		require.ErrorAs(t, err, &refused)
@@ -187,7 +185,7 @@ func TestANewLimitForgetsNothing(t *testing.T) {
 	})
 }
 
-func TestAHigherLimitServesThoseWhoWait(t *testing.T) {
+func TestAHigherLimitServesWaiters(t *testing.T) {
 	for _, limit := range []int{4, 0} {
 		synctest.Test(t, func(t *testing.T) {
 			b := NewBudget(1)
@@ -202,7 +200,7 @@ func TestAHigherLimitServesThoseWhoWait(t *testing.T) {
 	}
 }
 
-func TestHowManyPagesTheBudgetAllows(t *testing.T) {
+func TestPagesTheBudgetAllows(t *testing.T) {
 	b := NewBudget(100)
 	require.Equal(t, 80, b.Pages(Ahead, time.Minute))
 	require.Equal(t, 75, b.Pages(Listing, time.Second))
@@ -211,7 +209,7 @@ func TestHowManyPagesTheBudgetAllows(t *testing.T) {
 	require.Equal(t, -1, NewBudget(0).Pages(Ahead, time.Minute))
 }
 
-func TestASleepEndsWithItsContext(t *testing.T) {
+func TestSleepEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		require.NoError(t, Sleep(t.Context(), time.Minute))
