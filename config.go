@@ -97,7 +97,7 @@ func defaultConfig() *config {
 }
 
 // errBadConfig replaces the error of the decoder, which may quote what it read.
-var errBadConfig = logical.CodedError(http.StatusInternalServerError, "the stored config cannot be read; write it anew")
+var errBadConfig = logical.CodedError(http.StatusInternalServerError, "the stored config cannot be read; write it again")
 
 // readConfig returns the stored configuration; nil if there is none.
 func readConfig(ctx context.Context, storage logical.Storage) (*config, error) {
@@ -192,11 +192,11 @@ func (c *config) validateAuthentication() error {
 	switch {
 	case c.ProjectID != "" && c.ClientID == "":
 		return badRequest("project_id needs client_id and client_secret: an API key cannot read a Connect project. " +
-			"For the accounts of the workspace leave project_id out, or empty it with project_id=")
+			"For the accounts of the workspace leave project_id out, or clear it with project_id=")
 	case c.ClientID == "" && c.ClientSecret != "":
-		return badRequest("client_id is missing: it goes with client_secret")
+		return badRequest("client_secret needs client_id")
 	case c.ClientID != "" && c.ClientSecret == "":
-		return badRequest("client_secret is missing: it goes with client_id; give it with client_secret=- to have it read from standard input")
+		return badRequest("client_id needs client_secret: client_secret=- reads it from standard input")
 	case c.ClientID != "":
 		if err := validSecret(fieldClientID, redact.Secret(c.ClientID)); err != nil {
 			return err
@@ -205,7 +205,7 @@ func (c *config) validateAuthentication() error {
 			return err
 		}
 	case c.APIKey == "":
-		return badRequest("api_key is missing, or else client_id and client_secret: give a secret as api_key=- to have it read from standard input")
+		return badRequest("give api_key, or client_id and client_secret: api_key=- reads the key from standard input")
 	default:
 		if err := validSecret(fieldAPIKey, c.APIKey); err != nil {
 			return err
@@ -255,9 +255,9 @@ func parseBaseURL(raw string) (*url.URL, error) {
 	case err != nil: // not shown, because it repeats the URL and any password in it
 		return nil, badRequest("base_url is not a URL")
 	case u.User != nil:
-		return nil, badRequest("base_url must not hold a user name or password")
+		return nil, badRequest("base_url must not contain a user name or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(raw, "#"):
-		return nil, badRequest("base_url must not hold a query or fragment")
+		return nil, badRequest("base_url must not contain a query or fragment")
 	case u.Hostname() == "" || u.Opaque != "":
 		return nil, badRequest("base_url must name a host, such as %s", defaultBaseURL)
 	case !utf8.ValidString(u.Host) || strings.ContainsFunc(u.Host, func(r rune) bool { return !unicode.IsGraphic(r) }):
@@ -265,7 +265,7 @@ func parseBaseURL(raw string) (*url.URL, error) {
 	case u.Scheme != "https" && u.Scheme != "http":
 		return nil, badRequest("base_url must begin with https://")
 	case u.Scheme == "http" && !api.IsLoopback(u.Hostname()):
-		return nil, badRequest("base_url must begin with https://; http is for a loopback address alone")
+		return nil, badRequest("base_url must begin with https://; http:// is only for loopback addresses")
 	}
 	return u, nil
 }

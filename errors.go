@@ -26,7 +26,7 @@ func text(e *api.Error) string {
 	case api.NoBudget:
 		return "the mount's budget of requests to Pipedream is used up (rate_limit in config); " + again(e)
 	case api.Busy:
-		return "many accounts are being fetched from Pipedream just now, and this one's turn has not come; " + again(e)
+		return "many accounts are being fetched from Pipedream, and this one is still waiting; " + again(e)
 	case api.KeyRefused:
 		if e.OAuth {
 			return "Pipedream refused the OAuth client: its id or secret is wrong, it was deleted, or it may not use the scope or project in <mount>/config. " +
@@ -35,13 +35,13 @@ func text(e *api.Error) string {
 		return "Pipedream refused the API key (its answer was 401): it is wrong or was revoked. " +
 			"Create a key in Pipedream's settings and store it with: " + cli + " write <mount>/config api_key=-"
 	case api.BadAnswer:
-		return "Pipedream is not available: its answer makes no sense: " + e.Detail
+		return "Pipedream is not available: its answer could not be understood: " + e.Detail
 	case api.TooLarge:
 		return fmt.Sprintf("Pipedream's answer%s is too large: %s", about(e), e.Detail)
 	case api.Unavailable:
 		return "Pipedream is not available: " + e.Detail
 	case api.ListTooLong:
-		return fmt.Sprintf("Pipedream lists %d accounts, which takes more requests than rate_limit in <mount>/config leaves to listings. "+
+		return fmt.Sprintf("listing %d accounts takes more requests than rate_limit in <mount>/config allows for lists. "+
 			"List those of one app or user with: "+cli+" read -format=json <mount>/accounts list=true app=github, or raise rate_limit", e.Count)
 	default:
 		return textOfAccount(e)
@@ -52,7 +52,7 @@ func text(e *api.Error) string {
 func textOfAccount(e *api.Error) string {
 	switch e.Kind {
 	case api.Unauthorized:
-		return fmt.Sprintf("Pipedream refused the %s for account %s alone (its answer was 401), and accepts it otherwise. "+
+		return fmt.Sprintf("Pipedream refused the %s only for account %s (its answer was 401). "+
 			"Check in Pipedream whether it may read the account, or reconnect the account", key(e), e.Account)
 	case api.Forbidden:
 		if e.Account == "" {
@@ -85,9 +85,9 @@ func textOfAccount(e *api.Error) string {
 			"Reconnect the account in Pipedream; for the reason it gives: "+cli+" read <mount>/accounts/%s", e.Account, brackets(e.Detail), e.Account)
 	case api.NoCredentials:
 		return fmt.Sprintf("Pipedream returned no credentials for account %s%s. Accounts that use Pipedream's own OAuth client, "+
-			"or that are not fully connected, come without: reconnect it in Pipedream with an OAuth client of your own", e.Account, space(e.Detail))
+			"or that are not fully connected, have none: reconnect it in Pipedream with an OAuth client of your own", e.Account, space(e.Detail))
 	case api.WrongAccount:
-		return fmt.Sprintf("Pipedream answered for another account than %s; nothing of that answer was kept", e.Account)
+		return fmt.Sprintf("Pipedream answered for another account than %s; the answer was discarded", e.Account)
 	case api.Expired:
 		return fmt.Sprintf("the credentials that Pipedream hands out for account %s have already expired. "+
 			"Reconnect the account in Pipedream if this lasts", e.Account)
@@ -103,9 +103,9 @@ func textOfAccount(e *api.Error) string {
 func textOfLink(e *api.Error) string {
 	switch e.Kind {
 	case api.Throttled:
-		return "Pipedream makes no more Connect links for this external user just now (its answer was 429); " + again(e)
+		return "Pipedream makes no more Connect links for this external user at the moment (its answer was 429); " + again(e)
 	case api.NoBudget:
-		return "the mount has asked Pipedream for as many Connect links as it may in a minute; " + again(e)
+		return "the mount has reached its limit of Connect links for this minute; " + again(e)
 	case api.KeyRefused:
 		return fmt.Sprintf("Pipedream refused the OAuth client for Connect links: its id or secret is wrong, it was deleted, or it may not use the scope %s%s. "+
 			"Allow the client that scope in Pipedream's settings, or store another with: "+cli+" write <mount>/config client_id=... client_secret=-",

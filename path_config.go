@@ -335,7 +335,7 @@ func mergeAuthentication(updated *config, data *framework.FieldData) (secretGive
 	given := func(field string) string { return strings.TrimSpace(data.Get(field).(string)) }
 	switch {
 	case hasKey && (hasID || hasSecret):
-		return false, badRequest("api_key and client_id with client_secret exclude each other: give one or the other")
+		return false, badRequest("give either api_key, or client_id and client_secret, not both")
 	case hasKey:
 		updated.APIKey, updated.ClientID, updated.ClientSecret = redact.Secret(given(fieldAPIKey)), "", ""
 	case hasID && !hasSecret && updated.ClientID != "" && given(fieldClientID) != updated.ClientID:
@@ -403,7 +403,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
 			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
 	default:
-		return badRequest("Pipedream refused %s; nothing was changed. Check what was copied, and that it has not been revoked", given)
+		return badRequest("Pipedream refused %s; nothing was changed. Check that it was copied completely and has not been revoked", given)
 	}
 }
 

@@ -71,8 +71,8 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 		text string
 	}{
 		"wrong key":             {map[string]any{"api_key": "pd_wrong_key"}, "nothing was changed"},
-		"empty key":             {map[string]any{"api_key": ""}, "api_key is missing"},
-		"blank key":             {map[string]any{"api_key": " \n"}, "api_key is missing"},
+		"empty key":             {map[string]any{"api_key": ""}, "give api_key"},
+		"blank key":             {map[string]any{"api_key": " \n"}, "give api_key"},
 		"key with a break":      {map[string]any{"api_key": "pd_a\npd_b"}, "api_key"},
 		"key of bytes":          {map[string]any{"api_key": "pd_\x00"}, "api_key"},
 		"key too long":          {map[string]any{"api_key": strings.Repeat("k", 5000)}, "api_key"},
@@ -108,10 +108,10 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 		"a second and a half":   {map[string]any{"static_ttl": 1.5}, "static_ttl must be in whole seconds"},
 		"misspelt":              {map[string]any{"api_key": "", "apikey": testKey}, "no fields named [apikey]"},
 		"not a certificate":     {map[string]any{"ca_cert": "-----BEGIN NOTHING-----"}, "ca_cert"},
-		"key and client":        {map[string]any{"api_key": testKey, "client_id": "c", "client_secret": "pd_leaked"}, "exclude each other"},
+		"key and client":        {map[string]any{"api_key": testKey, "client_id": "c", "client_secret": "pd_leaked"}, "not both"},
 		"client without secret": {map[string]any{"client_id": "client"}, "client_secret"},
 		"secret without client": {map[string]any{"client_secret": "pd_leaked"}, "client_id"},
-		"empty client":          {map[string]any{"client_id": "", "client_secret": ""}, "missing"},
+		"empty client":          {map[string]any{"client_id": "", "client_secret": ""}, "client_id and client_secret"},
 		"secret is a list":      {map[string]any{"client_id": "c", "client_secret": []any{"pd_leaked"}}, "client_secret must be a string"},
 		"wrong client":          {map[string]any{"client_id": "c", "client_secret": "pd_leaked"}, "refused client_id and client_secret"},
 		"another environment":   {map[string]any{"environment": "staging"}, "environment"},
@@ -264,11 +264,11 @@ func TestStorageFaultsOfConfig(t *testing.T) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "config", Value: []byte(`{"api_key": "pd_lost`)}))
 		m.start()
 		_, err = m.read("creds/" + github)
-		m.refused(err, http.StatusInternalServerError, "write it anew")
+		m.refused(err, http.StatusInternalServerError, "write it again")
 		require.NotContains(t, err.Error(), "pd_lost")
 		resp, err := m.read("status")
 		require.NoError(t, err)
-		require.Contains(t, resp.Data["last_error"], "write it anew")
+		require.Contains(t, resp.Data["last_error"], "write it again")
 		m.configure(nil)
 		m.creds(github)
 	})

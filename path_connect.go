@@ -39,7 +39,7 @@ const pathConnectHelpSyn = `Make a link by which the caller connects an account 
 const pathConnectHelpDesc = `
 Returns a link to Pipedream's page on which an account of the role's app is
 connected. The account will belong to whoever made the link, no matter who opens
-it: so open it yourself, and pass it to nobody. It works once, until expires_at.
+it: so open it yourself, and give it to nobody else. It works once, until expires_at.
 
     $ vault write -force pipedream/connect/github
     $ vault read pipedream/creds/github
@@ -119,7 +119,7 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 		return nil, err
 	}
 	if wait := b.linkQuota.Take(t.reader.Caller); wait > 0 {
-		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have made %d Connect links in the last minute, which is all there are for one caller; "+
+		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have made %d Connect links in the last minute, which is the limit for one caller; "+
 			"use one of them, or try again in %d s", maxLinksOfCaller, int(math.Ceil(wait.Seconds()))))
 	}
 	link, err := t.makeLink(ctx, t.user, wanted)
@@ -203,7 +203,7 @@ const maxHost = 260
 
 func validateRedirectHosts(hosts []string) error {
 	if len(hosts) > maxRedirectHosts {
-		return badRequest("allowed_redirect_hosts must not be more than %d", maxRedirectHosts)
+		return badRequest("allowed_redirect_hosts must not have more than %d entries", maxRedirectHosts)
 	}
 	for _, host := range hosts {
 		if len(host) > maxHost || !redirectHostPattern.MatchString(host) {
@@ -225,9 +225,9 @@ func (r *role) redirectURI(data *framework.FieldData, field string) (string, err
 	case err != nil || len(raw) > maxRedirectURI || u.Opaque != "" || u.Hostname() == "": // not shown: what is in it may be for the page alone
 		return "", badRequest("%s is not a URL with a host, of %d characters at most", field, maxRedirectURI)
 	case u.User != nil:
-		return "", badRequest("%s must not hold a user name or password", field)
+		return "", badRequest("%s must not contain a user name or password", field)
 	case u.Scheme != "https" && (u.Scheme != "http" || !api.IsLoopback(u.Hostname())):
-		return "", badRequest("%s must begin with https://; http:// is for a loopback address alone", field)
+		return "", badRequest("%s must begin with https://; http:// is only for loopback addresses", field)
 	case !r.allowsHost(u):
 		return "", badRequest("%s leads to a host that is not in the role's allowed_redirect_hosts", field)
 	}

@@ -433,7 +433,7 @@ func TestLinksOfOneUserByManyCallers(t *testing.T) {
 				Operation: logical.UpdateOperation, Path: "connect/team", ClientTokenAccessor: strconv.Itoa(i), Data: map[string]any{}, Storage: m.storage,
 			})
 			if err != nil {
-				m.refused(err, http.StatusTooManyRequests, "as many Connect links as it may", "try again in")
+				m.refused(err, http.StatusTooManyRequests, "limit of Connect links for this minute", "try again in")
 				refused++
 				continue
 			}
@@ -462,7 +462,7 @@ func TestFaultsOfLinks(t *testing.T) {
 		"payment":            {pipedreamtest.Fault{Status: 402}, http.StatusBadRequest, []string{"payment"}},
 		"refused":            {pipedreamtest.Fault{Status: 401}, http.StatusBadRequest, []string{"OAuth client", "connect:tokens:create", "pipedream/config"}},
 		"a redirect":         {pipedreamtest.Fault{Redirect: "https://evil.example"}, http.StatusBadGateway, []string{"redirect"}},
-		"a page":             {pipedreamtest.Fault{Garbage: true}, http.StatusBadGateway, []string{"makes no sense"}},
+		"a page":             {pipedreamtest.Fault{Garbage: true}, http.StatusBadGateway, []string{"could not be understood"}},
 		"no link":            {pipedreamtest.Fault{Status: 200, Body: `{"token":"ctok_1"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
 		"a script":           {pipedreamtest.Fault{Status: 200, Body: `{"connect_link_url":"javascript:alert(1)"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
 		"a link in clear":    {pipedreamtest.Fault{Status: 200, Body: `{"connect_link_url":"http://evil.example/?token=ctok_1"}`}, http.StatusBadGateway, []string{"connect_link_url"}},
@@ -525,10 +525,10 @@ func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
 		m.link("carol", nil)
 		m.link("carol", nil)
 		_, err := m.linkAs("carol", nil)
-		m.refused(err, http.StatusTooManyRequests, "for this external user just now", "try again in")
+		m.refused(err, http.StatusTooManyRequests, "for this external user at the moment", "try again in")
 		requests := m.sim.Count(pipedreamtest.KindConnectToken)
 		_, err = m.linkAs("carol", nil)
-		m.refused(err, http.StatusTooManyRequests, "for this external user just now", "try again in")
+		m.refused(err, http.StatusTooManyRequests, "for this external user at the moment", "try again in")
 		require.Equal(t, requests, m.sim.Count(pipedreamtest.KindConnectToken))
 		m.link("dave", nil)
 		m.creds("apn_alice")

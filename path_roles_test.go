@@ -85,8 +85,8 @@ func TestRoleValidation(t *testing.T) {
 		data map[string]any
 		text string
 	}{
-		"nothing":                {map[string]any{}, "account_id is missing"},
-		"both kinds":             {map[string]any{"account_id": github, "app": "github", "external_user_id": "a"}, "exclude each other"},
+		"nothing":                {map[string]any{}, "give account_id"},
+		"both kinds":             {map[string]any{"account_id": github, "app": "github", "external_user_id": "a"}, "not both"},
 		"bad account":            {map[string]any{"account_id": "../config"}, "account_id"},
 		"app alone":              {map[string]any{"app": "github"}, "external_user_id"},
 		"user alone":             {map[string]any{"external_user_id": "alice"}, "app"},
@@ -567,7 +567,7 @@ func TestADamagedRoleCanBeWrittenAnew(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "role/ci", Value: []byte("{")}))
 		_, err := m.read("creds/ci")
-		m.refused(err, http.StatusInternalServerError, "write it anew")
+		m.refused(err, http.StatusInternalServerError, "write it again")
 		m.role("ci", map[string]any{"account_id": github})
 		m.creds("ci")
 	})

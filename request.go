@@ -102,9 +102,9 @@ func unsupported(req *logical.Request) error {
 	case first == "roles" && rest == "" && req.Operation != logical.ReadOperation:
 		meant = "a role is written or deleted by its name, <mount>/roles/<role>"
 	case (first == "accounts" || first == "roles") && rest == "":
-		meant = first + " are listed: " + cli + " list <mount>/" + first
+		meant = first + " can only be listed: " + cli + " list <mount>/" + first
 	case first == "refresh", first == "connect":
-		meant = first + " is written: " + cli + " write -force <mount>/" + req.Path
+		meant = first + " only supports writes: " + cli + " write -force <mount>/" + req.Path
 	}
 	if meant == "" {
 		return logical.ErrUnsupportedOperation

@@ -66,21 +66,21 @@ func (r *role) validate() error {
 	case r.AccountID != "" && len(r.AllowedRedirectHosts) > 0:
 		return badRequest("allowed_redirect_hosts goes with app and external_user_id, not with account_id")
 	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
-		return badRequest("account_id and app with external_user_id exclude each other: give one or the other")
+		return badRequest("give either account_id, or app and external_user_id, not both")
 	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
-		return badRequest("account_id is missing, or else app and external_user_id")
+		return badRequest("give account_id, or app and external_user_id")
 	case r.AccountID != "" && !api.ValidAccountID(r.AccountID):
 		return badRequest("account_id must look like %s", exampleAccountID)
 	case r.AccountID == "" && r.App == "":
-		return badRequest("app is missing: it goes with external_user_id")
+		return badRequest("external_user_id needs app")
 	case r.AccountID == "" && r.ExternalUserID == "":
-		return badRequest("external_user_id is missing: it goes with app")
+		return badRequest("app needs external_user_id")
 	case r.App != "" && !appPattern.MatchString(r.App):
 		return badRequest("app must be an app's slug, such as github, or its id")
 	case r.OAuthAppID != "" && !oauthAppPattern.MatchString(r.OAuthAppID):
 		return badRequest("oauth_app_id must look like oa_aPXiQd")
 	case len(r.Fields) > maxRoleFields:
-		return badRequest("fields must not be more than %d", maxRoleFields)
+		return badRequest("fields must not have more than %d entries", maxRoleFields)
 	}
 	if err := validateRedirectHosts(r.AllowedRedirectHosts); err != nil {
 		return err
@@ -100,7 +100,7 @@ func (r *role) validate() error {
 func checkReturned(field string) error {
 	switch {
 	case field == credential.FieldExpiresAt || strings.HasPrefix(field, "pipedream_"):
-		return badRequest("%s is no credential field: it is always returned, and need not be in fields", field)
+		return badRequest("%s is not a credential field: it is always returned, and need not be in fields", field)
 	case credential.IsReserved(field):
 		return badRequest("a credential field named %s is returned as %s: name that in fields", field, credential.ReservedPrefix+field)
 	default:
@@ -148,7 +148,7 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 		return r.ExternalUserID, nil
 	}
 	if req.EntityID == "" {
-		return "", badRequest("this role is for whoever reads it, and your token has no identity entity (a root token has none): " +
+		return "", badRequest("this role returns the reader's own account, and your token has no identity entity (a root token has none): " +
 			"log in with an auth method")
 	}
 	input := identitytpl.PopulateStringInput{String: r.ExternalUserID}
@@ -172,7 +172,7 @@ func (r *role) externalUser(req *logical.Request, system logical.SystemView) (st
 		return "", badRequest("%s for this caller", err)
 	}
 	if err != nil {
-		return "", badRequest("this role is for whoever reads it, and your identity entity lacks what its external_user_id asks for: "+
+		return "", badRequest("this role returns the reader's own account, and your identity entity lacks what its external_user_id asks for: "+
 			"an alias of the auth mount, a group or metadata (%s)", err)
 	}
 	return user, checkExternalUserID(user)
@@ -205,7 +205,7 @@ func (r *role) checkAliases(entity *logical.Entity) error {
 	for _, alias := range entity.Aliases {
 		if seen[alias.MountAccessor] && strings.Contains(r.ExternalUserID, "identity.entity.aliases."+alias.MountAccessor+".") {
 			return badRequest("your identity entity has more than one alias of the auth mount that this role's external_user_id asks for, " +
-				"so it cannot be told whose account is meant: delete all but one of them")
+				"so the engine cannot tell whose account you mean: delete all but one of them")
 		}
 		seen[alias.MountAccessor] = true
 	}
@@ -253,7 +253,7 @@ func (r *roles) forget(name string) {
 }
 
 // errBadRole replaces the error of the decoder, which may quote what it read.
-var errBadRole = logical.CodedError(http.StatusInternalServerError, "the stored role cannot be read; write it anew")
+var errBadRole = logical.CodedError(http.StatusInternalServerError, "the stored role cannot be read; write it again")
 
 func readRole(ctx context.Context, storage logical.Storage, name string) (*role, error) {
 	entry, err := storage.Get(ctx, rolePrefix+name)

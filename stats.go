@@ -228,7 +228,7 @@ func (b *backend) gauges(c *connection) gauges {
 	if c == nil {
 		return all
 	}
-	const held, heldHelp = "held_off", "What is not asked for just now after a failure: everything, or how many accounts and users."
+	const held, heldHelp = "held_off", "What the engine holds off after a failure: everything, or how many accounts and users."
 	const failing, failingHelp = "accounts_failing", "Accounts whose credentials could not be fetched when they were last asked for."
 	dead, others := c.failing()
 	return append(all,

@@ -76,7 +76,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 	t := &target{connection: c, reader: cache.Reader{Path: path, Demand: c.config.policy().Default(), Caller: caller(req)}}
 	if isAccount {
 		if !c.config.AllowAccountIDs {
-			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read a role's")
+			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read through a role")
 		}
 		t.accountID = name
 		return t, nil

@@ -49,6 +49,7 @@ var unshown = []string{
 	"record not found",                           // becomes one of the texts of errors.go
 	"an error stands in place of the account",    // likewise
 	"overtaken",                                  // between packages
+	"is missing",                                 // config.go asks for what is missing first
 	"no configuration was passed to the backend", // Vault always passes one
 }
 

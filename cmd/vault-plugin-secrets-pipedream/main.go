@@ -49,7 +49,7 @@ func run(args []string, stdout io.Writer) error {
 		_, err = fmt.Fprintf(stdout, usage, pipedream.Version())
 		return err
 	case err != nil:
-		return fmt.Errorf("%w; -h tells what there is", err)
+		return fmt.Errorf("%w; use -h for help", err)
 	case *version:
 		_, err = fmt.Fprintln(stdout, pipedream.Version())
 		return err

@@ -47,7 +47,7 @@ func TestAnInvalidExpiryIsRefused(t *testing.T) {
 	} {
 		t.Run(written, func(t *testing.T) {
 			_, err := account(t, says(`{"data":{"id":"apn_github","expires_at":`+written+`}}`))
-			e := isError(t, err, BadAnswer, "Pipedream's answer makes no sense: its expires_at is not a time")
+			e := isError(t, err, BadAnswer, "Pipedream's answer could not be understood: its expires_at is not a time")
 			require.Equal(t, github, e.Account)
 			require.False(t, e.OfAccount(), "what is cached stays")
 		})
@@ -107,7 +107,7 @@ func TestAnAccountComesInTwoForms(t *testing.T) {
 }
 
 func TestAnAnswerWithoutAnAccount(t *testing.T) {
-	const notJSON = "Pipedream's answer makes no sense: it is not the JSON that was expected"
+	const notJSON = "Pipedream's answer could not be understood: it is not the JSON that was expected"
 	for body, want := range map[string]struct {
 		kind Kind
 		text string
@@ -123,8 +123,8 @@ func TestAnAnswerWithoutAnAccount(t *testing.T) {
 		`{"id":17}`:                             {BadAnswer, notJSON},
 		`{"id":""}`:                             {BadAnswer, notJSON},
 		`{"id":"apn_github"} and more`:          {BadAnswer, notJSON},
-		`{"id":"apn_github","credentials":[]}`:  {BadAnswer, "Pipedream's answer makes no sense: its credentials are not an object"},
-		`{"id":"apn_github","credentials":"x"}`: {BadAnswer, "Pipedream's answer makes no sense: its credentials are not an object"},
+		`{"id":"apn_github","credentials":[]}`:  {BadAnswer, "Pipedream's answer could not be understood: its credentials are not an object"},
+		`{"id":"apn_github","credentials":"x"}`: {BadAnswer, "Pipedream's answer could not be understood: its credentials are not an object"},
 		`{"id":"apn_other"}`:                    {WrongAccount, "the answer is about another account"},
 		`{"error":"record not found"}`:          {NotFound, "Pipedream does not know it"},
 		`{"error":"Record Not Found","data":null}`:     {NotFound, "Pipedream does not know it"},

@@ -35,7 +35,7 @@ func TestNothingIsRepeatedWithoutASlot(t *testing.T) {
 func TestAPageWithoutAListIsRefused(t *testing.T) {
 	for _, body := range []string{`{"data":null}`, `{"error":"half of us is down","data":null}`} {
 		_, err := page(t, body)
-		isError(t, err, BadAnswer, "Pipedream's answer makes no sense: it is not the JSON that was expected")
+		isError(t, err, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected")
 	}
 }
 

@@ -75,7 +75,7 @@ type Error struct {
 
 // names are the kinds in words, for log lines.
 var names = map[Kind]string{
-	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer makes no sense", TooLarge: "Pipedream's answer is too large",
+	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer could not be understood", TooLarge: "Pipedream's answer is too large",
 	Throttled: "Pipedream's rate limit is used up", NoBudget: "the mount's budget of requests is used up",
 	Busy: "many accounts are being fetched", KeyRefused: "Pipedream refused the API key or OAuth client", Forbidden: "Pipedream refused access",
 	Unauthorized: "Pipedream refused the API key or OAuth client for this account",

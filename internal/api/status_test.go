@@ -28,12 +28,12 @@ func TestStatusErrors(t *testing.T) {
 		"401 of a gateway":   {401, page, KeyRefused, "Pipedream refused the API key or OAuth client (its answer was 401)", false, true},
 		"402":                {402, object, PaymentRequired, "Pipedream asks for payment (its answer was 402)", false, false},
 		"403":                {403, object, Forbidden, "Pipedream refused access (its answer was 403)", true, false},
-		"403 of a gateway":   {403, page, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, and not as Pipedream does", false, false},
-		"403 with a list":    {403, `[{}]`, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, and not as Pipedream does", false, false},
-		"403 without more":   {403, ``, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, and not as Pipedream does", false, false},
+		"403 of a gateway":   {403, page, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, in a form that is not Pipedream's", false, false},
+		"403 with a list":    {403, `[{}]`, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, in a form that is not Pipedream's", false, false},
+		"403 without more":   {403, ``, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, in a form that is not Pipedream's", false, false},
 		"404":                {404, object, NotFound, "Pipedream does not know it (its answer was 404)", true, false},
-		"404 of a gateway":   {404, page, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, and not as Pipedream does", false, false},
-		"404, cut off":       {404, `{"error":`, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, and not as Pipedream does", false, false},
+		"404 of a gateway":   {404, page, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, in a form that is not Pipedream's", false, false},
+		"404, cut off":       {404, `{"error":`, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, in a form that is not Pipedream's", false, false},
 		"410":                {410, object, NotFound, "Pipedream does not know it (its answer was 410)", true, false},
 		"418":                {418, object, Unavailable, "Pipedream is not available (its answer was 418): it answered with status 418", false, false},
 		"422":                {422, object, Rejected, "Pipedream rejected the request (its answer was 422)", false, false},
@@ -41,8 +41,8 @@ func TestStatusErrors(t *testing.T) {
 		"500":                {500, object, Unavailable, "Pipedream is not available (its answer was 500): it answered with status 500", false, false},
 		"501":                {501, object, Unavailable, "Pipedream is not available (its answer was 501): it answered with status 501", false, false},
 		"503 of a gateway":   {503, page, Unavailable, "Pipedream is not available (its answer was 503): it answered with status 503", false, false},
-		"200 of a gateway":   {200, page, BadAnswer, "Pipedream's answer makes no sense: it is not the JSON that was expected", false, false},
-		"204 without a body": {204, ``, BadAnswer, "Pipedream's answer makes no sense: it is not the JSON that was expected", false, false},
+		"200 of a gateway":   {200, page, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected", false, false},
+		"204 without a body": {204, ``, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := account(t, func(*http.Request) reply { return reply{status: tc.status, body: tc.body} })

@@ -219,7 +219,7 @@ func statusError(resp *http.Response, body []byte, r request) *Error {
 	case ofToken, status == http.StatusForbidden && !isObject(body), status == http.StatusNotFound && !isObject(body):
 		// This comes from a gateway, not from Pipedream, and says nothing about the
 		// account.
-		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d, and not as Pipedream does", status)
+		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d, in a form that is not Pipedream's", status)
 	case status == http.StatusForbidden:
 		e.Kind = Forbidden
 	case status == http.StatusNotFound, status == http.StatusGone:

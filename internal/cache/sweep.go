@@ -51,7 +51,7 @@ func (s *Sweeper) Sweep(ctx context.Context, current func() *Cache, policy crede
 			return
 		}
 		if err := s.sweep(ctx, current(), policy, key); err != nil && ctx.Err() == nil {
-			s.logger().Warn("an entry of the cache could not be looked at for its sweep", "key", Prefix+key, "error", err)
+			s.logger().Warn("an entry of the cache could not be checked during the sweep", "key", Prefix+key, "error", err)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func (s *Sweeper) Empty(ctx context.Context, keep string) {
 		s.mu.Lock()
 		s.pending, s.listedAt = nil, time.Time{}
 		s.mu.Unlock()
-		s.logger().Warn("the cache could not be emptied at once; it is never served, and goes with the next sweeps", "error", err)
+		s.logger().Warn("the cache could not be emptied at once; it is never served, and the next sweeps delete it", "error", err)
 	}
 }
 
