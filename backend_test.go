@@ -52,7 +52,7 @@ func TestSpecialPathsMatchWhatIsStored(t *testing.T) {
 	})
 }
 
-func TestEveryPathExplainsItself(t *testing.T) {
+func TestEveryPathIsDocumented(t *testing.T) {
 	b := newBackend(&logical.InmemStorage{}, nil)
 	defer b.Cleanup(t.Context())
 	require.NotEmpty(t, b.Help)
@@ -84,7 +84,7 @@ func TestHelp(t *testing.T) {
 }
 
 // A panic would end the process for every mount that shares it.
-func TestAPanicIsAnError(t *testing.T) {
+func TestAPanicBecomesAnError(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.b.Route("config").Operations[logical.ReadOperation] = &framework.PathOperation{
 			Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
@@ -128,7 +128,7 @@ func (s *appliedStorage) Delete(ctx context.Context, key string) error {
 }
 
 // What a write has changed in storage is in force, also where nobody heard of it.
-func TestAWriteWhoseClientWentAwayIsInForce(t *testing.T) {
+func TestAWriteTakesEffectWhenItsClientGoesAway(t *testing.T) {
 	tests := map[string]struct {
 		write   func(*mount) error
 		inForce func(*mount)

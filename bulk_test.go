@@ -77,7 +77,7 @@ func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
 	})
 }
 
-func TestOnlyWhatSomebodyWantsIsKept(t *testing.T) {
+func TestOnlyAccountsThatAreReadAreKept(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(900)
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
@@ -131,7 +131,7 @@ func TestTheListFallsBackToSingleRequests(t *testing.T) {
 
 // An account whose credentials the list lacks is asked for by itself; one that
 // is dead is told so.
-func TestAccountsThatTheListHasNoCredentialsOf(t *testing.T) {
+func TestAccountsWithoutCredentialsInTheList(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(60)
 		m.sim.Update(accountName(50), func(a *pipedreamtest.Account) { a.NoCredentials = true })

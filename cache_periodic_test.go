@@ -14,7 +14,7 @@ import (
 )
 
 // What was fetched ahead and is being stored need not be fetched again.
-func TestAReaderJoinsWhatIsFetchedAhead(t *testing.T) {
+func TestAReaderJoinsAFetchAhead(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount("apn_x", time.Hour)
 		a.OmitNextRefresh = true

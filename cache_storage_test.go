@@ -15,7 +15,7 @@ import (
 
 // An account is found dead while storage cannot be read. What it has of the
 // account must not be served once it can.
-func TestWhatStorageCouldNotShowIsEvictedToo(t *testing.T) {
+func TestAnEvictionWhileStorageCannotBeRead(t *testing.T) {
 	bubble(t, func(_ *testing.T, m *mount) {
 		m.creds(github)
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
@@ -34,7 +34,7 @@ func TestWhatStorageCouldNotShowIsEvictedToo(t *testing.T) {
 }
 
 // Nor what a reader who gave up had asked storage for.
-func TestWhatIsStillBeingReadIsEvictedToo(t *testing.T) {
+func TestAnEvictionWhileStorageIsBeingRead(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
@@ -53,7 +53,7 @@ func TestWhatIsStillBeingReadIsEvictedToo(t *testing.T) {
 
 // A credential of the old key that is stored or read late takes the place of
 // nothing that the new key brought meanwhile, in memory or in storage.
-func TestTheOldKeyDisplacesNothingOfTheNew(t *testing.T) {
+func TestTheOldKeyReplacesNothingOfTheNew(t *testing.T) {
 	tests := map[string]func(*mount){
 		"storage is slow": func(m *mount) {
 			m.creds(stripe) // something for the change of key to delete
@@ -93,7 +93,7 @@ func TestTheOldKeyDisplacesNothingOfTheNew(t *testing.T) {
 }
 
 // A delete is a reason to write again what was deleted, and nothing else.
-func TestADeleteCostsOthersNoWrite(t *testing.T) {
+func TestADeleteCausesNoOtherWrites(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 60
 		for i := range fleet {

@@ -117,7 +117,7 @@ func TestReadersDoNotWaitForAnEarlyRefresh(t *testing.T) {
 
 // Before Pipedream's own refresh, asking can only bring the same token, so
 // that min_ttl alone is no reason to ask.
-func TestNothingIsAskedBeforePipedreamRefreshes(t *testing.T) {
+func TestNoRequestBeforePipedreamRefreshes(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount(github, time.Hour)
 		a.RefreshBefore = 2 * time.Minute
@@ -135,7 +135,7 @@ func TestNothingIsAskedBeforePipedreamRefreshes(t *testing.T) {
 
 // While Pipedream still hands out the same token, it is asked again after a
 // quarter of what is left, and not by every reader.
-func TestTheSameTokenIsNotAskedForByEveryReader(t *testing.T) {
+func TestReadersDoNotAllAskForTheSameToken(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount(github, 40*time.Second)
 		a.OmitNextRefresh = true
@@ -277,7 +277,7 @@ func TestHoldOffGrowsAndEnds(t *testing.T) {
 
 // An account that is connected after its first failures is noticed within half a
 // minute of them, or at once after a refresh or a write of config.
-func TestAnAccountThatIsConnectedIsNoticed(t *testing.T) {
+func TestANewlyConnectedAccountIsNoticed(t *testing.T) {
 	ends := map[string]struct {
 		end  func(*mount)
 		wait time.Duration
@@ -342,7 +342,7 @@ func TestThrottledByPipedream(t *testing.T) {
 	})
 }
 
-func TestAShortRetryAfterIsWaitedFor(t *testing.T) {
+func TestReadersWaitForAShortRetryAfter(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"3"}}, Times: 1,
@@ -383,7 +383,7 @@ func TestStorageFaults(t *testing.T) {
 	})
 }
 
-func TestStoredEntriesThatMakeNoSense(t *testing.T) {
+func TestInvalidStoredEntries(t *testing.T) {
 	for name, value := range map[string]string{
 		"not JSON":        "pdtok_leak{",
 		"null":            "null",
@@ -426,7 +426,7 @@ func TestPeriodicFetchesAheadOfReaders(t *testing.T) {
 	})
 }
 
-func TestPeriodicDropsWhatExpired(t *testing.T) {
+func TestPeriodicDropsExpiredCredentials(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
 		m.start() // in storage alone
@@ -447,7 +447,7 @@ func TestPeriodicDropsWhatExpired(t *testing.T) {
 }
 
 // Keys that nobody reads any more are not kept for ever.
-func TestPeriodicDropsWhatIsAbandoned(t *testing.T) {
+func TestPeriodicDropsAbandonedKeys(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
 		for range 8 * 24 {
@@ -510,7 +510,7 @@ func TestInvalidate(t *testing.T) {
 
 // Accounts come and go for a week, new ones every hour, each read for two
 // hours: what is gone takes neither memory nor storage.
-func TestAWeekOfComingAndGoing(t *testing.T) {
+func TestAWeekOfAccountsThatComeAndGo(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const each = 10
 		most := 0
@@ -538,7 +538,7 @@ func TestAWeekOfComingAndGoing(t *testing.T) {
 }
 
 // Storage can take longer than what is left of a credential.
-func TestNothingIsServedThatEndedWhileItWasStored(t *testing.T) {
+func TestACredentialThatEndsWhileItIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount("apn_late", time.Hour)
 		a.NoRefresh, a.OmitNextRefresh = true, true

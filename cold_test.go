@@ -161,7 +161,7 @@ func TestAPageIsRememberedForAMinute(t *testing.T) {
 }
 
 // A page is of no use to whom it cannot serve, or who knows better.
-func TestWhatAPageIsNotUsedFor(t *testing.T) {
+func TestReadsThatAPageDoesNotServe(t *testing.T) {
 	const id = "apn_00085"
 	tests := map[string]struct {
 		change func(*pipedreamtest.Account) // before the page comes
@@ -201,7 +201,7 @@ func TestWhatAPageIsNotUsedFor(t *testing.T) {
 
 // What is cached is newer than a page that came before it, and what failed since
 // is not served from one.
-func TestAPageNeverTakesThePlaceOfWhatIsNewer(t *testing.T) {
+func TestAPageReplacesNothingNewer(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(90)
 		const rotated, deleted = "apn_00085", "apn_00086"
@@ -247,7 +247,7 @@ func TestAPageBringsNoRefreshToken(t *testing.T) {
 
 // A credential that never expires is leased from when its page was asked for, not
 // from when it was read.
-func TestThePagesTimeCounts(t *testing.T) {
+func TestALeaseCountsFromThePage(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(80)
 		m.sim.SetAccount(keyAccount("apn_key"))

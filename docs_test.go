@@ -15,9 +15,9 @@ var (
 	testInCode = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)[A-Za-z0-9]+)\(`)
 )
 
-// TestPagesNameTestsThatExist: a promise in the documentation names the test
+// TestTestsInThePagesExist: a promise in the documentation names the test
 // that holds it.
-func TestPagesNameTestsThatExist(t *testing.T) {
+func TestTestsInThePagesExist(t *testing.T) {
 	exists := map[string]bool{}
 	for _, pattern := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
 		for _, file := range read(t, pattern) {

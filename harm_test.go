@@ -69,7 +69,7 @@ func TestAnOutageEndsWithTheNextAnswer(t *testing.T) {
 }
 
 // The token endpoint's 404 is not about the account.
-func TestATokenEndpointThatIsNotThereDropsNoToken(t *testing.T) {
+func TestAMissingTokenEndpointDropsNoToken(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.creds("apn_alice")
 		time.Sleep(59*time.Minute + 15*time.Second)
@@ -136,7 +136,7 @@ func TestAReaderWhoJoinsMakesAFetchUrgent(t *testing.T) {
 
 // net/http sends a request again by itself when a connection that was used
 // before is dead. That is counted like any other.
-func TestRequestsThatAreRepeatedBelowAreCounted(t *testing.T) {
+func TestRepeatedRequestsAreCounted(t *testing.T) {
 	var got atomic.Int64
 	var dead atomic.Bool
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // on loopback
@@ -211,7 +211,7 @@ func TestRefreshThroughARoleForTheFirstTime(t *testing.T) {
 }
 
 // Accounts whose answers make no sense are no outage.
-func TestNonsenseIsNoOutage(t *testing.T) {
+func TestInvalidAnswersAreNoOutage(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet, bad = 40, 3
 		m.fleet(fleet)
@@ -290,7 +290,7 @@ func TestAKeyCanBeRotatedWithoutBudget(t *testing.T) {
 }
 
 // What is not as Pipedream documents it is taken as it is meant, or refused.
-func TestAnswersInOtherWords(t *testing.T) {
+func TestAnswersOtherThanDocumented(t *testing.T) {
 	tests := map[string]struct {
 		status int
 		body   string
@@ -319,7 +319,7 @@ func TestAnswersInOtherWords(t *testing.T) {
 }
 
 // Of an app nothing is taken for granted that the answer does not say.
-func TestAnAccountWithoutAnAppIsNoUsers(t *testing.T) {
+func TestAnAccountWithoutAnAppBelongsToNoUser(t *testing.T) {
 	for name, app := range map[string]string{"none": `null`, "text": `"github"`, "empty": `{}`, "another": `{"id":"app_2","name_slug":"gitlab"}`} {
 		t.Run(name, func(t *testing.T) {
 			connectBubble(t, func(_ *testing.T, m *mount) {
@@ -378,7 +378,7 @@ func TestRefreshTokensUnderOtherNames(t *testing.T) {
 }
 
 // Nothing that a read or a list shows is obeyed by a terminal.
-func TestNothingATerminalObeys(t *testing.T) {
+func TestNoControlCharactersAreShown(t *testing.T) {
 	const bad = "\x1b]0;gone\x07\x1b[2J"
 	clean := func(t *testing.T, data any) {
 		t.Helper()
@@ -406,7 +406,7 @@ func TestNothingATerminalObeys(t *testing.T) {
 
 // A credential without an end that Pipedream refreshes at a time is not asked for
 // before, and leased no longer.
-func TestACredentialWithoutAnEndThatIsRefreshed(t *testing.T) {
+func TestACredentialWithoutExpiryThatIsRefreshed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		next := time.Now().Add(3 * time.Hour)
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: "apn_gh", Status: http.StatusOK, Body: fmt.Sprintf(
@@ -496,7 +496,7 @@ func TestRateLimitByKindOfConnection(t *testing.T) {
 
 // Whatever happened, nothing is left behind: no slot of the budget, no goroutine
 // of a fetch, and every account is served again.
-func TestNothingIsLeftBehind(t *testing.T) {
+func TestChaosLeavesNothingBehind(t *testing.T) {
 	seeds := 12 // make soak runs more
 	if more, err := strconv.Atoi(os.Getenv("CHAOS_SEEDS")); err == nil {
 		seeds = more
@@ -574,7 +574,7 @@ func (m *mount) chaos(r *rand.Rand) {
 }
 
 // An element of a list that is no object hides no other.
-func TestAnElementThatIsNoObject(t *testing.T) {
+func TestAListElementThatIsNoObject(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{
 			Kind: pipedreamtest.KindList, Status: http.StatusOK,

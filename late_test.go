@@ -44,7 +44,7 @@ func (m *mount) answersComeLate(wait func(*http.Request) time.Duration) {
 //  2. Its token is replaced.
 //  3. Somebody whose token was refused refreshes it.
 //  4. The answer comes, with the old token.
-func TestARefreshTakesNoAnswerThatWasAskedForBeforeIt(t *testing.T) {
+func TestARefreshIgnoresAnswersFromBeforeIt(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		var late atomic.Bool
 		m.answersComeLate(func(*http.Request) time.Duration {
@@ -69,7 +69,7 @@ func TestARefreshTakesNoAnswerThatWasAskedForBeforeIt(t *testing.T) {
 
 // A search that was asked for before an account was found deleted brings nothing
 // of it back.
-func TestALateSearchBringsNothingBack(t *testing.T) {
+func TestALateSearchRestoresNothing(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		m.answersComeLate(func(r *http.Request) time.Duration {
@@ -138,7 +138,7 @@ func TestAClientCanBeRotatedWithoutBudget(t *testing.T) {
 }
 
 // A reader who joins what a fetch ahead has left behind is as urgent as ever.
-func TestAReaderJoinsWhatAFetchAheadLeft(t *testing.T) {
+func TestAReaderAfterAFetchAheadGaveUp(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
 		fetcher := m.b.connections.current.Load().fetcher
@@ -159,7 +159,7 @@ func TestAReaderJoinsWhatAFetchAheadLeft(t *testing.T) {
 }
 
 // A page that fails says nothing of which accounts exist.
-func TestAPageThatFailsForgetsNobody(t *testing.T) {
+func TestAPageThatFailsForgetsNoAccount(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
 		fetcher := m.b.connections.current.Load().fetcher
@@ -195,7 +195,7 @@ func TestAReplacedConnectionEndsItsList(t *testing.T) {
 
 // A sweep that goes on with the cache of before a change of key deletes nothing of
 // the new one.
-func TestASweepThatIsOvertakenByANewKey(t *testing.T) {
+func TestASweepDuringAChangeOfKey(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
 		m.slow(time.Second, 0, 0)

@@ -141,7 +141,7 @@ func TestAccessTokenIsSharedAndRenewed(t *testing.T) {
 	})
 }
 
-func TestARefusedAccessTokenIsFetchedAnewOnce(t *testing.T) {
+func TestARefusedAccessTokenIsReplacedOnce(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.creds("apn_alice")
 		m.sim.RevokeAccessTokens()

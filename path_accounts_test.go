@@ -58,7 +58,7 @@ func TestAccountsListFails(t *testing.T) {
 }
 
 // Cursors that go round in a circle end a list. They cannot spend the budget.
-func TestAListWhoseCursorsGoRound(t *testing.T) {
+func TestAListWithLoopingCursors(t *testing.T) {
 	page := func(id, next string) pipedreamtest.Fault {
 		var accounts []string
 		for i := range api.PageLimit {
@@ -135,7 +135,7 @@ func TestAccountReadFails(t *testing.T) {
 
 // Whoever connects an account chooses its name, and whoever lists accounts has a
 // terminal.
-func TestANameThatATerminalWouldObey(t *testing.T) {
+func TestANameWithControlCharacters(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Name = "octo\x1b]0;owned\x07cat" })
 		resp, err := m.handle(logical.ListOperation, "accounts/", nil)

@@ -51,7 +51,7 @@ func TestNotConfigured(t *testing.T) {
 	})
 }
 
-func TestConfigKeepsWhatIsNotNamed(t *testing.T) {
+func TestAConfigWriteKeepsOtherFields(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"min_ttl": "1m", "static_ttl": 600})
 		require.NoError(t, err)
@@ -169,7 +169,7 @@ func TestConfigAcceptsAKeyWithALineBreakAtItsEnd(t *testing.T) {
 }
 
 // A misspelt setting must not pass for one that was set.
-func TestUnknownFieldsAreWarnedOf(t *testing.T) {
+func TestUnknownFieldsCauseAWarning(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		resp, err := m.write("config", map[string]any{"expose_refresh_tokn": false, "min_ttl": "1m"})
 		require.NoError(t, err)
@@ -225,7 +225,7 @@ func TestANewConnectionEmptiesTheCache(t *testing.T) {
 
 // A fetch that began before a new key was stored must not leave its result
 // behind, in whatever order the two get to storage.
-func TestAFetchOfTheOldKeyLeavesNothing(t *testing.T) {
+func TestAFetchWithTheOldKeyLeavesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 5 * time.Second, Times: 1})
 		done := make(chan struct{})

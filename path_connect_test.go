@@ -196,7 +196,7 @@ func TestRedirectsOfALink(t *testing.T) {
 }
 
 // Whoever is refused when they read gets no link either, with the same words.
-func TestWhoGetsNoLink(t *testing.T) {
+func TestCallersWhoGetNoLink(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("one", map[string]any{"account_id": "apn_alice"})
 		m.role("meta", map[string]any{"app": "github", "external_user_id": "{{identity.entity.metadata.user}}"})
@@ -248,7 +248,7 @@ func TestWhoGetsNoLink(t *testing.T) {
 }
 
 // No field that a caller can send says whose link it is, nor for what.
-func TestAParameterNamesNoOtherUser(t *testing.T) {
+func TestParametersCannotNameAnotherUser(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
 		for i, data := range []map[string]any{
@@ -283,7 +283,7 @@ func TestAParameterNamesNoOtherUser(t *testing.T) {
 }
 
 // Of many at a time each gets their own.
-func TestLinksOfManyAtATime(t *testing.T) {
+func TestManyUsersAskForLinksAtOnce(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"external_user_id": "{{identity.entity.id}}"})
 		var all sync.WaitGroup
@@ -317,7 +317,7 @@ func TestLinksOfManyAtATime(t *testing.T) {
 
 // While a link is good its user is looked for every 3 seconds at most, however
 // often nothing was found, and not by others.
-func TestAReadFindsTheAccountAMomentAfterTheClick(t *testing.T) {
+func TestAReadFindsTheAccountSoonAfterTheClick(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		for range 10 { // a hold-off of minutes
 			_, err := m.as("carol")
@@ -365,7 +365,7 @@ func TestAReadFindsTheAccountAMomentAfterTheClick(t *testing.T) {
 }
 
 // One whose account is dead connects it anew, under another id or the same.
-func TestADeadAccountIsConnectedAnew(t *testing.T) {
+func TestADeadAccountIsConnectedAgain(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"oauth_app_id": ""})
 		_, err := m.as("alice")
@@ -400,7 +400,7 @@ func TestADeadAccountIsConnectedAnew(t *testing.T) {
 }
 
 // Nobody but the caller has too few links after too many.
-func TestLinksAreLimitedForEachCaller(t *testing.T) {
+func TestLinksAreLimitedPerCaller(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		budget := m.get("status", "budget_left")
 		for range 10 {
@@ -520,7 +520,7 @@ func (m *mount) mustRead(path string) map[string]any {
 }
 
 // Pipedream's own limit, as the simulator keeps it.
-func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
+func TestTheLimitOfOneUserDoesNotAffectOthers(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.link("carol", nil)
 		m.link("carol", nil)
@@ -538,7 +538,7 @@ func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
 }
 
 // Nor does it make others wait for their own second try.
-func TestOneUsersLimitDelaysNoRetryOfAnother(t *testing.T) {
+func TestTheLimitOfOneUserDelaysNoRetryOfOthers(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{
 			Kind: pipedreamtest.KindConnectToken, Status: 429, Header: http.Header{"Retry-After": {"19"}, "X-RateLimit-Reset": {"0"}}, Times: 1,
@@ -557,7 +557,7 @@ func TestOneUsersLimitDelaysNoRetryOfAnother(t *testing.T) {
 }
 
 // Whoever waits for the account that they are about to connect guesses no names.
-func TestWhoConnectsSeemsToBeNobodyWhoGuesses(t *testing.T) {
+func TestConnectingDoesNotLookLikeGuessing(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.link("carol", nil)
 		for range 60 {
@@ -573,7 +573,7 @@ func TestWhoConnectsSeemsToBeNobodyWhoGuesses(t *testing.T) {
 }
 
 // While accounts are throttled, or the budget for them is used up, links are made.
-func TestWhatHoldsReadersOffHoldsNoLinkOff(t *testing.T) {
+func TestLinksAreMadeWhileReadersAreHeldOff(t *testing.T) {
 	linkBubble(t, func(_ *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: 429, Header: http.Header{"Retry-After": {"300"}}})
 		_, err := m.read("creds/apn_alice")
@@ -583,7 +583,7 @@ func TestWhatHoldsReadersOffHoldsNoLinkOff(t *testing.T) {
 }
 
 // A token that Pipedream has forgotten is fetched anew, once.
-func TestARefusedTokenOfLinksIsFetchedAnew(t *testing.T) {
+func TestARefusedTokenForLinksIsReplaced(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.link("carol", nil)
 		m.link("carol", nil)
@@ -595,7 +595,7 @@ func TestARefusedTokenOfLinksIsFetchedAnew(t *testing.T) {
 }
 
 // A link is in its answer and nowhere else.
-func TestALinkIsKeptNowhere(t *testing.T) {
+func TestALinkIsNotStored(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		before := slices.Clone(m.storage.puts)
 		links := []string{m.link("carol", nil)}

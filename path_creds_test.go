@@ -138,7 +138,7 @@ func TestAnExpiredCredentialIsNeverServed(t *testing.T) {
 	})
 }
 
-func TestCredsValuesAreTheirExactText(t *testing.T) {
+func TestCredsValuesKeepTheirExactText(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.SetAccount(pipedreamtest.Account{
 			ID: "apn_odd",

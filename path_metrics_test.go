@@ -140,7 +140,7 @@ func TestMetricsAreAsDocumented(t *testing.T) {
 }
 
 // A mistyped id is not counted among the failing accounts for ever.
-func TestWhatNobodyAsksForIsNotFailing(t *testing.T) {
+func TestAnAccountNobodyAsksForIsNotFailing(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.read("creds/apn_typo")
 		require.Error(t, err)

@@ -248,7 +248,7 @@ func TestOneRoleForEachUsersOwnAccount(t *testing.T) {
 }
 
 // A merge can leave an entity with two aliases of one auth mount.
-func TestAnEntityWithTwoAliasesIsNobody(t *testing.T) {
+func TestAnEntityWithTwoAliasesIsRefused(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		m.system.knows(&logical.Entity{ID: "e", Aliases: []*logical.Alias{
@@ -324,7 +324,7 @@ func TestTheRememberedAccountIsCheckedAgain(t *testing.T) {
 
 // Of several accounts of a user, the healthy one that was created last is taken:
 // updated_at moves with each refresh of a token, and the choice must not.
-func TestOfSeveralHealthyAccountsTheLastCreated(t *testing.T) {
+func TestTheLastCreatedHealthyAccountIsTaken(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		now := time.Now()
 		for id, change := range map[string]func(*pipedreamtest.Account){
@@ -464,7 +464,7 @@ func TestRoleOfAUserNeedsAProject(t *testing.T) {
 	})
 }
 
-func TestADamagedRoleCanBeWrittenAnew(t *testing.T) {
+func TestADamagedRoleCanBeOverwritten(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "role/ci", Value: []byte("{")}))
 		_, err := m.read("creds/ci")

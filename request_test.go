@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAPathThatIsNoneSaysWhatItWouldTake(t *testing.T) {
+func TestErrorsOfInvalidPaths(t *testing.T) {
 	tests := map[string]struct {
 		operation logical.Operation
 		path      string
@@ -77,7 +77,7 @@ func TestNoErrorShowsAValue(t *testing.T) {
 }
 
 // JSON of another type than the field's is refused, and changes nothing.
-func TestNothingIsTakenForSomethingElse(t *testing.T) {
+func TestValuesOfTheWrongTypeAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		path string
 		data map[string]any
@@ -114,7 +114,7 @@ func TestNothingIsTakenForSomethingElse(t *testing.T) {
 }
 
 // What a path says is not for a parameter to say.
-func TestAParameterNamesNoOtherPath(t *testing.T) {
+func TestParametersCannotNameAnotherPath(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		for _, name := range []any{stripe, []any{stripe}, map[string]any{"a": stripe}, 1.5, nil} {
 			resp, err := m.handle(logical.UpdateOperation, "creds/"+github, map[string]any{"name": name})

@@ -275,7 +275,7 @@ func TestAnEvictedCredentialThatStorageKeepsIsNotServed(t *testing.T) {
 
 // The sweep drops what has expired, and nothing that a reader has had fetched
 // since the sweep began.
-func TestTheSweepKeepsWhatWasFetchedMeanwhile(t *testing.T) {
+func TestTheSweepKeepsCredentialsFetchedMeanwhile(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 20
 		for i := range fleet {
@@ -325,7 +325,7 @@ func TestAnEvictionTouchesNoOtherAccount(t *testing.T) {
 
 // A fetch that was under way when the key changed ends without taking the
 // place of what the new key brought.
-func TestAFetchWithTheOldKeyDisplacesNothing(t *testing.T) {
+func TestAFetchWithTheOldKeyReplacesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 10 * time.Second, Times: 1})
 		var old sync.WaitGroup
@@ -345,7 +345,7 @@ func TestAFetchWithTheOldKeyDisplacesNothing(t *testing.T) {
 
 // Emptying the cache after a change of key takes its time, in which readers
 // fetch with the new one. What they bring stays, also for after a restart.
-func TestEmptyingTheCacheKeepsWhatIsFetchedMeanwhile(t *testing.T) {
+func TestEmptyingTheCacheKeepsCredentialsFetchedMeanwhile(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 20
 		for i := range fleet {
@@ -481,7 +481,7 @@ func TestDurationsThatDoNotFit(t *testing.T) {
 
 // A 401 or 429 holds off the whole mount: also those who had come before it
 // and wait for their turn. What is under way cannot be called back.
-func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
+func TestAHoldOffOfTheMountStopsTheQueue(t *testing.T) {
 	for name, fault := range map[string]pipedreamtest.Fault{
 		"throttled":   {Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"40"}}},
 		"key refused": {Status: http.StatusUnauthorized},
@@ -510,7 +510,7 @@ func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
 }
 
 // What waits for its turn with a key that was replaced need not be asked for.
-func TestAReplacedKeyIsUsedNoMore(t *testing.T) {
+func TestAReplacedKeyIsNoLongerUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 60
 		for i := range fleet {
@@ -554,7 +554,7 @@ func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
 
 // A caller whose identity has nothing where a template asks for something is
 // nobody, and not the user whose id is what remains of the template.
-func TestATemplateOfNothingFindsNobody(t *testing.T) {
+func TestAnEmptyDirectiveFindsNobody(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.suffix}}"})
 		m.system.knows(&logical.Entity{ID: "entity-1", Metadata: map[string]string{"suffix": ""}})

@@ -36,7 +36,7 @@ func (m *mount) stayRemembered(roles ...string) {
 }
 
 // An account can become another user's with its token unchanged.
-func TestAnAccountThatChangesHands(t *testing.T) {
+func TestAnAccountThatChangesOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.sim.DeleteAccount("apn_bob")
 		m.role("github", eachUsersGithub)
@@ -55,7 +55,7 @@ func TestAnAccountThatChangesHands(t *testing.T) {
 }
 
 // What a fetch told of the owner outlives the plugin's process.
-func TestARestartKnowsWhoseAnAccountIs(t *testing.T) {
+func TestARestartRemembersTheOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.sim.DeleteAccount("apn_bob")
 		m.role("github", eachUsersGithub)
@@ -98,7 +98,7 @@ func TestASweepForgetsNoUserWhoReads(t *testing.T) {
 
 // Emptying the cache after a change of client takes its time, in which users are
 // found as the new one. That is not forgotten.
-func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
+func TestEmptyingTheCacheKeepsUsersFoundMeanwhile(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
 		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
@@ -116,7 +116,7 @@ func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
 }
 
 // A sweep that has seen the old account forgets nothing of the new one.
-func TestASweepForgetsNoUserWhoConnectedAnew(t *testing.T) {
+func TestASweepForgetsNoUserWhoConnectedAgain(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
 		m.creds("alices")
@@ -157,7 +157,7 @@ func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 
 // What was found as the old client, and is stored or read late, takes the place
 // of nothing that was found as the new one.
-func TestTheOldClientDisplacesNothingOfTheNew(t *testing.T) {
+func TestTheOldClientReplacesNothingOfTheNew(t *testing.T) {
 	stored := "cache/users/" + githubOf("alice")
 	tests := map[string]func(*mount){
 		"a write is late": func(m *mount) {
@@ -256,7 +256,7 @@ func TestAnOwnerIsNotForgotten(t *testing.T) {
 }
 
 // Where no answer for one account says whose it is, users are served all the same.
-func TestUsersOfAccountsThatDoNotSayWhose(t *testing.T) {
+func TestUsersOfAnswersWithoutAnOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		for _, who := range []string{"alice", "bob"} {
@@ -282,7 +282,7 @@ func TestUsersOfAccountsThatDoNotSayWhose(t *testing.T) {
 }
 
 // An id that is none goes into no error, log line, path or key of storage.
-func TestAUserWhoseAccountHasNoID(t *testing.T) {
+func TestAUserWhoseAccountHasAnInvalidID(t *testing.T) {
 	const words = "pdtok_of_somebody"
 	for name, id := range map[string]string{
 		"words": words, "control": words + "\\u001b[31m", "a folder": "users/abc", "up": "../role/x", "too long": strings.Repeat("a", 300_000),
