@@ -44,8 +44,8 @@ func TestErrorsOfInvalidPaths(t *testing.T) {
 	}
 }
 
-// An error shows no value: it would be in plain text in the audit log, and in
-// Vault's own.
+// An error shows no value, because it would be in clear in the audit log and in
+// Vault's own log.
 func TestNoErrorShowsAValue(t *testing.T) {
 	const key = "pdkey_in_the_wrong_place"
 	for name, data := range map[string]map[string]any{
@@ -76,7 +76,7 @@ func TestNoErrorShowsAValue(t *testing.T) {
 	})
 }
 
-// JSON of another type than the field's is refused, and changes nothing.
+// JSON of another type than that of the field is refused and changes nothing.
 func TestValuesOfTheWrongTypeAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		path string
@@ -113,7 +113,7 @@ func TestValuesOfTheWrongTypeAreRefused(t *testing.T) {
 	}
 }
 
-// What a path says is not for a parameter to say.
+// A parameter cannot override the name in a path.
 func TestParametersCannotNameAnotherPath(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		for _, name := range []any{stripe, []any{stripe}, map[string]any{"a": stripe}, 1.5, nil} {
