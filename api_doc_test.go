@@ -21,7 +21,8 @@ import (
 // apiPage is where users look up paths, parameters and fields.
 const apiPage = "docs/api.md"
 
-// endpoint is what an operation on a path takes and returns, each with its type.
+// endpoint has the parameters and response fields of an operation on a path, each with
+// its type.
 type endpoint struct {
 	parameters map[string]string // with "<required>" or the default behind the type, where there is such
 	response   map[string]string
@@ -29,8 +30,8 @@ type endpoint struct {
 	open       bool     // the response has an app's own fields too
 }
 
-// TestAPIPage holds docs/api.md to the engine: it has every path, operation,
-// parameter and response field with its type and default, and nothing else.
+// TestAPIPage compares docs/api.md with the engine. The page must have every path,
+// operation, parameter and response field with its type and default, and nothing else.
 func TestAPIPage(t *testing.T) {
 	documented := documentedEndpoints(t)
 	actual := actualEndpoints()
@@ -49,7 +50,7 @@ func TestAPIPage(t *testing.T) {
 	}
 }
 
-// checkSample compares a sample response with what is declared.
+// checkSample compares a sample response with the declared fields.
 func checkSample(t *testing.T, operation string, want endpoint, sample map[string]any) {
 	t.Helper()
 	if inner, ok := sample["data"].(map[string]any); ok {
@@ -64,12 +65,13 @@ func checkSample(t *testing.T, operation string, want endpoint, sample map[strin
 	}
 }
 
-// jsonTypes are what the page's types are once decoded. An app's own fields are strings.
+// jsonTypes maps the types on the page to decoded JSON types. An app's own fields are
+// strings.
 var jsonTypes = map[string]string{
 	"": "string", "string": "string", "bool": "bool", "int": "float64", "duration": "float64", "list": "[]interface {}", "map": "map[string]interface {}",
 }
 
-// typeNames are what the page calls the types of fields.
+// typeNames are the types of fields as the page names them.
 var typeNames = map[framework.FieldType]string{
 	framework.TypeString: "string", framework.TypeBool: "bool", framework.TypeInt: "int", framework.TypeInt64: "int",
 	framework.TypeDurationSecond: "duration", framework.TypeStringSlice: "list", framework.TypeCommaStringSlice: "list", framework.TypeMap: "map",
@@ -83,7 +85,7 @@ var (
 	nameInPattern = regexp.MustCompile(`\(\?P<(\w+)>.*\)`)
 )
 
-// actualEndpoints are the operations that the engine declares.
+// actualEndpoints returns the operations that the engine declares.
 func actualEndpoints() map[string]endpoint {
 	found := map[string]endpoint{}
 	for _, path := range newBackend(&logical.InmemStorage{}, nil).Paths {
@@ -136,7 +138,7 @@ func parameterType(field *framework.FieldSchema) string {
 	}
 }
 
-// section is what the page says of one or more operations.
+// section is what the page says about one or more operations.
 type section struct {
 	endpoint
 
@@ -171,7 +173,7 @@ func documentedEndpoints(t *testing.T) map[string]section {
 			s := section{text: text, endpoint: endpoint{parameters: map[string]string{}}}
 			for _, m := range item.FindAllStringSubmatch(parts["Parameters"], -1) {
 				s.parameters[m[1]] = m[2] + m[3]
-				// A default that the framework does not know is words or the zero value.
+				// A default that the framework does not have is in words, or is the zero value.
 				if known := declared[operation].parameters[m[1]]; known == m[2] && m[3] != ": <required>" {
 					s.parameters[m[1]] = m[2]
 				}

@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/redact/redacttest"
 )
 
-// Vault calls the factory at registration too, with nothing to work with.
+// Vault calls the factory at registration too, with an empty configuration.
 func TestFactory(t *testing.T) {
 	b, err := Factory(t.Context(), &logical.BackendConfig{})
 	require.NoError(t, err)
@@ -27,8 +27,8 @@ func TestFactory(t *testing.T) {
 	require.Error(t, err)
 }
 
-// An entry of SealWrapStorage or LocalStorage without a final slash matches
-// that key alone.
+// An entry of SealWrapStorage or LocalStorage without a final slash matches only
+// that key.
 func TestSpecialPathsMatchWhatIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
@@ -52,7 +52,7 @@ func TestSpecialPathsMatchWhatIsStored(t *testing.T) {
 	})
 }
 
-func TestEveryPathExplainsItself(t *testing.T) {
+func TestEveryPathIsDocumented(t *testing.T) {
 	b := newBackend(&logical.InmemStorage{}, nil)
 	defer b.Cleanup(t.Context())
 	require.NotEmpty(t, b.Help)
@@ -83,8 +83,8 @@ func TestHelp(t *testing.T) {
 	})
 }
 
-// A panic would end the process for every mount that shares it.
-func TestAPanicIsAnError(t *testing.T) {
+// A panic would end the process, which all mounts share.
+func TestAPanicBecomesAnError(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.b.Route("config").Operations[logical.ReadOperation] = &framework.PathOperation{
 			Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
@@ -105,8 +105,8 @@ func TestSecretsAreRedacted(t *testing.T) {
 	redacttest.Check(t, hidden, &config{APIKey: hidden, ClientSecret: hidden}, c, got, got.target)
 }
 
-// appliedStorage does what it is asked to, and is cancelled before it can say
-// so: Vault's storage when a client goes away.
+// appliedStorage applies a write and then returns an error, as Vault's storage may
+// when a client goes away.
 type appliedStorage struct {
 	logical.Storage
 
@@ -127,11 +127,11 @@ func (s *appliedStorage) Delete(ctx context.Context, key string) error {
 	return s.lost
 }
 
-// What a write has changed in storage is in force, also where nobody heard of it.
-func TestAWriteWhoseClientWentAwayIsInForce(t *testing.T) {
+// A write that changed storage takes effect even if its client never learns of it.
+func TestAWriteTakesEffectWhenItsClientGoesAway(t *testing.T) {
 	tests := map[string]struct {
-		write   func(*mount) error
-		inForce func(*mount)
+		write    func(*mount) error
+		inEffect func(*mount)
 	}{
 		"role deleted": {
 			func(m *mount) error { return ignoreAnswer(m.handle(logical.DeleteOperation, "roles/ci", nil)) },
@@ -167,17 +167,17 @@ func TestAWriteWhoseClientWentAwayIsInForce(t *testing.T) {
 				m.role("ci", map[string]any{"account_id": github})
 				m.creds("ci")
 				m.creds(github)
-				storage := &appliedStorage{Storage: m.storage.Storage, lost: context.Canceled}
-				m.storage.Storage = storage
+				storage := &appliedStorage{Storage: m.storage.below(), lost: context.Canceled}
+				m.storage.replace(func(logical.Storage) logical.Storage { return storage })
 				require.Error(t, test.write(m))
-				storage.lost = nil
-				test.inForce(m)
+				m.storage.replace(func(logical.Storage) logical.Storage { return storage.Storage })
+				test.inEffect(m)
 			})
 		})
 	}
 }
 
-// Storage hears of a write to its end, whether its client waits for it or not.
+// A write to storage goes on when its client goes away.
 func TestAWriteGoesOnWithoutItsClient(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.role("ci", map[string]any{"account_id": github})

@@ -15,8 +15,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
-// benchmarkMount is a mount whose memory or storage holds accounts that never
-// had to be fetched.
+// benchmarkMount returns a mount with that many accounts in storage, none of which
+// had to be fetched. They can be in memory too.
 func benchmarkMount(b *testing.B, accounts int, inMemory bool) *backend {
 	b.Helper()
 	storage := &logical.InmemStorage{}
@@ -105,8 +105,8 @@ func BenchmarkWarmRead(b *testing.B) {
 	}
 }
 
-// BenchmarkFirstReadAfterStart has 100,000 credentials in storage: only the one
-// that is read is loaded.
+// BenchmarkFirstReadAfterStart has 100,000 credentials in storage. Only the one that
+// is read is loaded.
 func BenchmarkFirstReadAfterStart(b *testing.B) {
 	stored := benchmarkMount(b, 100_000, false)
 	b.ResetTimer()
@@ -123,8 +123,8 @@ func BenchmarkFirstReadAfterStart(b *testing.B) {
 	}
 }
 
-// BenchmarkPeriodicPass is one pass over a full memory, with 100,000
-// credentials in storage of which it looks into a batch.
+// BenchmarkPeriodicPass measures one pass over a full memory. Of 100,000 credentials
+// in storage, it looks at one batch.
 func BenchmarkPeriodicPass(b *testing.B) {
 	m := benchmarkMount(b, 100_000, false)
 	benchmarkReadAll(b, m, 32_768)
@@ -142,7 +142,7 @@ func BenchmarkMemory(b *testing.B) {
 	for _, accounts := range []int{10_000, 100_000} {
 		b.Run(strconv.Itoa(accounts), func(b *testing.B) {
 			for range b.N {
-				m := benchmarkMount(b, accounts, false) // what storage takes is Vault's
+				m := benchmarkMount(b, accounts, false) // storage is not part of the measurement
 				before := heap()
 				benchmarkReadAll(b, m, accounts)
 				held := min(accounts, 32_768)

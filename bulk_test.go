@@ -25,8 +25,8 @@ func (m *mount) fleet(n int) {
 	}
 }
 
-// readAll reads the first n accounts of the fleet at once, each again after a
-// 429 until it is served. Nobody may wait longer than request_timeout.
+// readAll reads the first n accounts of the fleet at once. After a 429 a reader tries
+// again until it is served. No read may take longer than request_timeout.
 func (m *mount) readAll(n int) {
 	m.Helper()
 	var readers sync.WaitGroup
@@ -77,7 +77,7 @@ func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
 	})
 }
 
-func TestOnlyWhatSomebodyWantsIsKept(t *testing.T) {
+func TestOnlyAccountsThatAreReadAreKept(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(900)
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
@@ -90,7 +90,7 @@ func TestOnlyWhatSomebodyWantsIsKept(t *testing.T) {
 	})
 }
 
-// 90 accounts of 100,000 are cheaper one by one; the first page tells.
+// 90 accounts of 100,000 are cheaper one by one, as the first page of the list shows.
 func TestAFewAccountsOfManyAreAskedForOneByOne(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(90)
@@ -129,9 +129,9 @@ func TestTheListFallsBackToSingleRequests(t *testing.T) {
 	}
 }
 
-// An account whose credentials the list lacks is asked for by itself; one that
-// is dead is told so.
-func TestAccountsThatTheListHasNoCredentialsOf(t *testing.T) {
+// An account that the list has without credentials is asked for by itself. The reader
+// of a dead one gets an error that says so.
+func TestAccountsWithoutCredentialsInTheList(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(60)
 		m.sim.Update(accountName(50), func(a *pipedreamtest.Account) { a.NoCredentials = true })
@@ -160,8 +160,8 @@ func TestAccountsThatTheListHasNoCredentialsOf(t *testing.T) {
 	})
 }
 
-// While the list does not answer, whoever waits for it is told in time, and
-// accounts are had one by one from then on.
+// If the list fails, its readers get an answer in time, and accounts are asked for
+// one by one from then on.
 func TestAListThatFails(t *testing.T) {
 	for name, fault := range map[string]pipedreamtest.Fault{
 		"500": {Status: http.StatusInternalServerError}, "hangs": {Hang: true}, "HTML": {Garbage: true},
@@ -195,8 +195,8 @@ func TestAListThatFails(t *testing.T) {
 	}
 }
 
-// Whoever comes while the list is fetched and finds its page gone by need not
-// wait for the end of it.
+// A reader who comes during the fetch of the list, after the page with the account,
+// need not wait for the end of the list.
 func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(3000)
@@ -221,9 +221,9 @@ func TestColdFleetWithoutAList(t *testing.T) {
 	})
 }
 
-// The steady state: all accounts are read every minute through three token
-// lives. Readers never wait after the first fetch, and the list brings what is
-// due for many at a time.
+// In the steady state, all accounts are read every minute through three token lives.
+// Readers never wait after the first fetch, and the list brings many due accounts at
+// a time.
 func TestSteadyState(t *testing.T) {
 	accounts := 1000
 	if more, err := strconv.Atoi(os.Getenv("STEADY_STATE_ACCOUNTS")); err == nil {
@@ -232,8 +232,8 @@ func TestSteadyState(t *testing.T) {
 	tests := map[string]struct {
 		spread        time.Duration // over which the accounts were connected
 		refreshBefore time.Duration
-		shuffled      bool // in the list, otherwise in the order in which they were connected
-		perLife       int  // requests at most
+		shuffled      bool // whether the list is in another order than that in which they were connected
+		perLife       int  // the most requests in a token's life
 	}{
 		"all connected at once":                      {0, 5 * time.Minute, false, accounts / 50},
 		"refreshed early, ends spread":               {40 * time.Minute, 45 * time.Minute, false, accounts / 50},
@@ -247,7 +247,7 @@ func TestSteadyState(t *testing.T) {
 				m := newMount(t)
 				connected := rand.New(rand.NewPCG(1, 1)).Perm(accounts) //nolint:gosec // an order, the same each time
 				if test.shuffled {
-					m.fleet(accounts) // which the list keeps the order of
+					m.fleet(accounts) // the list keeps this order
 				}
 				for _, i := range connected {
 					a := oauthAccount(accountName(i), time.Hour)
@@ -285,8 +285,8 @@ func TestSteadyState(t *testing.T) {
 	}
 }
 
-// A queue that Pipedream is slow to serve is no sign that it is down: whoever
-// comes late is served all the same.
+// A queue that Pipedream serves slowly is no sign that it is down. Readers who come
+// late are served too.
 func TestALongQueueIsNoOutage(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const early, late = 88, 5

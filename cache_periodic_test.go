@@ -13,8 +13,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// What was fetched ahead and is being stored need not be fetched again.
-func TestAReaderJoinsWhatIsFetchedAhead(t *testing.T) {
+// A credential that was fetched ahead and is being stored need not be fetched again.
+func TestAReaderJoinsAFetchAhead(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount("apn_x", time.Hour)
 		a.OmitNextRefresh = true
@@ -31,7 +31,7 @@ func TestAReaderJoinsWhatIsFetchedAhead(t *testing.T) {
 	})
 }
 
-// A pass and a reader who want an account at once share all of the work.
+// A pass and a reader who want an account at the same time share all of the work.
 func TestAPassAndAReaderWriteOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount("apn_x", time.Hour)
@@ -52,8 +52,8 @@ func TestAPassAndAReaderWriteOnce(t *testing.T) {
 	})
 }
 
-// Storage that hangs keeps nobody from what Pipedream has answered, wherever in
-// a page of the list it is.
+// Storage that hangs does not keep readers from what Pipedream answered, wherever on
+// a page of the list their account is.
 func TestStorageHoldsUpNoPage(t *testing.T) {
 	for _, id := range []string{"apn_00000", "apn_zz"} {
 		t.Run(id, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestStorageHoldsUpNoPage(t *testing.T) {
 	}
 }
 
-// Vault gives a pass some time, and then begins the next.
+// Vault gives a pass some time and then starts the next one.
 func TestASweepEndsWithItsContext(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 60

@@ -13,14 +13,14 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// An account is found dead while storage cannot be read. What it has of the
-// account must not be served once it can.
-func TestWhatStorageCouldNotShowIsEvictedToo(t *testing.T) {
+// An account is found dead while storage cannot be read. The stored credential must
+// not be served once storage can be read again.
+func TestAnEvictionWhileStorageCannotBeRead(t *testing.T) {
 	bubble(t, func(_ *testing.T, m *mount) {
 		m.creds(github)
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
 		m.start()
-		m.creds(stripe) // for which config is read from storage
+		m.creds(stripe) // loads config
 		m.storage.fail(errStorage, nil, nil, nil)
 		_, err := m.read("creds/" + github)
 		m.refused(err, http.StatusBadRequest, "dead")
@@ -33,8 +33,8 @@ func TestWhatStorageCouldNotShowIsEvictedToo(t *testing.T) {
 	})
 }
 
-// Nor what a reader who gave up had asked storage for.
-func TestWhatIsStillBeingReadIsEvictedToo(t *testing.T) {
+// The same for a credential that storage is still reading for a caller who gave up.
+func TestAnEvictionWhileStorageIsBeingRead(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
@@ -51,9 +51,9 @@ func TestWhatIsStillBeingReadIsEvictedToo(t *testing.T) {
 	})
 }
 
-// A credential of the old key that is stored or read late takes the place of
-// nothing that the new key brought meanwhile, in memory or in storage.
-func TestTheOldKeyDisplacesNothingOfTheNew(t *testing.T) {
+// A credential of the old key that is stored or read late replaces nothing that the
+// new key fetched meanwhile, in memory or in storage.
+func TestTheOldKeyReplacesNothingOfTheNew(t *testing.T) {
 	tests := map[string]func(*mount){
 		"storage is slow": func(m *mount) {
 			m.creds(stripe) // something for the change of key to delete
@@ -65,7 +65,7 @@ func TestTheOldKeyDisplacesNothingOfTheNew(t *testing.T) {
 		"a read is late": func(m *mount) {
 			m.creds(github)
 			m.start()
-			m.creds(stripe) // for which config is read from storage
+			m.creds(stripe) // loads config
 			m.slowOnce("get", m.cacheKey(github), 2*time.Second)
 		},
 	}
@@ -92,8 +92,8 @@ func TestTheOldKeyDisplacesNothingOfTheNew(t *testing.T) {
 	}
 }
 
-// A delete is a reason to write again what was deleted, and nothing else.
-func TestADeleteCostsOthersNoWrite(t *testing.T) {
+// A delete causes no writes of other accounts.
+func TestADeleteCausesNoOtherWrites(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 60
 		for i := range fleet {

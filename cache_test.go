@@ -96,8 +96,8 @@ func TestDueCredentialsAreFetchedBeforeTheyAreServed(t *testing.T) {
 	})
 }
 
-// After Pipedream's own refresh the old token is good for a while: nobody
-// waits for the new one, and the next reader has it.
+// After Pipedream's own refresh the old token is still valid for a while. Readers do
+// not wait for the new one, and the next reader gets it.
 func TestReadersDoNotWaitForAnEarlyRefresh(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount(github, time.Hour)
@@ -115,9 +115,9 @@ func TestReadersDoNotWaitForAnEarlyRefresh(t *testing.T) {
 	})
 }
 
-// Before Pipedream's own refresh, asking can only bring the same token, so
-// that min_ttl alone is no reason to ask.
-func TestNothingIsAskedBeforePipedreamRefreshes(t *testing.T) {
+// Before Pipedream's own refresh, a request can only bring the same token, so min_ttl
+// alone causes none.
+func TestNoRequestBeforePipedreamRefreshes(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount(github, time.Hour)
 		a.RefreshBefore = 2 * time.Minute
@@ -133,9 +133,9 @@ func TestNothingIsAskedBeforePipedreamRefreshes(t *testing.T) {
 	})
 }
 
-// While Pipedream still hands out the same token, it is asked again after a
-// quarter of what is left, and not by every reader.
-func TestTheSameTokenIsNotAskedForByEveryReader(t *testing.T) {
+// While Pipedream still hands out the same token, it is asked again only after a
+// quarter of the remaining life, and not by every reader.
+func TestReadersDoNotAllAskForTheSameToken(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount(github, 40*time.Second)
 		a.OmitNextRefresh = true
@@ -177,9 +177,9 @@ func TestPipedreamDown(t *testing.T) {
 			bubble(t, func(t *testing.T, m *mount) {
 				token := m.token(github)
 				remove := m.sim.AddFault(fault)
-				m.start() // nothing in memory: storage has the live token
+				m.start() // only storage has the live token
 
-				// Due, and then due again and again: a live credential is always served.
+				// The credential is due again and again. A live one is always served.
 				time.Sleep(56 * time.Minute)
 				end := m.creds(github).Data["expires_at"].(string)
 				expires, err := time.Parse(time.RFC3339, end)
@@ -191,7 +191,7 @@ func TestPipedreamDown(t *testing.T) {
 					time.Sleep(5 * time.Second)
 				}
 
-				// Past its end it never is, and the answer comes in time.
+				// After its end it is never served, and the answer comes in time.
 				time.Sleep(time.Until(expires))
 				before := time.Now()
 				_, err = m.read("creds/" + github)
@@ -199,7 +199,7 @@ func TestPipedreamDown(t *testing.T) {
 				require.LessOrEqual(t, time.Since(before), defaultRequestTimeout)
 				m.noSecretIn(err.Error())
 
-				// Service returns by itself within the longest hold-off.
+				// Reads succeed again by themselves within the longest hold-off.
 				remove()
 				time.Sleep(pace.LongestHoldOff)
 				require.NotEqual(t, token, m.token(github))
@@ -236,11 +236,11 @@ func TestFailuresOfTheAccountEvict(t *testing.T) {
 				_, err := m.read("creds/" + github)
 				m.refused(err, test.code, github, test.text)
 
-				stored, err := m.storage.Storage.Get(t.Context(), m.cacheKey(github))
+				stored, err := m.storage.below().Get(t.Context(), m.cacheKey(github))
 				require.NoError(t, err)
 				require.Nil(t, stored)
 
-				// Held off: asked again it answers at once, and costs nothing.
+				// The account is held off: the next answer comes at once and costs no request.
 				asked := m.sim.Count(pipedreamtest.KindAccount)
 				_, err = m.read("creds/" + github)
 				m.refused(err, test.code, github, test.text)
@@ -264,8 +264,8 @@ func TestHoldOffGrowsAndEnds(t *testing.T) {
 			require.Error(t, err)
 			time.Sleep(100 * time.Millisecond)
 		}
-		// 1, 2, 4 and so on to 300 s, less a quarter at most: a client stuck on an
-		// unknown account cannot drain the budget.
+		// 1, 2, 4 and so on to 300 s, less up to a quarter. So a client stuck on an
+		// unknown account cannot use up the budget.
 		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 11)
 		require.GreaterOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 8)
 
@@ -275,9 +275,9 @@ func TestHoldOffGrowsAndEnds(t *testing.T) {
 	})
 }
 
-// An account that is connected after its first failures is noticed within half a
-// minute of them, or at once after a refresh or a write of config.
-func TestAnAccountThatIsConnectedIsNoticed(t *testing.T) {
+// An account that is connected after its first failures is found within half a minute,
+// or at once after a refresh or a write of config.
+func TestANewlyConnectedAccountIsNoticed(t *testing.T) {
 	ends := map[string]struct {
 		end  func(*mount)
 		wait time.Duration
@@ -330,7 +330,7 @@ func TestThrottledByPipedream(t *testing.T) {
 		before := time.Now()
 		_, err := m.read("creds/" + github)
 		m.refused(err, http.StatusTooManyRequests, "try again in 40 s")
-		require.Zero(t, time.Since(before), "a wait longer than request_timeout is not begun")
+		require.Zero(t, time.Since(before), "it does not wait if that would take longer than request_timeout")
 
 		time.Sleep(30 * time.Second)
 		_, err = m.read("creds/" + stripe)
@@ -342,7 +342,7 @@ func TestThrottledByPipedream(t *testing.T) {
 	})
 }
 
-func TestAShortRetryAfterIsWaitedFor(t *testing.T) {
+func TestReadersWaitForAShortRetryAfter(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{
 			Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"3"}}, Times: 1,
@@ -383,7 +383,7 @@ func TestStorageFaults(t *testing.T) {
 	})
 }
 
-func TestStoredEntriesThatMakeNoSense(t *testing.T) {
+func TestInvalidStoredEntries(t *testing.T) {
 	for name, value := range map[string]string{
 		"not JSON":        "pdtok_leak{",
 		"null":            "null",
@@ -413,7 +413,7 @@ func TestPeriodicFetchesAheadOfReaders(t *testing.T) {
 			before := time.Now()
 			m.creds(github)
 			m.creds(stripe)
-			require.Zero(t, time.Since(before), "a reader had to wait")
+			require.Zero(t, time.Since(before), "readers need not wait")
 			m.periodic()
 		}
 		counts := map[string]int{}
@@ -426,10 +426,10 @@ func TestPeriodicFetchesAheadOfReaders(t *testing.T) {
 	})
 }
 
-func TestPeriodicDropsWhatExpired(t *testing.T) {
+func TestPeriodicDropsExpiredCredentials(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
-		m.start() // in storage alone
+		m.start() // in storage only
 		m.sim.SetAccount(oauthAccount("apn_second", time.Hour))
 		m.creds("apn_second") // in memory too
 		m.periodic()
@@ -446,8 +446,8 @@ func TestPeriodicDropsWhatExpired(t *testing.T) {
 	})
 }
 
-// Keys that nobody reads any more are not kept for ever.
-func TestPeriodicDropsWhatIsAbandoned(t *testing.T) {
+// Keys that nobody reads any more are not kept forever.
+func TestPeriodicDropsAbandonedKeys(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
 		for range 8 * 24 {
@@ -461,7 +461,7 @@ func TestPeriodicDropsWhatIsAbandoned(t *testing.T) {
 	})
 }
 
-// Where somebody else writes the storage, there is nothing to sweep or fetch.
+// On a standby, where another node writes storage, a pass does nothing.
 func TestPeriodicOnAStandby(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
@@ -485,7 +485,7 @@ func TestPeriodicUnconfigured(t *testing.T) {
 	})
 }
 
-// A write on another node reaches this one as an invalidation alone.
+// A write on another node reaches this one only as an invalidation.
 func TestInvalidate(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
@@ -508,9 +508,9 @@ func TestInvalidate(t *testing.T) {
 	})
 }
 
-// Accounts come and go for a week, new ones every hour, each read for two
-// hours: what is gone takes neither memory nor storage.
-func TestAWeekOfComingAndGoing(t *testing.T) {
+// Accounts come and go for a week. There are new ones every hour, and each is read
+// for two hours. Accounts that are gone take neither memory nor storage.
+func TestAWeekOfAccountsThatComeAndGo(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const each = 10
 		most := 0
@@ -537,8 +537,9 @@ func TestAWeekOfComingAndGoing(t *testing.T) {
 	})
 }
 
-// Storage can take longer than what is left of a credential.
-func TestNothingIsServedThatEndedWhileItWasStored(t *testing.T) {
+// Storage can take longer than a credential still lives. It is not served after its
+// end.
+func TestACredentialThatEndsWhileItIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		a := oauthAccount("apn_late", time.Hour)
 		a.NoRefresh, a.OmitNextRefresh = true, true
@@ -554,7 +555,7 @@ func TestNothingIsServedThatEndedWhileItWasStored(t *testing.T) {
 	})
 }
 
-// Storage had not answered yet: that is no reason to ask Pipedream.
+// A reader gives up before storage has answered. That is no reason to ask Pipedream.
 func TestAReaderWhoGivesUpCostsNoFetch(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)

@@ -15,14 +15,14 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// coldFleet is what readers of a fleet of which nothing is cached met.
+// coldFleet is the outcome of reading a fleet of which nothing is cached.
 type coldFleet struct {
 	served, refused int
 	took            time.Duration
 }
 
-// readOver reads accounts over so many connections: each goes on to the next
-// account when it was served, and whoever is refused comes again after 5 s.
+// readOver reads accounts over that many connections. A connection goes on to the
+// next account after each answer, and a reader who is refused comes again after 5 s.
 func (m *mount) readOver(connections int, order []int) (met coldFleet) {
 	m.Helper()
 	began := time.Now()
@@ -69,8 +69,8 @@ func shuffled(n int) []int {
 	return rand.New(rand.NewPCG(1, 2)).Perm(n) //nolint:gosec // an order, the same each time
 }
 
-// A fleet that reads over few connections never shows more of itself at a time
-// than there are connections. The list is fetched for it all the same, once.
+// A fleet that reads over few connections never has more accounts waiting than there
+// are connections. The list is fetched for it anyway, once.
 func TestAColdFleetOverFewConnections(t *testing.T) {
 	for _, test := range []struct{ accounts, connections, requests int }{
 		{1000, 1, 25},
@@ -101,8 +101,8 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 	}
 }
 
-// Where the list is of no use, it costs a request or two, and no reader more than
-// the budget makes all of them wait.
+// A useless list costs a request or two. Readers wait no longer than the budget makes
+// all of them wait.
 func TestAColdFleetWithoutAUsefulList(t *testing.T) {
 	const accounts, connections = 80, 20
 	page := func(total string, with func(i int) string) string {
@@ -142,8 +142,8 @@ func TestAColdFleetWithoutAUsefulList(t *testing.T) {
 	}
 }
 
-// What a page brought serves whoever reads its accounts within a minute: nothing
-// is stored of what nobody read, and nothing is kept for longer.
+// A page serves readers of its accounts for a minute, and is then forgotten. An
+// account that nobody reads is not stored.
 func TestAPageIsRememberedForAMinute(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(90)
@@ -151,7 +151,7 @@ func TestAPageIsRememberedForAMinute(t *testing.T) {
 		m.sim.ResetRequests()
 		stored, err := m.cachedKeys()
 		require.NoError(t, err)
-		require.Len(t, stored, 40, "stored without being read")
+		require.Len(t, stored, 40, "only accounts that were read are stored")
 		m.creds(accountName(60))
 		require.Empty(t, m.sim.Requests())
 		time.Sleep(2 * time.Minute)
@@ -160,8 +160,8 @@ func TestAPageIsRememberedForAMinute(t *testing.T) {
 	})
 }
 
-// A page is of no use to whom it cannot serve, or who knows better.
-func TestWhatAPageIsNotUsedFor(t *testing.T) {
+// A page does not serve these reads, each of which costs a request of its own.
+func TestReadsThatAPageDoesNotServe(t *testing.T) {
 	const id = "apn_00085"
 	tests := map[string]struct {
 		change func(*pipedreamtest.Account) // before the page comes
@@ -199,9 +199,9 @@ func TestWhatAPageIsNotUsedFor(t *testing.T) {
 	}
 }
 
-// What is cached is newer than a page that came before it, and what failed since
-// is not served from one.
-func TestAPageNeverTakesThePlaceOfWhatIsNewer(t *testing.T) {
+// A page replaces no credential that was fetched after it, and an account that has
+// failed since is not served from it.
+func TestAPageReplacesNothingNewer(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(90)
 		const rotated, deleted = "apn_00085", "apn_00086"
@@ -223,7 +223,7 @@ func TestAPageNeverTakesThePlaceOfWhatIsNewer(t *testing.T) {
 	})
 }
 
-// fleetPage reads accounts that a page brought, which is remembered by now.
+// fleetPage reads accounts of a page that is remembered.
 func (m *mount) fleetPage() {
 	m.Helper()
 	for i := 40; i < 80; i++ {
@@ -231,7 +231,7 @@ func (m *mount) fleetPage() {
 	}
 }
 
-// Refresh tokens that a page brought are left out like any other.
+// Refresh tokens from a page are left out like any other.
 func TestAPageBringsNoRefreshToken(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(90)
@@ -239,15 +239,15 @@ func TestAPageBringsNoRefreshToken(t *testing.T) {
 		m.sim.ResetRequests()
 		require.NotContains(t, m.creds(accountName(80)).Data, "oauth_refresh_token")
 		require.Empty(t, m.sim.Requests())
-		raw, err := m.storage.Storage.Get(t.Context(), m.cacheKey(accountName(80)))
+		raw, err := m.storage.below().Get(t.Context(), m.cacheKey(accountName(80)))
 		require.NoError(t, err)
 		require.NotContains(t, string(raw.Value), "pdrefresh_")
 	})
 }
 
-// A credential that never expires is leased from when its page was asked for, not
-// from when it was read.
-func TestThePagesTimeCounts(t *testing.T) {
+// The lease of a credential that never expires counts from when its page was asked
+// for, not from the read.
+func TestALeaseCountsFromThePage(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(80)
 		m.sim.SetAccount(keyAccount("apn_key"))

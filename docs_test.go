@@ -15,9 +15,8 @@ var (
 	testInCode = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)[A-Za-z0-9]+)\(`)
 )
 
-// TestPagesNameTestsThatExist: a promise in the documentation names the test
-// that holds it.
-func TestPagesNameTestsThatExist(t *testing.T) {
+// The pages name the tests behind their promises. These tests must exist.
+func TestTestsInThePagesExist(t *testing.T) {
 	exists := map[string]bool{}
 	for _, pattern := range []string{"*_test.go", "*/*_test.go", "*/*/*_test.go"} {
 		for _, file := range read(t, pattern) {
@@ -35,10 +34,10 @@ func TestPagesNameTestsThatExist(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, named, 50, "names of tests were looked for")
+	require.Greater(t, named, 50, "the pages name tests")
 }
 
-// TestREADMEIsShort: it is one screen and a bit, and links to the rest.
+// README.md must stay short, and link to the rest.
 func TestREADMEIsShort(t *testing.T) {
 	page, err := os.ReadFile("README.md")
 	require.NoError(t, err)

@@ -15,8 +15,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// A mount that serves a company: 100 accounts that are read all the time, 60
-// that nobody has read yet, and somebody who misuses it.
+// The mount serves a company: 100 accounts are read all the time, and 60 were never
+// read. Somebody attacks it.
 const (
 	warmAccounts = 100
 	coldAccounts = 60
@@ -24,7 +24,7 @@ const (
 	under        = 150 * time.Second // how long each attack lasts
 )
 
-// victims counts what others than the attacker met.
+// victims counts how the reads of others than the attacker end.
 type victims struct {
 	mu                    sync.Mutex // guards the fields below
 	warm, warmServed      int
@@ -33,7 +33,7 @@ type victims struct {
 	coldErr, firstWarmErr error
 }
 
-// request sends a request of a caller.
+// request sends a request from a caller.
 func (m *mount) request(ctx context.Context, caller string, op logical.Operation, path string, data map[string]any) error {
 	_, err := m.b.HandleRequest(ctx, &logical.Request{
 		Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "pipedream/", EntityID: caller,
@@ -41,8 +41,8 @@ func (m *mount) request(ctx context.Context, caller string, op logical.Operation
 	return err
 }
 
-// attack sends requests one after the other until ctx ends, as that many
-// callers.
+// attack sends requests from that many callers until ctx ends, each caller one after
+// the other.
 func (m *mount) attack(ctx context.Context, callers int, pause time.Duration, request func(caller string, i int) error) {
 	var all sync.WaitGroup
 	for c := range callers {
@@ -80,7 +80,7 @@ func (v *victims) read(m *mount, caller, id string, cold bool) {
 	}
 }
 
-// One caller who misuses the mount costs the others nothing.
+// An attacker does not slow down or fail the reads of others.
 func TestNobodyCanStarveOthers(t *testing.T) {
 	guess := func(m *mount) func(string, int) error {
 		return func(caller string, i int) error {
@@ -166,7 +166,7 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 		},
 	}
 	for name, attack := range attacks {
-		for _, restarted := range []bool{false, true} { // after a restart nothing is known of what exists
+		for _, restarted := range []bool{false, true} { // after a restart nothing is known about which accounts exist
 			t.Run(fmt.Sprintf("%s, restarted %t", name, restarted), func(t *testing.T) {
 				bubble(t, func(_ *testing.T, m *mount) {
 					for i := range warmAccounts + coldAccounts {
@@ -179,8 +179,7 @@ func TestNobodyCanStarveOthers(t *testing.T) {
 	}
 }
 
-// Users who have no account, and come again and again, cost others nothing
-// either.
+// Neither do users without an account who come again and again.
 func TestUsersWithoutAccountsStarveNobody(t *testing.T) {
 	attacks := map[string]func(context.Context, *mount){
 		"60 callers of 3 users": func(ctx context.Context, m *mount) {
@@ -254,8 +253,8 @@ func TestNoMountCanStarveAnother(t *testing.T) {
 	})
 }
 
-// assertFairUnder reads warm accounts all the time and cold ones now and then
-// while somebody attacks, and rotates the key in the middle of it.
+// assertFairUnder reads warm accounts all the time and cold ones now and then while an
+// attack goes on. In the middle of it, the key is checked.
 func (m *mount) assertFairUnder(attack func(context.Context, *mount), restarted bool) {
 	m.Helper()
 	m.readAll(warmAccounts)

@@ -16,8 +16,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
-// FuzzStoredEntry has storage hold anything at all where the cache, a role
-// and a user's account are looked for.
+// FuzzStoredEntry puts any bytes into storage in place of a cached credential, a role
+// and a user's account.
 func FuzzStoredEntry(f *testing.F) {
 	for _, seed := range []string{
 		`{"credential":{"account_id":"apn_github","fields":{"a":"b"},"fetched_at":"2024-01-01T00:00:00Z","expires_at":"2124-01-01T00:00:00Z"},"cache_id":"id","checked_at":"2024-01-01T00:00:00Z"}`,
@@ -59,10 +59,10 @@ func FuzzStoredEntry(f *testing.F) {
 	})
 }
 
-// fuzzMount is a mount without a simulator: nothing listens where it asks.
+// fuzzMount returns a mount without a simulator. Nothing listens at its base_url.
 func fuzzMount(t *testing.T) *mount {
 	t.Helper()
-	m := &mount{T: t, storage: &faultyStorage{Storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
+	m := &mount{T: t, storage: &faultyStorage{storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
 	m.b = newBackend(m.storage, nil)
 	require.NoError(t, m.b.Setup(context.Background(), &logical.BackendConfig{
 		Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.logs}), System: m.system, StorageView: m.storage,
@@ -70,9 +70,8 @@ func fuzzMount(t *testing.T) *mount {
 	return m
 }
 
-// FuzzConfigWrite writes config of any values, as each of the types that JSON
-// has. It is refused in words that do not hold the key, or else stored so
-// that it is within bounds.
+// FuzzConfigWrite writes config with any values, of each JSON type. A write is either
+// refused with an error that does not contain the key, or stored within bounds.
 func FuzzConfigWrite(f *testing.F) {
 	f.Add("pd_key", "https://api.pipedream.com/v1", "20s", "2", "100", uint8(0), uint8(0))
 	f.Add("pd key", "http://user:pw@127.0.0.1/v1", "-1", "1e9", "99999999999999999999", uint8(1), uint8(0))
@@ -96,7 +95,7 @@ func FuzzConfigWrite(f *testing.F) {
 			"max_retries": as(kind, number), "rate_limit": as(kind>>2, rate), "expose_refresh_token": as(kind>>4, number), "verify": false,
 			"environment": as(kind>>6, "development"), "ca_cert": as(kind>>6, number),
 		}
-		// Vault asks first whether the write creates anything, and that can fail too.
+		// Vault first checks whether the write creates anything. That can fail too.
 		_, _, err = m.b.HandleExistenceCheck(t.Context(), request)
 		if err == nil {
 			var resp *logical.Response
@@ -108,13 +107,13 @@ func FuzzConfigWrite(f *testing.F) {
 		require.NotContains(t, m.logs.String(), stored)
 		if err != nil {
 			require.NotContains(t, err.Error(), stored)
-			// A value of another field may be shown, and be the same.
+			// The value of another field may be shown, and may be the same.
 			if len(key) >= 8 && !strings.Contains(baseURL+duration+number+rate, key) {
 				require.NotContains(t, err.Error(), key)
 			}
 			c, err := readConfig(t.Context(), m.storage)
 			require.NoError(t, err)
-			require.Equal(t, stored, string(c.APIKey), "a write that was refused changed something")
+			require.Equal(t, stored, string(c.APIKey), "a refused write changes nothing")
 			return
 		}
 		c, err := readConfig(t.Context(), m.storage)
@@ -131,7 +130,7 @@ func FuzzConfigWrite(f *testing.F) {
 	})
 }
 
-// as gives a value another of the types that JSON has.
+// as returns text as a value of one of the JSON types.
 func as(kind uint8, text string) any {
 	switch kind % 4 {
 	case 0:
@@ -145,9 +144,8 @@ func as(kind uint8, text string) any {
 	}
 }
 
-// FuzzRoleTemplate writes roles with any external_user_id, and reads them as
-// callers with any alias. Nobody's account is looked for in an empty name, nor
-// in what is still a template.
+// FuzzRoleTemplate makes roles with any external_user_id, for callers with any alias.
+// No account is ever looked up for an empty user, or for what is still a template.
 func FuzzRoleTemplate(f *testing.F) {
 	for _, seed := range []string{
 		"alice", "{{identity.entity.id}}", "{{identity.entity.aliases.auth_userpass_4b1a.name}}", "x-{{ identity.entity.metadata.team }}-y", "{{identity.entity.name}}{{identity.entity.name}}",
@@ -184,8 +182,8 @@ func FuzzRoleTemplate(f *testing.F) {
 		}
 		require.NotEmpty(t, found)
 		require.LessOrEqual(t, len([]rune(found)), maxExternalUserID)
-		// What comes of a directive is what the caller's identity holds, and never nothing: a template that says
-		// "team-" and then the caller's team must not find the user "team-".
+		// A directive becomes what the caller's identity has, and is never empty. A template of "team-" and the
+		// caller's team must not find the user "team-".
 		literal := 0
 		for i, piece := range strings.Split(template, "{{") {
 			if _, rest, ok := strings.Cut(piece, "}}"); i > 0 && ok {

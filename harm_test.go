@@ -25,11 +25,11 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// What is wrong with one account, or between here and Pipedream, is nobody
-// else's fault.
+// In these tests, a fault of one account, or between the engine and Pipedream, must
+// not harm others.
 
-// An outage that is over is told to nobody: the 404 of one account, which comes
-// next, is its own.
+// An outage that is over fails no more readers. The 404 of one account that comes next
+// is about that account only.
 func TestAnOutageEndsWithTheNextAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 40
@@ -68,8 +68,8 @@ func TestAnOutageEndsWithTheNextAnswer(t *testing.T) {
 	})
 }
 
-// The token endpoint's 404 is not about the account.
-func TestATokenEndpointThatIsNotThereDropsNoToken(t *testing.T) {
+// A 404 of the token endpoint is not about an account.
+func TestAMissingTokenEndpointDropsNoToken(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.creds("apn_alice")
 		time.Sleep(59*time.Minute + 15*time.Second)
@@ -78,7 +78,7 @@ func TestATokenEndpointThatIsNotThereDropsNoToken(t *testing.T) {
 	})
 }
 
-// Nor is what a proxy answers in Pipedream's place.
+// Neither is the answer of a proxy in front of Pipedream.
 func TestAProxysRefusalDropsNoToken(t *testing.T) {
 	for _, status := range []int{http.StatusForbidden, http.StatusNotFound} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestAProxysRefusalDropsNoToken(t *testing.T) {
 	}
 }
 
-// spend takes so many requests of the budget.
+// spend uses n requests of the budget.
 func (m *mount) spend(n int) {
 	m.Helper()
 	for range n {
@@ -104,7 +104,7 @@ func (m *mount) spend(n int) {
 	}
 }
 
-// A reader who joins what is fetched ahead needs it more urgently than that.
+// A reader who joins a fetch ahead makes it as urgent as the reader needs.
 func TestAReaderWhoJoinsMakesAFetchUrgent(t *testing.T) {
 	tests := map[string]func(*mount) (id string){
 		"a page": func(m *mount) string {
@@ -134,9 +134,9 @@ func TestAReaderWhoJoinsMakesAFetchUrgent(t *testing.T) {
 	}
 }
 
-// net/http sends a request again by itself when a connection that was used
-// before is dead. That is counted like any other.
-func TestRequestsThatAreRepeatedBelowAreCounted(t *testing.T) {
+// net/http repeats a request by itself when a reused connection is dead. That request
+// counts like any other.
+func TestRepeatedRequestsAreCounted(t *testing.T) {
 	var got atomic.Int64
 	var dead atomic.Bool
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // on loopback
@@ -150,7 +150,7 @@ func TestRequestsThatAreRepeatedBelowAreCounted(t *testing.T) {
 	})}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
-	m := &mount{T: t, storage: &faultyStorage{Storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
+	m := &mount{T: t, storage: &faultyStorage{storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
 	m.b = newBackend(m.storage, nil)
 	require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: m.system, StorageView: m.storage}))
 	t.Cleanup(func() { m.b.Cleanup(context.Background()) })
@@ -162,7 +162,7 @@ func TestRequestsThatAreRepeatedBelowAreCounted(t *testing.T) {
 	for i := range 8 {
 		readers.Go(func() { _, _ = m.read(fmt.Sprintf("creds/apn_a%d", i)) })
 	}
-	readers.Wait() // 8 idle connections at the most
+	readers.Wait() // up to 8 idle connections are left
 	counted, seen := m.b.stats.requests.Load(), got.Load()
 	dead.Store(true)
 	_, err = m.read("creds/apn_z")
@@ -211,7 +211,7 @@ func TestRefreshThroughARoleForTheFirstTime(t *testing.T) {
 }
 
 // Accounts whose answers make no sense are no outage.
-func TestNonsenseIsNoOutage(t *testing.T) {
+func TestInvalidAnswersAreNoOutage(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet, bad = 40, 3
 		m.fleet(fleet)
@@ -249,8 +249,8 @@ func TestOneAccountsRefusalHoldsOffNobodyElse(t *testing.T) {
 	})
 }
 
-// What a clock that was ahead stored is leased no longer than anything else, and
-// a refresh reports on the key that Pipedream has now.
+// A credential stored by a clock that was ahead has no longer lease than others, and
+// a refresh brings the key that Pipedream has now.
 func TestAClockThatWasAhead(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		ahead := time.Now().Add(48 * time.Hour)
@@ -276,7 +276,7 @@ func TestAListLongerThanTheBudget(t *testing.T) {
 	})
 }
 
-// A new key can be checked when the old one's readers have used up the budget.
+// A new key can be checked when readers with the old one have used up the budget.
 func TestAKeyCanBeRotatedWithoutBudget(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
@@ -289,23 +289,24 @@ func TestAKeyCanBeRotatedWithoutBudget(t *testing.T) {
 	})
 }
 
-// What is not as Pipedream documents it is taken as it is meant, or refused.
-func TestAnswersInOtherWords(t *testing.T) {
+// An answer that differs from Pipedream's documentation is understood as it is meant,
+// or refused.
+func TestAnswersOtherThanDocumented(t *testing.T) {
 	tests := map[string]struct {
 		status int
 		body   string
 		code   int
 		text   string
 	}{
-		"dead as a number":           {200, `{"data":{"id":"apn_github","dead":1,"credentials":{"a":"b"}}}`, 400, "is dead"},
-		"dead as text":               {200, `{"data":{"id":"apn_github","dead":"true","credentials":{"a":"b"}}}`, 400, "is dead"},
-		"payment":                    {402, `{"error":"x"}`, 400, "payment"},
-		"gone":                       {410, `{"error":"x"}`, 400, "is gone"},
-		"unprocessable":              {422, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 422)"},
-		"bad request":                {400, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 400)"},
-		"an error in a 200":          {200, `{"error":"something else"}`, 400, "an error in place of account apn_github"},
-		"not found in a 200":         {200, `{"error":"Record not found"}`, 400, "does not know account apn_github"},
-		"an end beyond what is JSON": {200, `{"data":{"id":"apn_github","expires_at":"9999-12-31T23:59:59-12:00","credentials":{"a":"b"}}}`, 502, "expires_at"},
+		"dead as a number":             {200, `{"data":{"id":"apn_github","dead":1,"credentials":{"a":"b"}}}`, 400, "is dead"},
+		"dead as text":                 {200, `{"data":{"id":"apn_github","dead":"true","credentials":{"a":"b"}}}`, 400, "is dead"},
+		"payment":                      {402, `{"error":"x"}`, 400, "payment"},
+		"gone":                         {410, `{"error":"x"}`, 400, "is gone"},
+		"unprocessable":                {422, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 422)"},
+		"bad request":                  {400, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 400)"},
+		"an error in a 200":            {200, `{"error":"something else"}`, 400, "an error in place of account apn_github"},
+		"not found in a 200":           {200, `{"error":"Record not found"}`, 400, "does not know account apn_github"},
+		"an end that JSON cannot have": {200, `{"data":{"id":"apn_github","expires_at":"9999-12-31T23:59:59-12:00","credentials":{"a":"b"}}}`, 502, "expires_at"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -318,8 +319,8 @@ func TestAnswersInOtherWords(t *testing.T) {
 	}
 }
 
-// Of an app nothing is taken for granted that the answer does not say.
-func TestAnAccountWithoutAnAppIsNoUsers(t *testing.T) {
+// An account belongs to the app of a role only if the answer says so.
+func TestAnAccountWithoutAnAppBelongsToNoUser(t *testing.T) {
 	for name, app := range map[string]string{"none": `null`, "text": `"github"`, "empty": `{}`, "another": `{"id":"app_2","name_slug":"gitlab"}`} {
 		t.Run(name, func(t *testing.T) {
 			connectBubble(t, func(_ *testing.T, m *mount) {
@@ -333,7 +334,8 @@ func TestAnAccountWithoutAnAppIsNoUsers(t *testing.T) {
 	}
 }
 
-// A custom OAuth client's id in place of the app's hides no account.
+// An account is found even if the answer has the id of a custom OAuth client instead
+// of the app's.
 func TestAccountsOfACustomOAuthClient(t *testing.T) {
 	for _, app := range []string{"github", "app_OrkhR1"} {
 		t.Run(app, func(t *testing.T) {
@@ -344,13 +346,13 @@ func TestAccountsOfACustomOAuthClient(t *testing.T) {
 				m.sim.SetAccount(other)
 				m.role("alices", map[string]any{"app": app, "external_user_id": "alice", "oauth_app_id": "oa_1"})
 				require.Equal(t, "apn_alice", m.creds("alices").Data["pipedream_account_id"])
-				require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "a role's first read")
+				require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "one search for a role's first read")
 			})
 		})
 	}
 }
 
-// Fat accounts and pages leave memory as it was.
+// Accounts that are too large do not take memory.
 func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"rate_limit": 0})
@@ -377,8 +379,8 @@ func TestRefreshTokensUnderOtherNames(t *testing.T) {
 	})
 }
 
-// Nothing that a read or a list shows is obeyed by a terminal.
-func TestNothingATerminalObeys(t *testing.T) {
+// A read or list shows no control characters, which a terminal would obey.
+func TestNoControlCharactersAreShown(t *testing.T) {
 	const bad = "\x1b]0;gone\x07\x1b[2J"
 	clean := func(t *testing.T, data any) {
 		t.Helper()
@@ -404,9 +406,9 @@ func TestNothingATerminalObeys(t *testing.T) {
 	})
 }
 
-// A credential without an end that Pipedream refreshes at a time is not asked for
-// before, and leased no longer.
-func TestACredentialWithoutAnEndThatIsRefreshed(t *testing.T) {
+// A credential without an end has an announced refresh. It is not fetched before that,
+// and its lease ends by then.
+func TestACredentialWithoutExpiryThatIsRefreshed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		next := time.Now().Add(3 * time.Hour)
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: "apn_gh", Status: http.StatusOK, Body: fmt.Sprintf(
@@ -425,8 +427,8 @@ func TestACredentialWithoutAnEndThatIsRefreshed(t *testing.T) {
 	})
 }
 
-// Storage as version 0.1.0 wrote it costs no request for a live token, and is
-// moved to where this version keeps it.
+// Entries that version 0.1.0 stored are moved to their new place, without a request
+// for a live token.
 func TestUpgradeFromTheStorageOfVersion01(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		now := time.Now().UTC()
@@ -442,7 +444,7 @@ func TestUpgradeFromTheStorageOfVersion01(t *testing.T) {
 			"cache/users/" + githubOf("nobody"): fmt.Sprintf(`{"user":%q,"account_id":"apn_gone","cache_id":"7f1c"}`, githubOf("nobody")),
 			"role/alices":                       `{"app":"github","external_user_id":"alice"}`,
 		}
-		m.storage.Storage = &logical.InmemStorage{}
+		m.storage.replace(func(logical.Storage) logical.Storage { return &logical.InmemStorage{} })
 		for key, value := range old {
 			require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
 		}
@@ -470,7 +472,7 @@ func TestUpgradeFromTheStorageOfVersion01(t *testing.T) {
 // rate_limit is what Pipedream allows for the kind of connection, unless it is set.
 func TestRateLimitByKindOfConnection(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
-		inForce := func(limit int) {
+		requireLimit := func(limit int) {
 			t.Helper()
 			for _, path := range []string{"config", "status"} {
 				resp, err := m.read(path)
@@ -479,13 +481,13 @@ func TestRateLimitByKindOfConnection(t *testing.T) {
 			}
 		}
 		m.creds("apn_alice")
-		inForce(400)
+		requireLimit(400)
 		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 50})
 		m.creds("apn_alice")
-		inForce(50)
+		requireLimit(50)
 		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": -1})
 		m.creds("apn_alice")
-		inForce(400)
+		requireLimit(400)
 	})
 	bubble(t, func(t *testing.T, m *mount) {
 		resp, err := m.read("config")
@@ -494,9 +496,9 @@ func TestRateLimitByKindOfConnection(t *testing.T) {
 	})
 }
 
-// Whatever happened, nothing is left behind: no slot of the budget, no goroutine
-// of a fetch, and every account is served again.
-func TestNothingIsLeftBehind(t *testing.T) {
+// After any trouble no goroutine of a fetch is left, nothing is held off, and accounts
+// are served again.
+func TestChaosLeavesNothingBehind(t *testing.T) {
 	seeds := 12 // make soak runs more
 	if more, err := strconv.Atoi(os.Getenv("CHAOS_SEEDS")); err == nil {
 		seeds = more
@@ -521,8 +523,8 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
-// chaos has everything happen at once: faults, passes, writes of config, and
-// readers who give up.
+// chaos makes everything happen at once: faults, passes, writes of config, and readers
+// who give up.
 func (m *mount) chaos(r *rand.Rand) {
 	m.fleet(400)
 	faults := []pipedreamtest.Fault{
@@ -573,8 +575,8 @@ func (m *mount) chaos(r *rand.Rand) {
 	}
 }
 
-// An element of a list that is no object hides no other.
-func TestAnElementThatIsNoObject(t *testing.T) {
+// An element of a list that is no object does not hide the others.
+func TestAListElementThatIsNoObject(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{
 			Kind: pipedreamtest.KindList, Status: http.StatusOK,

@@ -24,14 +24,14 @@ import (
 
 const (
 	testKey     = "pd_test_key"
-	testBaseURL = "http://127.0.0.1/v1" // whatever the host, the simulator answers
+	testBaseURL = "http://127.0.0.1/v1" // the simulator answers for any host
 	testMaxTTL  = 32 * 24 * time.Hour
 	github      = "apn_github"
 	stripe      = "apn_stripe"
 )
 
-// mount is one mount of the engine in this process, before a simulated
-// Pipedream, as Vault would drive it.
+// mount is one mount of the engine in this process, with a simulated Pipedream. Its
+// methods send requests as Vault does.
 type mount struct {
 	*testing.T
 	sim     *pipedreamtest.Server
@@ -40,7 +40,7 @@ type mount struct {
 	logs    *syncBuffer
 	b       *backend
 
-	offTheMap bool // the test has the engine ask for what is not in Pipedream's documentation
+	offTheMap bool // whether the engine asks for what Pipedream's documentation does not have
 }
 
 // bubble runs f with a configured mount, two accounts and fake time.
@@ -56,8 +56,8 @@ func bubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Opti
 	})
 }
 
-// system is what the mount asks of Vault: how it is tuned, and who its callers
-// are, each request by its own entity.
+// system answers what the mount asks Vault: how the mount is tuned, and who its
+// callers are. It looks up the entity of each request by its id.
 type system struct {
 	*logical.StaticSystemView
 
@@ -68,12 +68,12 @@ func newSystem() *system {
 	return &system{StaticSystemView: logical.TestSystemView()}
 }
 
-// knows has requests with the entity's id come from it from now on.
+// knows makes entity the caller of requests with its id.
 func (s *system) knows(entity *logical.Entity) {
 	s.entities.Store(entity.ID, entity)
 }
 
-// EntityInfo is nil for an entity that Vault does not know.
+// EntityInfo returns the entity with that id; nil if Vault does not know it.
 func (s *system) EntityInfo(id string) (*logical.Entity, error) {
 	entity, _ := s.entities.Load(id)
 	known, _ := entity.(*logical.Entity)
@@ -85,7 +85,7 @@ func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	m := &mount{
 		T:       t,
 		sim:     pipedreamtest.New(opts...),
-		storage: &faultyStorage{Storage: &logical.InmemStorage{}},
+		storage: &faultyStorage{storage: &logical.InmemStorage{}},
 		system:  newSystem(),
 		logs:    &syncBuffer{},
 	}
@@ -94,7 +94,7 @@ func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	t.Cleanup(m.sim.Close)
 	t.Cleanup(func() {
 		if !m.offTheMap {
-			require.Empty(t, m.sim.Violations(), "requests that Pipedream's documentation does not know")
+			require.Empty(t, m.sim.Violations(), "requests that Pipedream's documentation does not have")
 		}
 	})
 	m.start()
@@ -133,8 +133,8 @@ func keyAccount(id string) pipedreamtest.Account {
 	}
 }
 
-// handle sends a request as Vault does, and checks a successful response
-// against the schema that the path declares.
+// handle sends a request as Vault does. It checks a successful response against the
+// schema that the path declares.
 func (m *mount) handle(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	m.Helper()
 	if data == nil {
@@ -150,7 +150,8 @@ func (m *mount) handle(op logical.Operation, path string, data map[string]any) (
 		return nil, resp.Error()
 	}
 	if route := m.b.Route(path); resp != nil && route != nil && route.Operations[op] != nil {
-		// Not strict: an app's own fields are in no schema. Required ones are checked.
+		// Not strict, because no schema has an app's own fields. Required fields are
+		// checked below.
 		declared := schema.GetResponseSchema(m.T, route, op)
 		schema.ValidateResponse(m.T, declared, resp, false)
 		for name, field := range declared.Fields {
@@ -198,15 +199,15 @@ func (m *mount) token(id string) string {
 	return token
 }
 
-// periodic lets the once-a-minute pass run once.
+// periodic runs the pass of each minute once.
 func (m *mount) periodic() {
 	m.Helper()
 	_, err := m.b.HandleRequest(m.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage})
 	require.NoError(m, err)
 }
 
-// refused asserts that err arrives at a client with this code and text, also
-// through the plugin's gRPC, and that it holds nothing secret.
+// refused asserts that err reaches a client with that code and those texts, even
+// through the plugin's gRPC, and that it contains no secret.
 func (m *mount) refused(err error, code int, texts ...string) {
 	m.Helper()
 	require.Error(m, err)
@@ -226,8 +227,8 @@ func (m *mount) noSecretIn(text string) {
 	}
 }
 
-// cachedKeys are the keys that storage has below the cache: account ids, and the
-// folder of users, without the name of the generation.
+// cachedKeys returns the keys that storage has below the cache, without the name of
+// the generation. These are account ids and the folder of users.
 func (m *mount) cachedKeys() (keys []string, err error) {
 	top, err := m.storage.List(m.Context(), cache.Prefix)
 	for _, key := range top {
@@ -244,10 +245,11 @@ func (m *mount) cachedKeys() (keys []string, err error) {
 	return keys, err
 }
 
-// cacheKey is the key in storage of what the connection in force has cached.
+// cacheKey returns the key in storage of something in the cache of the connection in
+// use.
 func (m *mount) cacheKey(name string) string {
 	m.Helper()
-	entry, err := m.storage.Storage.Get(m.Context(), configPath)
+	entry, err := m.storage.below().Get(m.Context(), configPath)
 	require.NoError(m, err)
 	var c config
 	require.NoError(m, entry.DecodeJSON(&c))
@@ -261,7 +263,7 @@ func (m *mount) cachedInMemory() int {
 	return resp.Data["cached_accounts"].(int)
 }
 
-// githubOf is the name in storage of a user's GitHub account.
+// githubOf returns the name in storage of a user with their GitHub account.
 func githubOf(externalUser string) string {
 	return cache.User{App: "github", ExternalID: externalUser}.Key()
 }
@@ -276,13 +278,26 @@ func fieldsOf(path *framework.Path) []string {
 
 var errStorage = errors.New("storage is on fire")
 
-// faultyStorage is storage that fails on demand and counts its use.
+// faultyStorage is storage that fails on demand and records its use.
 type faultyStorage struct {
-	logical.Storage
-
 	mu                                  sync.Mutex // guards the fields below
+	storage                             logical.Storage
 	failGet, failPut, failDel, failList error
 	gets, puts, dels                    []string
+}
+
+// below returns the storage that calls go to when they do not fail.
+func (s *faultyStorage) below() logical.Storage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.storage
+}
+
+// replace replaces the storage below by what with makes of it.
+func (s *faultyStorage) replace(with func(logical.Storage) logical.Storage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.storage = with(s.storage)
 }
 
 func (s *faultyStorage) fail(get, put, del, list error) {
@@ -291,7 +306,7 @@ func (s *faultyStorage) fail(get, put, del, list error) {
 	s.failGet, s.failPut, s.failDel, s.failList = get, put, del, list
 }
 
-// count returns how many writes of keys with the prefix there were.
+// writes returns how many writes of keys with the prefix there were.
 func (s *faultyStorage) writes(prefix string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -312,44 +327,44 @@ func (s *faultyStorage) used() int {
 func (s *faultyStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.mu.Lock()
 	s.gets = append(s.gets, key)
-	err := s.failGet
+	storage, err := s.storage, s.failGet
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	return s.Storage.Get(ctx, key)
+	return storage.Get(ctx, key)
 }
 
 func (s *faultyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	s.mu.Lock()
 	s.puts = append(s.puts, entry.Key)
-	err := s.failPut
+	storage, err := s.storage, s.failPut
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return s.Storage.Put(ctx, entry)
+	return storage.Put(ctx, entry)
 }
 
 func (s *faultyStorage) Delete(ctx context.Context, key string) error {
 	s.mu.Lock()
 	s.dels = append(s.dels, key)
-	err := s.failDel
+	storage, err := s.storage, s.failDel
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return s.Storage.Delete(ctx, key)
+	return storage.Delete(ctx, key)
 }
 
 func (s *faultyStorage) List(ctx context.Context, prefix string) ([]string, error) {
 	s.mu.Lock()
-	err := s.failList
+	storage, err := s.storage, s.failList
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	return s.Storage.List(ctx, prefix)
+	return storage.List(ctx, prefix)
 }
 
 // syncBuffer collects log lines.
@@ -372,7 +387,7 @@ func (b *syncBuffer) String() string {
 
 func accountName(i int) string { return fmt.Sprintf("apn_%05d", i) }
 
-// delayedStorage delays single calls: delay says for how long.
+// delayedStorage delays calls for as long as delay says.
 type delayedStorage struct {
 	logical.Storage
 
@@ -388,7 +403,7 @@ func (s *delayedStorage) wait(ctx context.Context, operation, key string) error 
 }
 
 func (s *delayedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	// What it finds is what is there when it begins to answer.
+	// It returns what is there before the delay.
 	entry, err := s.Storage.Get(ctx, key)
 	if waitErr := s.wait(ctx, "get", key); waitErr != nil {
 		return nil, waitErr
@@ -410,25 +425,29 @@ func (s *delayedStorage) Delete(ctx context.Context, key string) error {
 	return s.Storage.Delete(ctx, key)
 }
 
-// slow puts slow storage for the keys of the cache under the mount, as raft is
-// under load or without a quorum. It gives up when its caller does.
+// slow makes storage slow for the keys of the cache, as raft is under load or without
+// a quorum. A call gives up when its caller does.
 func (m *mount) slow(get, put, del time.Duration) {
 	waits := map[string]time.Duration{"get": get, "put": put, "delete": del}
-	m.storage.Storage = &delayedStorage{Storage: m.storage.Storage, delay: func(operation, key string) time.Duration {
+	m.delay(func(operation, key string) time.Duration {
 		if !strings.HasPrefix(key, cache.Prefix) {
 			return 0
 		}
 		return waits[operation]
-	}}
+	})
 }
 
 // slowOnce delays the first such operation on key.
 func (m *mount) slowOnce(operation, key string, d time.Duration) {
 	var done atomic.Bool
-	m.storage.Storage = &delayedStorage{Storage: m.storage.Storage, delay: func(o, k string) time.Duration {
+	m.delay(func(o, k string) time.Duration {
 		if o != operation || k != key || done.Swap(true) {
 			return 0
 		}
 		return d
-	}}
+	})
+}
+
+func (m *mount) delay(delay func(operation, key string) time.Duration) {
+	m.storage.replace(func(s logical.Storage) logical.Storage { return &delayedStorage{Storage: s, delay: delay} })
 }

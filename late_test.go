@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// slowTransport brings answers late: what they say may be untrue by then.
+// slowTransport delays answers, so that they may be outdated when they come.
 type slowTransport struct {
 	next http.RoundTripper
 	wait func(*http.Request) time.Duration
@@ -28,8 +28,7 @@ func (s *slowTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// answersComeLate starts the engine anew, behind a network that takes its time
-// with answers.
+// answersComeLate restarts the engine behind a network that delays answers.
 func (m *mount) answersComeLate(wait func(*http.Request) time.Duration) {
 	m.Helper()
 	m.b.Cleanup(m.Context())
@@ -39,12 +38,12 @@ func (m *mount) answersComeLate(wait func(*http.Request) time.Duration) {
 	}))
 }
 
-// A refresh is about its own time: an answer that was made before it does not do.
+// A refresh takes no answer to a request that went out before it.
 //  1. An account is asked for, and the answer takes 3 s.
 //  2. Its token is replaced.
-//  3. Somebody whose token was refused refreshes it.
+//  3. A caller whose token was refused refreshes it.
 //  4. The answer comes, with the old token.
-func TestARefreshTakesNoAnswerThatWasAskedForBeforeIt(t *testing.T) {
+func TestARefreshIgnoresAnswersFromBeforeIt(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		var late atomic.Bool
 		m.answersComeLate(func(*http.Request) time.Duration {
@@ -67,9 +66,9 @@ func TestARefreshTakesNoAnswerThatWasAskedForBeforeIt(t *testing.T) {
 	})
 }
 
-// A search that was asked for before an account was found deleted brings nothing
-// of it back.
-func TestALateSearchBringsNothingBack(t *testing.T) {
+// An account is found deleted while a search for its user is under way. The search
+// does not bring the account back.
+func TestALateSearchRestoresNothing(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		m.answersComeLate(func(r *http.Request) time.Duration {
@@ -87,11 +86,11 @@ func TestALateSearchBringsNothingBack(t *testing.T) {
 		require.Error(t, err)
 		time.Sleep(5 * time.Second)
 		_, err = m.read("creds/apn_alice")
-		require.Error(t, err, "a deleted account's token")
+		require.Error(t, err, "the account is deleted")
 	})
 }
 
-// use takes as much of the budget as requests of a class may have.
+// use uses up what requests of a class may have of the budget.
 func (m *mount) use(class pace.Class) {
 	m.Helper()
 	for {
@@ -103,8 +102,7 @@ func (m *mount) use(class pace.Class) {
 	}
 }
 
-// One account's 401 holds nobody off, where there is no budget to confirm it
-// either.
+// One account's 401 holds nobody else off, even if there is no budget to confirm it.
 func TestOneAccountsRefusalIsConfirmedWithoutBudget(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.configure(map[string]any{"verify": false, "rate_limit": 40})
@@ -113,7 +111,7 @@ func TestOneAccountsRefusalIsConfirmedWithoutBudget(t *testing.T) {
 		_, err := m.read("creds/apn_odd")
 		require.Error(t, err)
 		time.Sleep(2 * time.Second)
-		for range 19 { // all but one that unproven requests may have
+		for range 19 { // all but one of the slots for unproven requests
 			release, err := m.b.budget.Acquire(m.b.budget.NewClaim(pace.Unproven, "somebody").With(t.Context()))
 			require.NoError(t, err)
 			release()
@@ -126,8 +124,8 @@ func TestOneAccountsRefusalIsConfirmedWithoutBudget(t *testing.T) {
 	})
 }
 
-// A new OAuth client can be checked when readers have used up the budget, its
-// access token included.
+// A new OAuth client can be checked when readers have used up the budget. The check
+// takes an access token too.
 func TestAClientCanBeRotatedWithoutBudget(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
@@ -137,14 +135,15 @@ func TestAClientCanBeRotatedWithoutBudget(t *testing.T) {
 	})
 }
 
-// A reader who joins what a fetch ahead has left behind is as urgent as ever.
-func TestAReaderJoinsWhatAFetchAheadLeft(t *testing.T) {
+// A fetch ahead gives up while its request is still under way. A reader who joins that
+// request is as urgent as any other.
+func TestAReaderAfterAFetchAheadGaveUp(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
 		fetcher := m.b.connections.current.Load().fetcher
 		m.use(pace.Ahead)
 		time.Sleep(time.Minute)
-		m.use(pace.Listing) // a slot or two are left to what is fetched ahead
+		m.use(pace.Listing) // a slot or two are left for fetches ahead
 		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Status: http.StatusInternalServerError, Delay: 3 * time.Second, Times: 1})
 		ahead, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -158,8 +157,8 @@ func TestAReaderJoinsWhatAFetchAheadLeft(t *testing.T) {
 	})
 }
 
-// A page that fails says nothing of which accounts exist.
-func TestAPageThatFailsForgetsNobody(t *testing.T) {
+// A page that fails says nothing about which accounts exist.
+func TestAPageThatFailsForgetsNoAccount(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
 		fetcher := m.b.connections.current.Load().fetcher
@@ -176,7 +175,7 @@ func TestAPageThatFailsForgetsNobody(t *testing.T) {
 	})
 }
 
-// A connection that was replaced asks for no more of the list.
+// A connection that was replaced asks for no more pages of the list.
 func TestAReplacedConnectionEndsItsList(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(3000)
@@ -193,9 +192,8 @@ func TestAReplacedConnectionEndsItsList(t *testing.T) {
 	})
 }
 
-// A sweep that goes on with the cache of before a change of key deletes nothing of
-// the new one.
-func TestASweepThatIsOvertakenByANewKey(t *testing.T) {
+// A sweep that began before a change of key deletes nothing of the new key's cache.
+func TestASweepDuringAChangeOfKey(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
 		m.slow(time.Second, 0, 0)

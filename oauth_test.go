@@ -129,7 +129,7 @@ func TestAccessTokenIsSharedAndRenewed(t *testing.T) {
 		readers.Wait()
 		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindToken))
 
-		// Used until a minute before its end.
+		// It is used until a minute before its end.
 		time.Sleep(58 * time.Minute)
 		_, err := m.write("refresh/apn_alice", nil)
 		require.NoError(t, err)
@@ -141,7 +141,7 @@ func TestAccessTokenIsSharedAndRenewed(t *testing.T) {
 	})
 }
 
-func TestARefusedAccessTokenIsFetchedAnewOnce(t *testing.T) {
+func TestARefusedAccessTokenIsReplacedOnce(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.creds("apn_alice")
 		m.sim.RevokeAccessTokens()
@@ -201,7 +201,7 @@ func TestAccessTokensOfAnyLife(t *testing.T) {
 	}
 }
 
-// Neither secret may go where the other was meant to go.
+// No secret may be sent where the other one was meant to go.
 func TestSwitchingAuthentication(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.SetOAuthClient(testClientID, testClientSecret, time.Hour)
@@ -239,7 +239,7 @@ func TestAClientSecretCanBeRotatedAlone(t *testing.T) {
 	})
 }
 
-// Connect returns no credentials of accounts that use Pipedream's own OAuth client.
+// Connect returns no credentials for accounts that use Pipedream's own OAuth client.
 func TestAccountsOfPipedreamsOwnClient(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.NoCredentials = true })

@@ -15,9 +15,9 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// Whoever reads through a role gets a token that was issued while the account
-// was theirs, whatever happens to accounts, the engine and its configuration at
-// the same time, on many rolls of the dice.
+// A reader of a role gets a token that was issued while the account was theirs,
+// whatever happens to accounts, the engine and its configuration at the same time.
+// Each seed has other random events.
 func TestEveryTokenGoesToItsOwner(t *testing.T) {
 	for seed := range 40 {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestEveryTokenGoesToItsOwner(t *testing.T) {
 	}
 }
 
-// owners knows to whom each token was issued.
+// owners records to whom each token was issued.
 type owners struct {
 	*mount
 	rand  *rand.Rand
@@ -74,7 +74,7 @@ func (o *owners) connect() {
 	o.slow(slow(), slow(), slow())
 }
 
-// roll lets one thing happen.
+// roll makes one random event happen.
 func (o *owners) roll() {
 	user, app := someUsers[o.rand.IntN(len(someUsers))], someApps[o.rand.IntN(len(someApps))]
 	account := o.accounts[o.rand.IntN(len(o.accounts))]
@@ -85,7 +85,7 @@ func (o *owners) roll() {
 		o.under.Go(func() { _ = ignoreAnswer(o.write("refresh/"+app+"-"+user, nil)) })
 	case 7:
 		o.under.Go(func() { _ = ignoreAnswer(o.read("creds/" + account)) })
-	case 8: // it is another's from now on, with a new token
+	case 8: // it becomes another user's, with a new token
 		o.sim.Update(account, func(a *pipedreamtest.Account) { a.ExternalUserID, a.UpdatedAt = user, time.Now() })
 		o.sim.Rotate(account)
 		o.issued(account, user)

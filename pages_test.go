@@ -12,9 +12,9 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// pagesOfAges gives Pipedream a list of some pages, on one of which there are
-// tokens that live for half an hour, and otherwise such as live for long. It
-// reads them all. Requests are counted from then on.
+// pagesOfAges gives Pipedream a list of several pages. On one of them are tokens that
+// live for half an hour, whose accounts it returns. The others live for a day. It
+// reads all of them, and requests count from then on.
 func (m *mount) pagesOfAges() (due []string) {
 	m.Helper()
 	const fleet = 500
@@ -31,8 +31,8 @@ func (m *mount) pagesOfAges() (due []string) {
 	return due
 }
 
-// passOn lets passes come round for some time, between which each of the
-// accounts is read. It returns the longest that a reader waited.
+// passOn runs a pass each minute for some time, and reads each of the accounts in
+// between. It returns the longest time that a reader waited.
 func (m *mount) passOn(d time.Duration, ids []string) (longest time.Duration) {
 	m.Helper()
 	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(time.Minute) {
@@ -46,7 +46,7 @@ func (m *mount) passOn(d time.Duration, ids []string) (longest time.Duration) {
 	return longest
 }
 
-// Accounts on a page that is known are fetched ahead with that page alone.
+// Accounts whose page is known are fetched ahead with that page only.
 func TestAKnownPageIsFetchedAlone(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		due := m.pagesOfAges()
@@ -58,8 +58,8 @@ func TestAKnownPageIsFetchedAlone(t *testing.T) {
 	})
 }
 
-// Where a page does not bring what it did, that is had without it. Readers who
-// have a live credential wait no longer than ever.
+// The accounts of a page that fails are fetched without it. Readers for whom there is a
+// live credential wait no longer than usual.
 func TestAKnownPageThatFails(t *testing.T) {
 	faults := map[string]pipedreamtest.Fault{
 		"refused":         {Status: http.StatusForbidden},
@@ -85,8 +85,7 @@ func TestAKnownPageThatFails(t *testing.T) {
 	}
 }
 
-// An account that is not where it was is asked for by itself, and then known to
-// be where it is.
+// An account that left its page is asked for by itself.
 func TestAccountsThatLeaveTheirPage(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		due := m.pagesOfAges()
@@ -101,7 +100,7 @@ func TestAccountsThatLeaveTheirPage(t *testing.T) {
 	})
 }
 
-// Whoever needs an account whose page is being fetched waits for that.
+// A reader of an account whose page is being fetched waits for that page.
 func TestAReaderJoinsThePageOfAnAccount(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		due := m.pagesOfAges()
@@ -116,8 +115,8 @@ func TestAReaderJoinsThePageOfAnAccount(t *testing.T) {
 	})
 }
 
-// Pages wait for a budget that is too small for all of them at once, and are
-// fetched in time for their readers all the same.
+// The budget is too small for all pages at once. They wait for it, and are still
+// fetched in time for their readers.
 func TestPagesThatWaitForTheBudget(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet, limit = 1000, 8

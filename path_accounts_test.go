@@ -57,8 +57,8 @@ func TestAccountsListFails(t *testing.T) {
 	})
 }
 
-// Cursors that go round in a circle end a list. They cannot spend the budget.
-func TestAListWhoseCursorsGoRound(t *testing.T) {
+// A list ends when its cursors loop. They cannot use up the budget.
+func TestAListWithLoopingCursors(t *testing.T) {
 	page := func(id, next string) pipedreamtest.Fault {
 		var accounts []string
 		for i := range api.PageLimit {
@@ -81,7 +81,7 @@ func TestAListWhoseCursorsGoRound(t *testing.T) {
 	})
 }
 
-// Listing must leave requests for those who need credentials.
+// Lists must leave requests for readers of credentials.
 func TestAccountsListLeavesBudget(t *testing.T) {
 	bubble(t, func(_ *testing.T, m *mount) {
 		var err error
@@ -122,7 +122,7 @@ func TestAccountReadFails(t *testing.T) {
 		m.refused(err, http.StatusBadRequest, "apn_nobody")
 		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
 
-		// What creds/ fails at, accounts/ explains.
+		// accounts/ explains why creds/ fails.
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "invalid_grant" })
 		_, err = m.read("creds/" + github)
 		m.refused(err, http.StatusBadRequest, "vault read pipedream/accounts/"+github)
@@ -133,9 +133,8 @@ func TestAccountReadFails(t *testing.T) {
 	})
 }
 
-// Whoever connects an account chooses its name, and whoever lists accounts has a
-// terminal.
-func TestANameThatATerminalWouldObey(t *testing.T) {
+// The user who connects an account chooses its name, which a list shows on a terminal.
+func TestANameWithControlCharacters(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Name = "octo\x1b]0;owned\x07cat" })
 		resp, err := m.handle(logical.ListOperation, "accounts/", nil)

@@ -51,7 +51,7 @@ func TestNotConfigured(t *testing.T) {
 	})
 }
 
-func TestConfigKeepsWhatIsNotNamed(t *testing.T) {
+func TestAConfigWriteKeepsOtherFields(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"min_ttl": "1m", "static_ttl": 600})
 		require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 	}
 }
 
-// Vault asks whether config exists before a write, and logs what that fails with.
+// Vault checks whether config exists before a write, and logs the error of that check.
 func TestTheExistenceCheckShowsNoSecret(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		for _, field := range []string{"api_key", "client_secret"} {
@@ -168,8 +168,8 @@ func TestConfigAcceptsAKeyWithALineBreakAtItsEnd(t *testing.T) {
 	})
 }
 
-// A misspelt setting must not pass for one that was set.
-func TestUnknownFieldsAreWarnedOf(t *testing.T) {
+// A misspelt setting must not look as if it was set.
+func TestUnknownFieldsCauseAWarning(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		resp, err := m.write("config", map[string]any{"expose_refresh_tokn": false, "min_ttl": "1m"})
 		require.NoError(t, err)
@@ -223,9 +223,9 @@ func TestANewConnectionEmptiesTheCache(t *testing.T) {
 	})
 }
 
-// A fetch that began before a new key was stored must not leave its result
-// behind, in whatever order the two get to storage.
-func TestAFetchOfTheOldKeyLeavesNothing(t *testing.T) {
+// A fetch that began before a new key was stored must leave nothing behind, in whatever
+// order the two reach storage.
+func TestAFetchWithTheOldKeyLeavesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 5 * time.Second, Times: 1})
 		done := make(chan struct{})
@@ -274,8 +274,7 @@ func TestStorageFaultsOfConfig(t *testing.T) {
 	})
 }
 
-// The key goes to the host that it was given for, and over TLS only to one
-// whose certificate is trusted.
+// The key is sent over TLS only to a host whose certificate is trusted.
 func TestTLS(t *testing.T) {
 	sim := pipedreamtest.New()
 	t.Cleanup(sim.Close)

@@ -18,8 +18,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// linkBubble is a connectBubble with a role for everybody's own GitHub account
-// on a custom OAuth client.
+// linkBubble is like connectBubble, with a role for each user's own GitHub account on a
+// custom OAuth client.
 func linkBubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Option) {
 	t.Helper()
 	connectBubble(t, func(t *testing.T, m *mount) {
@@ -30,8 +30,8 @@ func linkBubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.
 	}, opts...)
 }
 
-// linkAs asks for a link as the entity with this alias; an empty one has no
-// entity.
+// linkAs asks for a link as the entity with that alias. An empty alias means a caller
+// without an entity.
 func (m *mount) linkAs(alias string, data map[string]any) (*logical.Response, error) {
 	m.Helper()
 	if data == nil {
@@ -45,7 +45,7 @@ func (m *mount) linkAs(alias string, data map[string]any) (*logical.Response, er
 	return m.b.HandleRequest(m.Context(), req)
 }
 
-// link is a link of the user's, which must be made.
+// link asks for a link as that user, which must succeed, and returns its URL.
 func (m *mount) link(alias string, data map[string]any) string {
 	m.Helper()
 	resp, err := m.linkAs(alias, data)
@@ -53,7 +53,7 @@ func (m *mount) link(alias string, data map[string]any) string {
 	return resp.Data["connect_link_url"].(string)
 }
 
-// tokenRequests are the bodies of the requests for Connect tokens.
+// tokenRequests returns the bodies of the requests for Connect tokens.
 func (m *mount) tokenRequests() (bodies []map[string]any) {
 	m.Helper()
 	for _, r := range m.sim.Requests() {
@@ -100,7 +100,7 @@ func TestAUserConnectsAnAccount(t *testing.T) {
 	})
 }
 
-// Each token has what it needs, and no more.
+// Each token has the scopes that it needs and no others.
 func TestScopesOfLinks(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		_, err := m.as("alice")
@@ -161,7 +161,7 @@ func TestRedirectsOfALink(t *testing.T) {
 			require.Equal(t, sent[0]["success_redirect_uri"], sent[1]["error_redirect_uri"])
 			require.Equal(t, strings.ToLower(uri), strings.ToLower(sent[0]["success_redirect_uri"].(string)))
 			require.NotContains(t, sent[0], "error_redirect_uri")
-			time.Sleep(time.Minute) // for the next two
+			time.Sleep(time.Minute) // for the quota of the next two
 		}
 		m.sim.ResetRequests()
 		for _, uri := range []string{
@@ -195,8 +195,8 @@ func TestRedirectsOfALink(t *testing.T) {
 	})
 }
 
-// Whoever is refused when they read gets no link either, with the same words.
-func TestWhoGetsNoLink(t *testing.T) {
+// A caller who may not read gets no link either, with the same error.
+func TestCallersWhoGetNoLink(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("one", map[string]any{"account_id": "apn_alice"})
 		m.role("meta", map[string]any{"app": "github", "external_user_id": "{{identity.entity.metadata.user}}"})
@@ -247,8 +247,8 @@ func TestWhoGetsNoLink(t *testing.T) {
 	})
 }
 
-// No field that a caller can send says whose link it is, nor for what.
-func TestAParameterNamesNoOtherUser(t *testing.T) {
+// No field that a caller can send changes whose link it is, or for which app.
+func TestParametersCannotNameAnotherUser(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
 		for i, data := range []map[string]any{
@@ -282,8 +282,8 @@ func TestAParameterNamesNoOtherUser(t *testing.T) {
 	})
 }
 
-// Of many at a time each gets their own.
-func TestLinksOfManyAtATime(t *testing.T) {
+// Each of many users at the same time gets their own link and account.
+func TestManyUsersAskForLinksAtOnce(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"external_user_id": "{{identity.entity.id}}"})
 		var all sync.WaitGroup
@@ -315,9 +315,9 @@ func TestLinksOfManyAtATime(t *testing.T) {
 	})
 }
 
-// While a link is good its user is looked for every 3 seconds at most, however
-// often nothing was found, and not by others.
-func TestAReadFindsTheAccountAMomentAfterTheClick(t *testing.T) {
+// While a link is valid, reads by its user search for the account every 3 seconds at
+// most, however often they find nothing. Other users do not.
+func TestAReadFindsTheAccountSoonAfterTheClick(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		for range 10 { // a hold-off of minutes
 			_, err := m.as("carol")
@@ -351,7 +351,7 @@ func TestAReadFindsTheAccountAMomentAfterTheClick(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 
-		// Once a link has ended, the hold-off is as it always is.
+		// Once a link has ended, the hold-off is as usual.
 		m.link("dave", map[string]any{"expires_in": "1m"})
 		time.Sleep(time.Minute)
 		m.sim.ResetRequests()
@@ -364,8 +364,8 @@ func TestAReadFindsTheAccountAMomentAfterTheClick(t *testing.T) {
 	})
 }
 
-// One whose account is dead connects it anew, under another id or the same.
-func TestADeadAccountIsConnectedAnew(t *testing.T) {
+// A user with a dead account connects it again, under another id or the same one.
+func TestADeadAccountIsConnectedAgain(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"oauth_app_id": ""})
 		_, err := m.as("alice")
@@ -399,8 +399,8 @@ func TestADeadAccountIsConnectedAnew(t *testing.T) {
 	})
 }
 
-// Nobody but the caller has too few links after too many.
-func TestLinksAreLimitedForEachCaller(t *testing.T) {
+// A caller who asks for too many links is limited. Others are not.
+func TestLinksAreLimitedPerCaller(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		budget := m.get("status", "budget_left")
 		for range 10 {
@@ -416,7 +416,7 @@ func TestLinksAreLimitedForEachCaller(t *testing.T) {
 		require.NoError(t, err)
 		_, err = m.linkAs("carol", nil)
 		m.refused(err, http.StatusTooManyRequests, "try again in 30 s")
-		require.Equal(t, budget, m.get("status", "budget_left"), "links are no part of the accounts' budget")
+		require.Equal(t, budget, m.get("status", "budget_left"), "links do not use the accounts' budget")
 		require.Len(t, m.tokenRequests(), 11)
 		time.Sleep(30 * time.Second)
 		m.link("carol", nil)
@@ -476,13 +476,13 @@ func TestFaultsOfLinks(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s at %s", name, kind), func(t *testing.T) {
 				linkBubble(t, func(t *testing.T, m *mount) {
-					m.creds("apn_bob") // the access token that reads accounts is at hand
+					m.creds("apn_bob") // fetches the access token that reads accounts
 					test.fault.Kind = kind
 					remove := m.sim.AddFault(test.fault)
 					resp, err := m.linkAs("carol", nil)
 					require.Nil(t, resp)
 					code, texts := test.code, test.texts
-					if kind == pipedreamtest.KindToken { // any refusal there is the client's, or a gateway's
+					if kind == pipedreamtest.KindToken { // any refusal there is about the client, or from a gateway
 						texts = nil
 						switch test.fault.Status {
 						case 400, 403:
@@ -493,7 +493,7 @@ func TestFaultsOfLinks(t *testing.T) {
 					}
 					m.refused(err, code, texts...)
 
-					// It is nothing to those who read.
+					// Readers are not affected.
 					m.creds("apn_alice")
 					require.NotContains(t, m.mustRead("status"), "held_off_until")
 					require.Equal(t, 0, m.get("status", "held_off_accounts"))
@@ -519,8 +519,8 @@ func (m *mount) mustRead(path string) map[string]any {
 	return resp.Data
 }
 
-// Pipedream's own limit, as the simulator keeps it.
-func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
+// The simulator enforces Pipedream's own limit.
+func TestTheLimitOfOneUserDoesNotAffectOthers(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.link("carol", nil)
 		m.link("carol", nil)
@@ -537,8 +537,8 @@ func TestTheLimitOfOneUserIsNothingToOthers(t *testing.T) {
 	}, pipedreamtest.WithTokenLimit(2))
 }
 
-// Nor does it make others wait for their own second try.
-func TestOneUsersLimitDelaysNoRetryOfAnother(t *testing.T) {
+// Their retries do not have to wait for it either.
+func TestTheLimitOfOneUserDelaysNoRetryOfOthers(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{
 			Kind: pipedreamtest.KindConnectToken, Status: 429, Header: http.Header{"Retry-After": {"19"}, "X-RateLimit-Reset": {"0"}}, Times: 1,
@@ -556,8 +556,8 @@ func TestOneUsersLimitDelaysNoRetryOfAnother(t *testing.T) {
 	})
 }
 
-// Whoever waits for the account that they are about to connect guesses no names.
-func TestWhoConnectsSeemsToBeNobodyWhoGuesses(t *testing.T) {
+// Reads by a user who is about to connect an account do not look like guesses.
+func TestConnectingDoesNotLookLikeGuessing(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.link("carol", nil)
 		for range 60 {
@@ -568,12 +568,12 @@ func TestWhoConnectsSeemsToBeNobodyWhoGuesses(t *testing.T) {
 		m.sim.ResetRequests()
 		m.creds("apn_alice")
 		time.Sleep(time.Second)
-		require.Len(t, m.sim.Requests(), 1, "no list to tell what exists")
+		require.Len(t, m.sim.Requests(), 1, "no list to learn what exists")
 	})
 }
 
-// While accounts are throttled, or the budget for them is used up, links are made.
-func TestWhatHoldsReadersOffHoldsNoLinkOff(t *testing.T) {
+// Links are made even while accounts are throttled or the budget for them is used up.
+func TestLinksAreMadeWhileReadersAreHeldOff(t *testing.T) {
 	linkBubble(t, func(_ *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: 429, Header: http.Header{"Retry-After": {"300"}}})
 		_, err := m.read("creds/apn_alice")
@@ -582,8 +582,8 @@ func TestWhatHoldsReadersOffHoldsNoLinkOff(t *testing.T) {
 	})
 }
 
-// A token that Pipedream has forgotten is fetched anew, once.
-func TestARefusedTokenOfLinksIsFetchedAnew(t *testing.T) {
+// A token that Pipedream has revoked is replaced once.
+func TestARefusedTokenForLinksIsReplaced(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		m.link("carol", nil)
 		m.link("carol", nil)
@@ -594,8 +594,8 @@ func TestARefusedTokenOfLinksIsFetchedAnew(t *testing.T) {
 	})
 }
 
-// A link is in its answer and nowhere else.
-func TestALinkIsKeptNowhere(t *testing.T) {
+// A link is in its response and nowhere else.
+func TestALinkIsNotStored(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
 		before := slices.Clone(m.storage.puts)
 		links := []string{m.link("carol", nil)}
@@ -612,7 +612,7 @@ func TestALinkIsKeptNowhere(t *testing.T) {
 		for _, link := range links {
 			u, err := url.Parse(link)
 			require.NoError(t, err)
-			require.Contains(t, secrets, u.Query().Get("token"), "the simulator knows it for a secret")
+			require.Contains(t, secrets, u.Query().Get("token"), "the simulator counts it as a secret")
 		}
 		m.noSecretIn(m.logs.String())
 		m.noSecretIn(fmt.Sprint(m.mustRead("status"), m.mustRead("config"), m.mustRead("roles/github")))

@@ -68,8 +68,8 @@ func TestCredsOfAKeyAccount(t *testing.T) {
 	})
 }
 
-// A key rotated in Pipedream must reach every reader within static_ttl: those
-// who read late in the cache's life get the shorter lease.
+// A key rotated in Pipedream must reach every reader within static_ttl. So a reader who
+// comes later gets a shorter lease.
 func TestLeaseOfAKeyEndsWhenItIsConfirmed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(stripe)
@@ -112,8 +112,8 @@ func TestLeaseTTL(t *testing.T) {
 	}
 }
 
-// A lease under a second would be rounded to 0, which Vault takes for 768 h, and
-// one under two is too short for consul-template.
+// A lease under a second would be rounded to 0, which Vault takes for 768 h. One under
+// two seconds is too short for consul-template.
 func TestACredentialAtItsEndIsFetchedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.SetAccount(oauthAccount("apn_brief", 10*time.Second))
@@ -138,7 +138,7 @@ func TestAnExpiredCredentialIsNeverServed(t *testing.T) {
 	})
 }
 
-func TestCredsValuesAreTheirExactText(t *testing.T) {
+func TestCredsValuesKeepTheirExactText(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.SetAccount(pipedreamtest.Account{
 			ID: "apn_odd",
@@ -194,7 +194,7 @@ func TestReservedNamesAreRenamed(t *testing.T) {
 func TestRefreshTokens(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		require.NotContains(t, m.creds(github).Data, "oauth_refresh_token")
-		stored, err := m.storage.Storage.Get(t.Context(), m.cacheKey(github))
+		stored, err := m.storage.below().Get(t.Context(), m.cacheKey(github))
 		require.NoError(t, err)
 		require.NotContains(t, string(stored.Value), "pdrefresh_", "what is not exposed is not stored either")
 

@@ -34,7 +34,7 @@ func (m *mount) metrics() (text string, families map[string]*dto.MetricFamily) {
 	return string(raw), families
 }
 
-// metric is the value of a metric with these labels; 0 where there is none.
+// metric returns the value of a metric with these labels; 0 if there is none.
 func (m *mount) metric(name string, labels ...label) float64 {
 	m.Helper()
 	_, families := m.metrics()
@@ -104,8 +104,8 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-// The metrics are as documented, with names and help that Prometheus's own linter
-// likes, and none of them names anything of a caller's or of Pipedream's.
+// The metrics are as documented, and Prometheus's own linter accepts their names and
+// help texts. None of them names anything of a caller or of Pipedream.
 func TestMetricsAreAsDocumented(t *testing.T) {
 	documented := map[string]string{}
 	list, err := os.ReadFile("docs/examples/metrics.txt")
@@ -139,8 +139,8 @@ func TestMetricsAreAsDocumented(t *testing.T) {
 	})
 }
 
-// A mistyped id is not counted among the failing accounts for ever.
-func TestWhatNobodyAsksForIsNotFailing(t *testing.T) {
+// A mistyped id does not count as a failing account forever.
+func TestAnAccountNobodyAsksForIsNotFailing(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.read("creds/apn_typo")
 		require.Error(t, err)

@@ -64,8 +64,8 @@ func TestRefreshOfAKeyAccount(t *testing.T) {
 	})
 }
 
-// One caller's refused token must not take a live one from all others while
-// Pipedream cannot be asked for another.
+// One caller's token was refused. Others must keep the live one while Pipedream cannot
+// be asked for another.
 func TestARefreshThatFailsKeepsWhatIsCached(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		token := m.token(github)

@@ -24,7 +24,8 @@ func (m *mount) role(name string, data map[string]any) {
 	require.NoError(m, err)
 }
 
-// as reads creds/github as the entity with this alias; an empty one has no entity.
+// as reads creds/github as the entity with that alias. An empty alias means a caller
+// without an entity.
 func (m *mount) as(alias string) (*logical.Response, error) {
 	m.Helper()
 	return m.handleAs(alias, logical.ReadOperation, "creds/github")
@@ -64,7 +65,7 @@ func TestRoleCRUD(t *testing.T) {
 		m.role("billing", map[string]any{"app": "stripe", "external_user_id": "alice"})
 		resp, err = m.read("roles/billing")
 		require.NoError(t, err)
-		require.Empty(t, resp.Data["account_id"], "the one kind replaces the other")
+		require.Empty(t, resp.Data["account_id"], "one kind of role replaces the other")
 
 		resp, err = m.handle(logical.ListOperation, "roles/", nil)
 		require.NoError(t, err)
@@ -255,7 +256,7 @@ func TestOneRoleForEachUsersOwnAccount(t *testing.T) {
 }
 
 // A merge can leave an entity with two aliases of one auth mount.
-func TestAnEntityWithTwoAliasesIsNobody(t *testing.T) {
+func TestAnEntityWithTwoAliasesIsRefused(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		m.system.knows(&logical.Entity{ID: "e", Aliases: []*logical.Alias{
@@ -268,7 +269,7 @@ func TestAnEntityWithTwoAliasesIsNobody(t *testing.T) {
 	})
 }
 
-// Whatever an external user is called, it is looked up as exactly that.
+// An external user is looked up under exactly the name they have.
 func TestAwkwardUsers(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
@@ -298,11 +299,12 @@ func TestAwkwardUsers(t *testing.T) {
 			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,
 		})
 		m.refused(err, http.StatusBadRequest, "empty")
-		require.Len(t, m.sim.Requests(), requests, "nothing is ever looked up for nobody")
+		require.Len(t, m.sim.Requests(), requests, "nothing is looked up for an empty user")
 	})
 }
 
-// A filter that Pipedream reads loosely must not hand out another's account.
+// If Pipedream does not apply a filter strictly, that must not hand out another user's
+// account.
 func TestAnAnswerWithOthersAccountsIsNotTrusted(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
@@ -329,9 +331,9 @@ func TestTheRememberedAccountIsCheckedAgain(t *testing.T) {
 	})
 }
 
-// Of several accounts of a user, the healthy one that was created last is taken:
-// updated_at moves with each refresh of a token, and the choice must not.
-func TestOfSeveralHealthyAccountsTheLastCreated(t *testing.T) {
+// Of several accounts of a user, the healthy one that was created last is taken. The
+// choice must not depend on updated_at, which changes with each refresh of a token.
+func TestTheLastCreatedHealthyAccountIsTaken(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		now := time.Now()
 		for id, change := range map[string]func(*pipedreamtest.Account){
@@ -352,7 +354,7 @@ func TestOfSeveralHealthyAccountsTheLastCreated(t *testing.T) {
 	})
 }
 
-// Where no account is healthy, one that is not dead is served, and says so.
+// If no account is healthy, one that is not dead is served with a warning.
 func TestAnUnhealthyAccountIsBetterThanNone(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		a := connectAccount("apn_sick", "dora")
@@ -529,7 +531,7 @@ func TestARestartRemembersUsers(t *testing.T) {
 		require.Equal(t, before.Data, after.Data)
 		require.Empty(t, m.sim.Requests())
 
-		// Another project's users are others.
+		// Another project has other users.
 		_, err = m.write("config", map[string]any{"project_id": "proj_other"})
 		require.NoError(t, err)
 		_, err = m.as("alice")
@@ -563,7 +565,7 @@ func TestRoleOfAUserNeedsAProject(t *testing.T) {
 	})
 }
 
-func TestADamagedRoleCanBeWrittenAnew(t *testing.T) {
+func TestADamagedRoleCanBeOverwritten(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "role/ci", Value: []byte("{")}))
 		_, err := m.read("creds/ci")

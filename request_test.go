@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAPathThatIsNoneSaysWhatItWouldTake(t *testing.T) {
+func TestErrorsOfInvalidPaths(t *testing.T) {
 	tests := map[string]struct {
 		operation logical.Operation
 		path      string
@@ -44,8 +44,8 @@ func TestAPathThatIsNoneSaysWhatItWouldTake(t *testing.T) {
 	}
 }
 
-// An error shows no value: it would be in plain text in the audit log, and in
-// Vault's own.
+// An error shows no value, because it would be in clear in the audit log and in
+// Vault's own log.
 func TestNoErrorShowsAValue(t *testing.T) {
 	const key = "pdkey_in_the_wrong_place"
 	for name, data := range map[string]map[string]any{
@@ -76,8 +76,8 @@ func TestNoErrorShowsAValue(t *testing.T) {
 	})
 }
 
-// JSON of another type than the field's is refused, and changes nothing.
-func TestNothingIsTakenForSomethingElse(t *testing.T) {
+// JSON of another type than that of the field is refused and changes nothing.
+func TestValuesOfTheWrongTypeAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		path string
 		data map[string]any
@@ -113,8 +113,8 @@ func TestNothingIsTakenForSomethingElse(t *testing.T) {
 	}
 }
 
-// What a path says is not for a parameter to say.
-func TestAParameterNamesNoOtherPath(t *testing.T) {
+// A parameter cannot override the name in a path.
+func TestParametersCannotNameAnotherPath(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		for _, name := range []any{stripe, []any{stripe}, map[string]any{"a": stripe}, 1.5, nil} {
 			resp, err := m.handle(logical.UpdateOperation, "creds/"+github, map[string]any{"name": name})

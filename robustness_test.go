@@ -28,21 +28,21 @@ import (
 
 var tryAgain = regexp.MustCompile(`try again in (\d+) s`)
 
-// toldToWait is how long a 429 says to wait.
+// toldToWait returns how long a 429 says to wait.
 func toldToWait(t *testing.T, err error) time.Duration {
 	t.Helper()
 	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
 	match := tryAgain.FindStringSubmatch(err.Error())
 	if !ok || coded.Code() != http.StatusTooManyRequests || match == nil {
-		t.Errorf("neither served nor told when to come again: %v", err)
+		t.Errorf("neither served nor told when to try again: %v", err)
 		return time.Minute
 	}
 	seconds, _ := strconv.Atoi(match[1])
 	return time.Duration(seconds) * time.Second
 }
 
-// A restart of everything at once: 2,000 accounts of which none is cached,
-// each with a reader that comes again when it was told to.
+// Everything restarts at once: none of 2,000 accounts is cached, and each has a reader
+// who comes again when told to.
 func TestThousandsOfColdAccounts(t *testing.T) {
 	for name, test := range map[string]struct {
 		fleet int
@@ -66,7 +66,7 @@ func TestThousandsOfColdAccounts(t *testing.T) {
 	}
 }
 
-// everyFifth has every fifth of the next thousand requests meet a fault.
+// everyFifth makes every fifth of the next thousand requests meet a fault.
 func everyFifth(m *mount, fault pipedreamtest.Fault) {
 	fault.Times = 1
 	for i := range 200 {
@@ -75,9 +75,8 @@ func everyFifth(m *mount, fault pipedreamtest.Fault) {
 	}
 }
 
-// readAFleet reads that many cold accounts at once, until all have been
-// served. At 100 a minute the last has to wait for long, and for whoever comes
-// a little late some more.
+// readAFleet reads that many cold accounts at once until all have been served. At 100
+// a minute that takes long, and readers who come a little late take longer.
 func (m *mount) readAFleet(fleet int) {
 	m.Helper()
 	for i := range fleet {
@@ -111,8 +110,8 @@ func (m *mount) readAFleet(fleet int) {
 	require.LessOrEqual(m, took, time.Duration(fleet/defaultRateLimit)*3*time.Minute/2)
 }
 
-// readFleet reads accounts of the fleet at once, and returns the errors of
-// those that were not served.
+// readFleet reads accounts of the fleet at once, and returns the errors of those that
+// are not served.
 func (m *mount) readFleet(from, to int) (errs []error) {
 	m.Helper()
 	var mu sync.Mutex
@@ -137,8 +136,8 @@ func (m *mount) readFleet(from, to int) (errs []error) {
 	return errs
 }
 
-// The list is there to save requests. Where it alone is slow, broken or too
-// large, its readers are served one by one: there is budget for all of them.
+// The list only saves requests. If it is slow, broken or too large, its readers are
+// served one by one, as there is budget for all of them.
 func TestAListThatFailsFailsNoReader(t *testing.T) {
 	faults := map[string]pipedreamtest.Fault{
 		"hangs":     {Hang: true},
@@ -168,8 +167,8 @@ func TestAListThatFailsFailsNoReader(t *testing.T) {
 	}
 }
 
-// Many readers of a Pipedream that hangs are told that it does, and held off
-// like one: a 429 would be about a budget that nobody has used.
+// If Pipedream hangs, many readers get the same error as one reader would, and are held
+// off. A 429 would be wrong, since the budget is not used up.
 func TestManyReadersOfAPipedreamThatHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 30
@@ -190,8 +189,8 @@ func TestManyReadersOfAPipedreamThatHangs(t *testing.T) {
 	})
 }
 
-// One who asks for an account that there is not, all the time and from many
-// connections, leaves the others' requests alone.
+// A client that asks for an unknown account all the time, from many connections, leaves
+// enough of the budget to others.
 func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"rate_limit": 20})
@@ -219,7 +218,8 @@ func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
 	})
 }
 
-// Storage that hangs costs a reader its time-outs and not the credential.
+// Storage that hangs delays a reader by its time-outs. The reader still gets the
+// credential.
 func TestStorageThatHangs(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.slow(time.Hour, time.Hour, time.Hour)
@@ -235,8 +235,8 @@ func TestStorageThatHangs(t *testing.T) {
 	})
 }
 
-// An account that Pipedream has given up is dropped at once, for those too who
-// ask while storage is still deleting it.
+// A dead account is dropped at once, even for readers who come while storage is still
+// deleting it.
 func TestAnEvictedCredentialStaysEvicted(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.creds(github)
@@ -259,7 +259,7 @@ func TestAnEvictedCredentialStaysEvicted(t *testing.T) {
 	})
 }
 
-// Nor does storage that cannot delete it bring it back.
+// It does not come back if storage cannot delete it.
 func TestAnEvictedCredentialThatStorageKeepsIsNotServed(t *testing.T) {
 	bubble(t, func(_ *testing.T, m *mount) {
 		m.creds(github)
@@ -273,9 +273,8 @@ func TestAnEvictedCredentialThatStorageKeepsIsNotServed(t *testing.T) {
 	})
 }
 
-// The sweep drops what has expired, and nothing that a reader has had fetched
-// since the sweep began.
-func TestTheSweepKeepsWhatWasFetchedMeanwhile(t *testing.T) {
+// The sweep drops expired credentials, but none that was fetched since the sweep began.
+func TestTheSweepKeepsCredentialsFetchedMeanwhile(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 20
 		for i := range fleet {
@@ -299,8 +298,8 @@ func TestTheSweepKeepsWhatWasFetchedMeanwhile(t *testing.T) {
 	})
 }
 
-// What is read from storage while another account is dropped is served all the
-// same: after a restart a sweep drops thousands.
+// A credential that is read from storage while another account is dropped is still
+// served. After a restart, a sweep drops thousands.
 func TestAnEvictionTouchesNoOtherAccount(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.SetAccount(oauthAccount("apn_brief", 20*time.Second))
@@ -323,9 +322,9 @@ func TestAnEvictionTouchesNoOtherAccount(t *testing.T) {
 	})
 }
 
-// A fetch that was under way when the key changed ends without taking the
-// place of what the new key brought.
-func TestAFetchWithTheOldKeyDisplacesNothing(t *testing.T) {
+// A fetch that was under way when the key changed replaces nothing that the new key
+// fetched.
+func TestAFetchWithTheOldKeyReplacesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 10 * time.Second, Times: 1})
 		var old sync.WaitGroup
@@ -343,9 +342,9 @@ func TestAFetchWithTheOldKeyDisplacesNothing(t *testing.T) {
 	})
 }
 
-// Emptying the cache after a change of key takes its time, in which readers
-// fetch with the new one. What they bring stays, also for after a restart.
-func TestEmptyingTheCacheKeepsWhatIsFetchedMeanwhile(t *testing.T) {
+// Readers fetch with a new key while the cache of the old one is still being emptied.
+// What they fetch stays, even after a restart.
+func TestEmptyingTheCacheKeepsCredentialsFetchedMeanwhile(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 20
 		for i := range fleet {
@@ -366,8 +365,8 @@ func TestEmptyingTheCacheKeepsWhatIsFetchedMeanwhile(t *testing.T) {
 	})
 }
 
-// request_timeout bounds the whole read of a user's role, not each of the
-// requests that it takes: above 60 s Vault's own client gives up.
+// request_timeout bounds the whole read of a role for a user, not each of its requests.
+// Vault's own client gives up after 60 s.
 func TestARoleOfAUserAnswersWithinRequestTimeout(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
@@ -381,8 +380,8 @@ func TestARoleOfAUserAnswersWithinRequestTimeout(t *testing.T) {
 	})
 }
 
-// A token endpoint that hangs is a Pipedream that is down like any other: the
-// answer comes in time and says so, and the next one at once.
+// A token endpoint that hangs is an outage like any other. The error comes in time, and
+// the next one at once.
 func TestATokenEndpointThatHangs(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		remove := m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindToken, Hang: true})
@@ -403,14 +402,14 @@ func TestATokenEndpointThatHangs(t *testing.T) {
 	})
 }
 
-// panicking is a transport that panics, as a bug anywhere below would.
+// panicking is a transport that panics, like a bug in any code below it.
 type panicking struct{}
 
 func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("pdtok_in_a_panic") }
 
-// One bug must not end the process, which other mounts share. Every goroutine
-// that the engine starts for itself has to see to that. A process of its own
-// shows it, since it might end.
+// One bug must not end the process, which other mounts share. That includes bugs in
+// goroutines that the engine starts. Each case runs in a process of its own, which
+// would end.
 func TestAPanicEndsNoProcess(t *testing.T) {
 	const variable = "TEST_A_PANIC_IN"
 	reads := map[string]func(*mount) error{
@@ -472,16 +471,16 @@ func TestDurationsThatDoNotFit(t *testing.T) {
 					}
 					resp, err := m.read("config")
 					require.NoError(t, err)
-					require.Equal(t, seconds, fmt.Sprint(resp.Data[field]), "stored is another time than the one written")
+					require.Equal(t, seconds, fmt.Sprint(resp.Data[field]), "the stored time is the one that was written")
 				})
 			})
 		}
 	}
 }
 
-// A 401 or 429 holds off the whole mount: also those who had come before it
-// and wait for their turn. What is under way cannot be called back.
-func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
+// A 401 or 429 holds off the whole mount, including readers who came before it and wait
+// for their turn. Requests that are under way cannot be stopped.
+func TestAHoldOffOfTheMountStopsTheQueue(t *testing.T) {
 	for name, fault := range map[string]pipedreamtest.Fault{
 		"throttled":   {Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"40"}}},
 		"key refused": {Status: http.StatusUnauthorized},
@@ -493,7 +492,7 @@ func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
 					for i := range 2 * fleet {
 						m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
 					}
-					if list != http.StatusOK { // which is remembered for some minutes
+					if list != http.StatusOK { // that is remembered for some minutes
 						m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: list})
 						require.Empty(t, m.readFleet(0, fleet))
 						time.Sleep(2 * time.Minute)
@@ -509,8 +508,8 @@ func TestAHoldOffOfTheMountHoldsForThoseInTheQueue(t *testing.T) {
 	}
 }
 
-// What waits for its turn with a key that was replaced need not be asked for.
-func TestAReplacedKeyIsUsedNoMore(t *testing.T) {
+// Fetches ahead that wait for their turn with a replaced key send no request.
+func TestAReplacedKeyIsNoLongerUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 60
 		for i := range fleet {
@@ -530,8 +529,7 @@ func TestAReplacedKeyIsUsedNoMore(t *testing.T) {
 	})
 }
 
-// Some accounts for which Pipedream takes for ever are no reason to keep the
-// reader of another waiting.
+// Accounts for which Pipedream never answers do not keep the readers of others waiting.
 func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const slow = 12
@@ -552,9 +550,9 @@ func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
 	})
 }
 
-// A caller whose identity has nothing where a template asks for something is
-// nobody, and not the user whose id is what remains of the template.
-func TestATemplateOfNothingFindsNobody(t *testing.T) {
+// A caller whose metadata is empty where a template uses it is refused. The caller is
+// not the user whose id is the rest of the template.
+func TestAnEmptyDirectiveFindsNobody(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.suffix}}"})
 		m.system.knows(&logical.Entity{ID: "entity-1", Metadata: map[string]string{"suffix": ""}})
@@ -566,9 +564,9 @@ func TestATemplateOfNothingFindsNobody(t *testing.T) {
 	})
 }
 
-// Hours of everything at once, on several rolls of the dice: Pipedream failing
-// in ways that change, keys rotated, config rewritten, the plugin restarted and
-// passes coming round, with readers of accounts of all lives.
+// For hours everything happens at once, with several seeds. Pipedream fails in changing
+// ways, keys are rotated, config is rewritten, the plugin restarts and passes run, while
+// accounts of all lives are read.
 func TestHoursOfTrouble(t *testing.T) {
 	for seed := range 2 {
 		for name, connect := range map[string]bool{"workspace": false, "project": true} {
@@ -597,14 +595,14 @@ type hours struct {
 	until   time.Time
 
 	// requests has a place for each request under way. A restart takes all of them, so that it comes between requests.
-	// It is no RWMutex, for the clock of a bubble stands still while somebody waits for one.
+	// It is not an RWMutex, because the clock of a bubble stops while a goroutine waits for one.
 	requests chan struct{}
 	writing  chan struct{} // has one place, for a write of config
 
 	mu              sync.Mutex // guards the fields below
-	epoch           int        // changes when all that is cached is dropped
+	epoch           int        // changes when the whole cache is dropped
 	known           map[string]time.Time
-	rotating        bool // what is read is of the old key or the new one
+	rotating        bool // whether reads may use the old key or the new one
 	served, refused int
 	key             string
 }
@@ -733,8 +731,8 @@ func (h *hours) rotate() {
 	clear(h.known)
 }
 
-// readOne reads an account and judges what it gets: a token that lives, or a
-// reason on the table and no token that could have been served.
+// readOne reads an account and checks the outcome. It must be a live token, or a
+// documented error while there was no live token to serve.
 func (h *hours) readOne(name, id string) {
 	defer h.enter(1)()
 	h.mu.Lock()
@@ -752,7 +750,7 @@ func (h *hours) readOne(name, id string) {
 		h.refused++
 		coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
 		if !ok || coded.Code() == http.StatusBadRequest && !strings.Contains(err.Error(), "Pipedream refused the ") || coded.Code() == http.StatusInternalServerError {
-			h.Errorf("no reason on the table: %v", err)
+			h.Errorf("not a documented error: %v", err)
 		}
 		if epoch == h.epoch && after.Before(alive.Add(-credential.MinServable)) {
 			h.Errorf("%s was refused with %s of its token left: %v", id, alive.Sub(after), err)
@@ -765,7 +763,7 @@ func (h *hours) readOne(name, id string) {
 	}
 	end := before.Add(100 * time.Hour)
 	if text, ok := resp.Data["expires_at"].(string); ok {
-		// Rounded down in what a reader sees.
+		// Readers see the end rounded down.
 		if end, err = time.Parse(time.RFC3339, text); err != nil || !before.Before(end.Add(time.Second)) {
 			h.Errorf("%s was served %s after its end", id, before.Sub(end))
 		}

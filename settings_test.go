@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Config that was read before a change of it, and came late, sets no rate_limit.
+// A slow load of config that began before a change of it sets no rate_limit.
 func TestALateLoadOfConfigChangesNoLimit(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.start()

@@ -17,8 +17,8 @@ import (
 
 const troubleshootingPage = "docs/troubleshooting.md"
 
-// TestTroubleshootingPage holds docs/troubleshooting.md to the texts of the code:
-// whoever searches it for an error, a warning or a line of the log finds that.
+// TestTroubleshootingPage compares docs/troubleshooting.md with the texts in the code. A
+// search of the page must find every error, warning and log line.
 func TestTroubleshootingPage(t *testing.T) {
 	page, err := os.ReadFile(troubleshootingPage)
 	require.NoError(t, err)
@@ -53,10 +53,10 @@ var unshown = []string{
 	"no configuration was passed to the backend", // Vault always passes one
 }
 
-// hole stands in a text for what is put into it at run time.
+// hole stands for what is put into a text at run time.
 const hole = "\x00"
 
-// textsIn are the texts for users in a file.
+// textsIn returns the texts for users in a file.
 func textsIn(t *testing.T, file string) (texts []string) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
@@ -97,7 +97,7 @@ func textsIn(t *testing.T, file string) (texts []string) {
 	return texts
 }
 
-// showsItsText tells whether what a function is called with ends up before a user.
+// showsItsText reports whether users see the arguments of a function.
 func showsItsText(call *ast.CallExpr) bool {
 	switch name := lastName(call.Fun); name {
 	case "badRequest", "CodedError", "AddWarning", "tooLargeError", "Warn":
@@ -123,7 +123,7 @@ func lastName(e ast.Expr) string {
 	}
 }
 
-// fold is the text that an expression makes, with holes for what is not literal.
+// fold returns the text of an expression, with holes for what is not literal.
 func fold(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -148,7 +148,7 @@ func fold(e ast.Expr) string {
 
 var verb = regexp.MustCompile(`%[a-z]|` + hole)
 
-// pieces are what a text has between its holes, but for single words.
+// pieces returns the parts of a text between its holes, except single words.
 func pieces(text string) (out []string) {
 	for _, piece := range verb.Split(text, -1) {
 		piece = squeeze(piece)

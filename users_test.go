@@ -21,8 +21,8 @@ func (m *mount) rotateClient() {
 	m.configureClient(map[string]any{"client_secret": "pd_client_secret_2", "project_id": testProject})
 }
 
-// stayRemembered reads roles whose users were found and whose tokens live. That
-// costs no request, after a restart either.
+// stayRemembered reads roles whose users are known and whose tokens are live. That
+// must cost no request, even after a restart.
 func (m *mount) stayRemembered(roles ...string) {
 	m.Helper()
 	m.sim.ResetRequests()
@@ -35,8 +35,8 @@ func (m *mount) stayRemembered(roles ...string) {
 	require.Empty(m, m.sim.Requests(), "requests for live tokens")
 }
 
-// An account can become another user's with its token unchanged.
-func TestAnAccountThatChangesHands(t *testing.T) {
+// An account can become another user's while its token stays the same.
+func TestAnAccountThatChangesOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.sim.DeleteAccount("apn_bob")
 		m.role("github", eachUsersGithub)
@@ -45,17 +45,17 @@ func TestAnAccountThatChangesHands(t *testing.T) {
 		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID = "bob" })
 		time.Sleep(time.Minute)
 		_, err = m.as("bob")
-		require.NoError(t, err, "bob and his account")
+		require.NoError(t, err, "bob gets his account")
 		_, err = m.as("alice")
-		require.Error(t, err, "alice and bob's account")
+		require.Error(t, err, "alice does not get bob's account")
 		m.start()
 		_, err = m.as("bob")
-		require.NoError(t, err, "bob and his account after a restart")
+		require.NoError(t, err, "bob gets his account after a restart")
 	})
 }
 
-// What a fetch told of the owner outlives the plugin's process.
-func TestARestartKnowsWhoseAnAccountIs(t *testing.T) {
+// The owner that a fetch found is known after a restart.
+func TestARestartRemembersTheOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.sim.DeleteAccount("apn_bob")
 		m.role("github", eachUsersGithub)
@@ -74,8 +74,8 @@ func TestARestartKnowsWhoseAnAccountIs(t *testing.T) {
 	})
 }
 
-// A user whose account is not cached any more is forgotten in the end, but not
-// one who reads at that very moment.
+// A sweep forgets users whose account is no longer cached, but not one who reads at
+// that moment.
 func TestASweepForgetsNoUserWhoReads(t *testing.T) {
 	for moment := time.Duration(0); moment < 4*time.Second; moment += 100 * time.Millisecond {
 		t.Run(moment.String(), func(t *testing.T) {
@@ -96,9 +96,9 @@ func TestASweepForgetsNoUserWhoReads(t *testing.T) {
 	}
 }
 
-// Emptying the cache after a change of client takes its time, in which users are
-// found as the new one. That is not forgotten.
-func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
+// Users are found with a new client while the cache of the old one is still being
+// emptied. They are not forgotten.
+func TestEmptyingTheCacheKeepsUsersFoundMeanwhile(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
 		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
@@ -115,15 +115,15 @@ func TestEmptyingTheCacheKeepsWhoseAccountIsWhose(t *testing.T) {
 	})
 }
 
-// A sweep that has seen the old account forgets nothing of the new one.
-func TestASweepForgetsNoUserWhoConnectedAnew(t *testing.T) {
+// A sweep that has seen a user's old account does not forget the new one.
+func TestASweepForgetsNoUserWhoConnectedAgain(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
 		m.creds("alices")
 		time.Sleep(2 * time.Hour)
 		m.start()
 		m.sim.DeleteAccount("apn_alice")
-		m.sim.SetAccount(connectAccount("apn_alice2", "alice")) // she connected it anew
+		m.sim.SetAccount(connectAccount("apn_alice2", "alice")) // she connected it again
 		m.slowOnce("get", m.cacheKey("users/"+githubOf("alice")), 2*time.Second)
 		var sweep sync.WaitGroup
 		sweep.Go(m.periodic)
@@ -134,7 +134,7 @@ func TestASweepForgetsNoUserWhoConnectedAnew(t *testing.T) {
 	})
 }
 
-// Nor does one that goes by the configuration of before.
+// Neither does a sweep that began under an earlier configuration.
 func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
@@ -155,9 +155,9 @@ func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 	})
 }
 
-// What was found as the old client, and is stored or read late, takes the place
-// of nothing that was found as the new one.
-func TestTheOldClientDisplacesNothingOfTheNew(t *testing.T) {
+// A user who was found with the old client, and is stored or read late, replaces
+// nothing that was found with the new one.
+func TestTheOldClientReplacesNothingOfTheNew(t *testing.T) {
 	stored := "cache/users/" + githubOf("alice")
 	tests := map[string]func(*mount){
 		"a write is late": func(m *mount) {
@@ -166,7 +166,7 @@ func TestTheOldClientDisplacesNothingOfTheNew(t *testing.T) {
 		"a read is late": func(m *mount) {
 			m.creds("alices")
 			m.start()
-			m.creds("apn_bob") // for which config is read from storage
+			m.creds("apn_bob") // loads config
 			m.slowOnce("get", stored, 2*time.Second)
 		},
 	}
@@ -187,7 +187,7 @@ func TestTheOldClientDisplacesNothingOfTheNew(t *testing.T) {
 	}
 }
 
-// Storage had not answered yet: that is no reason to ask Pipedream.
+// A reader gives up before storage has answered. That is no reason to ask Pipedream.
 func TestAReaderOfARoleWhoGivesUpCostsNoSearch(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
@@ -204,7 +204,7 @@ func TestAReaderOfARoleWhoGivesUpCostsNoSearch(t *testing.T) {
 	})
 }
 
-// Of a user who was never found nothing is stored, so nothing is to be deleted.
+// Nothing is stored for a user who was never found, so nothing needs to be deleted.
 func TestAUserWithoutAnAccountCostsNoWrite(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("carols", map[string]any{"app": "github", "external_user_id": "carol"})
@@ -217,8 +217,8 @@ func TestAUserWithoutAnAccountCostsNoWrite(t *testing.T) {
 	})
 }
 
-// Whose an account is can be left out of the answer for it alone. It is the one
-// who the list says then, and a new token is nobody's until the list was asked.
+// The answer for one account may not say whose it is. The owner is then the one that
+// the list named, and a new token has no owner until the list is asked.
 func TestAnOwnerIsNotForgotten(t *testing.T) {
 	tests := map[string]func(*mount){
 		"bob reads":   func(m *mount) { _, _ = m.as("bob") },
@@ -243,20 +243,20 @@ func TestAnOwnerIsNotForgotten(t *testing.T) {
 				m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID, a.OmitOwner = "bob", true })
 				time.Sleep(time.Minute)
 				_, err = m.as("bob")
-				require.NoError(t, err, "the list says that it is bob's")
+				require.NoError(t, err, "the list says it is bob's")
 				time.Sleep(59 * time.Minute) // another token
 				after(m)
 				_, err = m.as("alice")
-				require.Error(t, err, "alice and bob's account")
+				require.Error(t, err, "alice does not get bob's account")
 				_, err = m.as("bob")
-				require.NoError(t, err, "bob and his account")
+				require.NoError(t, err, "bob gets his account")
 			})
 		})
 	}
 }
 
-// Where no answer for one account says whose it is, users are served all the same.
-func TestUsersOfAccountsThatDoNotSayWhose(t *testing.T) {
+// Users are served even if no answer for one account says whose it is.
+func TestUsersOfAnswersWithoutAnOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		for _, who := range []string{"alice", "bob"} {
@@ -281,8 +281,8 @@ func TestUsersOfAccountsThatDoNotSayWhose(t *testing.T) {
 	})
 }
 
-// An id that is none goes into no error, log line, path or key of storage.
-func TestAUserWhoseAccountHasNoID(t *testing.T) {
+// An invalid id gets into no error, log line, path or key of storage.
+func TestAUserWhoseAccountHasAnInvalidID(t *testing.T) {
 	const words = "pdtok_of_somebody"
 	for name, id := range map[string]string{
 		"words": words, "control": words + "\\u001b[31m", "a folder": "users/abc", "up": "../role/x", "too long": strings.Repeat("a", 300_000),
