@@ -19,6 +19,7 @@ func TestConsulTemplateKeepsTokensAlive(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t, pipedreamtest.WithLimit(0))
 	m.write(t, "config", map[string]any{"rate_limit": 0})
+	m.watch(t)
 	both := []string{"creds", "static-creds"}
 	lives := []time.Duration{4 * time.Second, 10 * time.Second}
 

@@ -195,15 +195,15 @@ func TestAReadMayAskForMoreLife(t *testing.T) {
 	m := onSharedVault(t)
 	m.configure(t, map[string]any{"min_ttl": "1s"})
 	// Pipedream does not say when it next refreshes, so what a read asks for is all there is to go by.
-	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = 20*time.Second, true }))
+	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = time.Minute, true }))
 	m.read(t, "creds/"+githubID)
 	end := m.sim.ExpiresAt(githubID)
 	m.sim.Rotate(githubID)
 
 	m.readWith(t, "creds/"+githubID, map[string][]string{"min_ttl": {"10s"}})
 	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount), "more than that is left")
-	// Right after a fetch another would bring nothing new, so the engine may let some seconds pass first.
-	require.NoError(t, poll(30*time.Second, "the token of now", func() (bool, error) {
+	// Another fetch right after the first would bring nothing new, so the engine waits for a quarter of the token's life.
+	require.NoError(t, poll(readyTimeout, "the token of now", func() (bool, error) {
 		secret := m.readWith(t, "creds/"+githubID, map[string][]string{"min_ttl": {"10m"}})
 		return secret.Data["oauth_access_token"] == m.sim.Token(githubID), nil
 	}))

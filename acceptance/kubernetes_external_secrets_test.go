@@ -23,6 +23,7 @@ import (
 func TestExternalSecretsOperator(t *testing.T) {
 	c := newKubernetes(t)
 	m := onOwnVault(t)
+	m.watch(t)
 	account := githubWith(func(a *pipedreamtest.Account) {
 		a.ID, a.TokenLife, a.RefreshBefore = exampleID, 20*time.Second, 12*time.Second
 	})

@@ -41,6 +41,7 @@ func TestKubernetesVaultAgentInjector(t *testing.T) {
 	t.Parallel()
 	c := newKubernetes(t)
 	m := onOwnVault(t)
+	m.watch(t)
 	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
 	m.sim.SetAccount(account)
 	m.letApplicationIn(t, c, fmt.Sprintf("path %q { capabilities = [\"read\"] }", m.in("creds/"+exampleID)))

@@ -23,6 +23,7 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	t.Parallel()
 	c := newKubernetes(t)
 	m := onOwnVault(t)
+	m.watch(t)
 	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
 	m.sim.SetAccount(account)
 	mixedUp := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = "apn_mixedup", 5*time.Second })

@@ -22,6 +22,8 @@ type mount struct {
 	sim    *pipedreamtest.Server
 	apiURL string
 	apiKey string
+	// watcher is set by watch.
+	watcher *watcher
 }
 
 // onSharedVault enables and configures the plugin on the shared server, at a path of the test's own.

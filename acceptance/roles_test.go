@@ -189,14 +189,14 @@ func TestRoleMinTTLIsInsteadOfTheMounts(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.write(t, "config", map[string]any{"min_ttl": "10m"})
-	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = 20*time.Second, true }))
+	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = time.Minute, true }))
 	m.write(t, "roles/patient", map[string]any{"account_id": githubID, "min_ttl": "1s"})
 	m.write(t, "roles/ordinary", map[string]any{"account_id": githubID})
 	first := m.read(t, "creds/patient").Data["oauth_access_token"]
 	m.sim.Rotate(githubID)
 
-	// Due for the one long before it is for the other. Right after a fetch both wait for a quarter of what is left.
-	require.NoError(t, poll(15*time.Second, "the token of now", func() (bool, error) {
+	// The token is due for one role long before it is for the other. After a fetch both wait for a quarter of its life.
+	require.NoError(t, poll(readyTimeout, "the token of now", func() (bool, error) {
 		assert.Equal(t, first, m.read(t, "creds/patient").Data["oauth_access_token"])
 		return m.read(t, "creds/ordinary").Data["oauth_access_token"] == m.sim.Token(githubID) || t.Failed(), nil
 	}))
