@@ -148,7 +148,7 @@ func (m *mount) stayAlive(t *testing.T, keepers []*keeper) {
 	require.NoError(t, err)
 }
 
-// reads counts in the audit log how often a path below the mount was read with success, by whatever operation.
+// reads counts in the audit log how often a path below the mount was read successfully, with any operation.
 func (m *mount) reads(t *testing.T, path string) (n int) {
 	t.Helper()
 	for line := range strings.Lines(m.vault.readAudit(t)) {
@@ -203,7 +203,7 @@ func tail(log string) string {
 	return log
 }
 
-// mayRead makes rules of a policy for paths below the mount, to be read by a GET or a PUT.
+// mayRead returns policy rules that allow GET and PUT for paths below the mount.
 func (m *mount) mayRead(paths ...string) string {
 	var rules strings.Builder
 	for _, path := range paths {
@@ -212,8 +212,8 @@ func (m *mount) mayRead(paths ...string) string {
 	return rules.String()
 }
 
-// templates have Agent or consul-template render what each keeper keeps to its file. arguments, if any, go after the path
-// of a secret, which makes it a PUT.
+// templates is the configuration with which Agent or consul-template renders each keeper's credential to its file.
+// Arguments, if any, follow the path of the secret and turn the read into a PUT.
 func (m *mount) templates(keepers []*keeper, arguments ...string) string {
 	var config strings.Builder
 	for _, k := range keepers {
@@ -222,7 +222,7 @@ func (m *mount) templates(keepers []*keeper, arguments ...string) string {
 	return config.String()
 }
 
-// contents is a template for what a keeper keeps.
+// contents is a template for a keeper's credential.
 func (m *mount) contents(k *keeper, arguments ...string) string {
 	words := []string{"secret", strconv.Quote(m.in(k.path))}
 	for _, argument := range arguments {
