@@ -351,7 +351,7 @@ func TestAccountsOfACustomOAuthClient(t *testing.T) {
 }
 
 // Fat accounts and pages leave memory as it was.
-func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
+func TestLargeAnswersDoNotGrowMemory(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"rate_limit": 0})
 		require.NoError(t, err)

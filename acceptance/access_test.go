@@ -57,7 +57,7 @@ type auditEntry struct {
 
 // TestAuditLogRecordsReadsButNoSecrets looks at single entries. checkLogs searches both logs for secrets after every
 // test.
-func TestAuditLogTellsWhoReadWhatAndNoSecret(t *testing.T) {
+func TestAuditLogRecordsReadsButNoSecrets(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())

@@ -147,7 +147,7 @@ func TestCLIKeepsTheKeyOutOfSight(t *testing.T) {
 
 // TestCLIWithKVHabits is for people who treat every secret as a KV secret. It shows what read returns with and without
 // KV commands.
-func TestCLIThinksItIsKV(t *testing.T) {
+func TestCLIWithKVHabits(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())

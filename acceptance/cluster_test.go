@@ -190,7 +190,7 @@ func startReader(t *testing.T, group *sync.WaitGroup, stop *atomic.Bool, s *vaul
 
 // TestLeaderIsKilled reads through every server of a cluster while its leader is killed. The new leader has the stored
 // cache and does not ask Pipedream for live tokens again.
-func TestTheLeaderIsKilled(t *testing.T) {
+func TestLeaderIsKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	m := enable(t, c.servers[0], "pipedream")

@@ -248,7 +248,7 @@ func TestConnectAttemptsOnAnothersLink(t *testing.T) {
 
 // TestConnectLinksAreRefusedWithoutAUser has callers ask for whom the role gives no user. They are refused as when they
 // read.
-func TestConnectLinksOfNobody(t *testing.T) {
+func TestConnectLinksAreRefusedWithoutAUser(t *testing.T) {
 	t.Parallel()
 	c, p := onLinks(t)
 	root := &person{Client: c.vault.root, m: c.mount, name: "root"}

@@ -273,7 +273,7 @@ func TestConnectAwkwardUsers(t *testing.T) {
 }
 
 // TestConnectCallersWithoutAUser shows that nothing is looked up for a caller whose template gives no user.
-func TestConnectUsersThatAreNobody(t *testing.T) {
+func TestConnectCallersWithoutAUser(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
 	c.sim.SetAccount(connected("apn_alice", "alice"))
@@ -560,7 +560,7 @@ func TestConnectResponseWrappingAndLeases(t *testing.T) {
 
 // TestConnectIgnoresAccountsOfOtherUsers has Pipedream ignore the filter. Whatever it returns, no one gets another
 // user's account.
-func TestConnectLoosePipedream(t *testing.T) {
+func TestConnectIgnoresAccountsOfOtherUsers(t *testing.T) {
 	t.Parallel()
 	const bobs, alices = `{"id":"apn_bob","external_id":"bob","healthy":true,"app":{"name_slug":"github"},"updated_at":"2099-01-01T00:00:00.000Z",` +
 		`"credentials":{"oauth_access_token":"pdtok_that_is_bobs"}}`,

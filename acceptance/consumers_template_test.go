@@ -91,7 +91,7 @@ func TestStaticCredsAreReadAgainInTime(t *testing.T) {
 // TestStaticCredsTTLIsNotTooShortInAnOutage reads a due credential while Pipedream is down. With a ttl of a second,
 // every template would read again and again until Pipedream is back. The Vault Secrets Operator takes a ttl of up to
 // two seconds for a rotation in progress, waits for it to end, and reports a failure.
-func TestStaticCredsAreNotAskedForAllTheTimeInAnOutage(t *testing.T) {
+func TestStaticCredsTTLIsNotTooShortInAnOutage(t *testing.T) {
 	t.Parallel()
 	for name, account := range map[string]pipedreamtest.Account{
 		"of a token that lives on": githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.RefreshBefore = 30*time.Second, 28*time.Second }),
@@ -118,7 +118,7 @@ func TestStaticCredsAreNotAskedForAllTheTimeInAnOutage(t *testing.T) {
 
 // TestStaticCredsTTLIsNotTooShortWhenDue reads a token that Pipedream has just refreshed. It may be served until the
 // next background pass of the engine, so readers must wait that long too.
-func TestStaticCredsAreNotAskedForAllTheTimeWhenDue(t *testing.T) {
+func TestStaticCredsTTLIsNotTooShortWhenDue(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.configure(t, map[string]any{"static_ttl": "2s"})

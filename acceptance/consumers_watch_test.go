@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -41,7 +42,10 @@ func (m *mount) watch(t *testing.T) {
 	target, err := url.Parse(m.vault.addr)
 	require.NoError(t, err)
 	w := &watcher{answers: map[string][]answer{}}
-	w.proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+	w.proxy = &httputil.ReverseProxy{
+		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		ErrorLog: log.New(io.Discard, "", 0), // programs that end cancel their requests
+	}
 	server := httptest.NewServer(w)
 	t.Cleanup(server.Close)
 	watched := *m.vault

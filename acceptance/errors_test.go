@@ -177,7 +177,7 @@ func TestListErrorsAsAClientSeesThem(t *testing.T) {
 	}
 }
 
-func TestParameterThatIsNoDuration(t *testing.T) {
+func TestParameterMustBeADuration(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -188,7 +188,7 @@ func TestParameterThatIsNoDuration(t *testing.T) {
 
 // TestBrokenAccountIsNotServedFromTheCache shows when the cache is not used: for an account that Pipedream itself has
 // given up on or locked.
-func TestAccountAtFaultIsNotServedFromTheCache(t *testing.T) {
+func TestBrokenAccountIsNotServedFromTheCache(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		arrange func(*testing.T, *mount)

@@ -175,7 +175,7 @@ func TestViolationsIsACopy(t *testing.T) {
 	})
 }
 
-func TestACursorOfAFaultIsNoViolation(t *testing.T) {
+func TestACursorFromAFaultIsNotAViolation(t *testing.T) {
 	for name, fault := range map[string]Fault{
 		"a cursor": {EndCursor: json.RawMessage(`"odd"`)}, "an answer": {Status: http.StatusOK, Body: `{"page_info":{"end_cursor":"odd"}}`},
 	} {
