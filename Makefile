@@ -1,4 +1,4 @@
-# Everything is built into bin/, from the Go module proxy alone: Go, git, make and bash are all that is needed.
+# Everything is built into bin/ from the Go module proxy. Only Go, git, make and bash are needed.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -6,31 +6,31 @@ MAKEFLAGS += --no-print-directory
 
 PLUGIN  := vault-plugin-secrets-pipedream
 VERSION ?= v0.1.0
-# Vault registers no other: canonical semantic versions that start with v.
+# Vault registers only canonical semantic versions that start with v.
 ifneq ($(shell [[ "$(VERSION)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+([-+].+)?$$ ]] && echo valid),valid)
-$(error VERSION must look like v1.2.3, and is "$(VERSION)")
+$(error VERSION must look like v1.2.3, but is "$(VERSION)")
 endif
 MODULE  := $(shell go list -m)
-# The version lands in the root package, whatever the module is called.
+# The version is set in the root package, whatever the path of the module is.
 LDFLAGS := -s -w -X $(MODULE).version=$(VERSION)
 
-# The toolchain that go.mod names and no other, so that the same source makes the same bits on every machine. Where none may
-# be fetched and another is at hand: make GOTOOLCHAIN=local.
+# Exactly the toolchain in go.mod, so that the same source makes the same bits on every machine. To use the installed one
+# without a download: make GOTOOLCHAIN=local.
 export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 
-# Whatever else of someone's own settings would change the plugin's bits. On make's command line, not in the environment,
-# each can still be set: make build GOAMD64=v3.
+# Other settings of a user that would change the plugin's bits. They can be set on make's command line, but not in the
+# environment: make build GOAMD64=v3.
 GOAMD64      := v1
 GOARM64      := v8.0
 GO386        := sse2
 GOARM        := 6
 GOEXPERIMENT :=
 GOFIPS140    := off
-# -trimpath and -buildvcs=false: where the source lies and how it came there make no difference.
+# -trimpath and -buildvcs=false: the directory and the git state of the source make no difference.
 REPRODUCIBLE := CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOAMD64=$(GOAMD64) GOARM64=$(GOARM64) GO386=$(GO386) \
 	GOARM=$(GOARM) GOEXPERIMENT=$(GOEXPERIMENT) GOFIPS140=$(GOFIPS140)
 
-# A plugin for another platform, as GOOS and GOARCH in the environment say, has a file of its own.
+# A plugin for another platform, set with GOOS and GOARCH in the environment, gets its own file.
 PLATFORM := $(shell go env GOOS)_$(shell go env GOARCH)
 NATIVE   := $(shell go env GOHOSTOS)_$(shell go env GOHOSTARCH)
 ifeq ($(PLATFORM),$(NATIVE))
@@ -39,22 +39,22 @@ else
 OUT := bin/$(PLUGIN)_$(PLATFORM)$(shell go env GOEXE)
 endif
 
-# The race detector needs a C compiler. Without one, Go says so by turning cgo off, and the tests run without it.
+# The race detector needs a C compiler. Without one, Go turns cgo off, and the tests run without the race detector.
 RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 
-# More flags for go test, say TESTFLAGS='-v -run TestCreds'.
+# More flags for go test, such as TESTFLAGS='-v -run TestCreds'.
 TESTFLAGS ?=
 
-# Every directory with a Go module of its own; the tools have one each, so that none can bend another's versions.
+# Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
 MODULE_DIRS := . tools/actionlint tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate \
 	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/prometheus tools/release tools/vals tools/vault \
 	tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
-# Some tests run Node programs. Without Node and npm they are left out, which is said; NODE= leaves them out too.
+# Some tests run Node programs. They are skipped with a notice if Node and npm are missing, or with NODE=.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
 NODE_MODULES := $(if $(NODE),$(CURDIR)/bin/node/node_modules)
 
-# One program of the examples is in Python, and needs hvac. Without both it is left out, which is said.
+# One example program is in Python and needs hvac. It is skipped with a notice if either is missing.
 PYTHON ?= $(shell for python in python3 /usr/bin/python3; do $$python -c 'import hvac' 2>/dev/null && { echo $$python; break; }; done)
 
 .PHONY: help
@@ -65,11 +65,11 @@ help: ## Show this help
 build: ## Build the plugin: bin/vault-plugin-secrets-pipedream, or with GOOS and GOARCH bin/…_<os>_<arch>
 	$(REPRODUCIBLE) go build -trimpath -ldflags "$(LDFLAGS)" -o $(OUT) ./cmd/$(PLUGIN)
 
-# All that Go has of these systems on these processors.
+# All combinations of these systems and processors that Go supports.
 PLATFORMS ?= $(shell go tool dist list | grep -E '^(linux|darwin|windows|freebsd)/(amd64|arm64|386|arm)$$')
 
 .PHONY: release
-release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." makes less
+release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." selects platforms
 	rm -rf dist bin/release
 	for platform in $(PLATFORMS); do \
 		os=$${platform%/*} arch=$${platform#*/}; \
@@ -83,12 +83,12 @@ release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATF
 	fi
 
 .PHONY: test-release
-test-release: ## Make a release of PLATFORMS in several places, and check that each is the same and is whole
+test-release: ## Make a release of PLATFORMS in several places, and check that all are complete and identical
 	cd tools/release && go test .
 	scripts/test-release.sh $(PLATFORMS)
 
 .PHONY: test-module-path
-test-module-path: ## Check that scripts/set-module-path.sh gives a copy of the tree another path, under which it builds
+test-module-path: ## Check that a copy of the tree builds after scripts/set-module-path.sh
 	scripts/test-module-path.sh
 
 # For scripts.
@@ -98,7 +98,7 @@ print-version:
 print-out:
 	@echo $(OUT)
 
-# What an upgrade goes to in the acceptance tests: the same code under another version.
+# The acceptance tests upgrade to this version, which is the same code.
 NEXT_VERSION := v99.0.0
 
 .PHONY: build-race
@@ -111,9 +111,9 @@ sim: ## Build the simulated Pipedream API: bin/pipedream-sim
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/pipedream-sim ./cmd/pipedream-sim
 
 .PHONY: vault
-vault: bin/vault ## Build Vault: bin/vault, some minutes the first time; VAULT_BIN=path uses that one instead
+vault: bin/vault ## Build Vault: bin/vault, which takes minutes the first time; VAULT_BIN=path uses that Vault instead
 
-# VAULT_BIN may be a path or a name in PATH. Pointing at bin/vault itself would make a link to nowhere.
+# VAULT_BIN may be a path or a name in PATH. If it were bin/vault itself, the link would point to itself.
 ifneq ($(filter-out $(abspath bin/vault),$(abspath $(VAULT_BIN))),)
 .PHONY: bin/vault
 bin/vault:
@@ -121,7 +121,7 @@ bin/vault:
 	mkdir -p bin; \
 	ln -sf "$$(cd "$$(dirname "$$found")" && pwd)/$$(basename "$$found")" $@
 else
-# The old file goes first: it may be a link to someone's own Vault, which go build would write through.
+# The old file is removed first: it may be a link to another Vault, which go build would overwrite.
 bin/vault: tools/vault/go.mod
 	rm -f $@
 	cd tools/vault && go build -tags minimal -trimpath -ldflags "-s -w" -o ../../$@ \
@@ -132,7 +132,7 @@ bin/consul-template: tools/consul-template/go.mod
 	cd tools/consul-template && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/hashicorp/consul-template
 
-# Without the scripts of the packages, and at the versions and checksums of the lock file.
+# Package scripts do not run. Versions and checksums come from the lock file.
 bin/node/node_modules: acceptance/node/package.json acceptance/node/package-lock.json
 	mkdir -p bin/node
 	cp $^ bin/node/
@@ -151,7 +151,7 @@ bin/kubernetes/etcd: tools/kubernetes/go.mod
 bin/kubernetes/vault-k8s: tools/vault-k8s/go.mod
 	$(call tool,vault-k8s,github.com/hashicorp/vault-k8s)
 
-# Beside the plugin under test, for Vault has one directory of plugins.
+# This goes beside the plugin under test, because Vault has a single plugin directory.
 bin/race/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
 	$(call tool,vault-plugin-auth-kubernetes,github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes)
 
@@ -174,7 +174,7 @@ bin/golangci-lint: tools/golangci-lint/go.mod
 	cd tools/golangci-lint && go build -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
-# Without service discovery, which nothing here needs: that is most of it.
+# Without service discovery, which is most of Prometheus and not needed here.
 bin/prometheus bin/promtool: tools/prometheus/go.mod
 	cd tools/prometheus && CGO_ENABLED=0 go build -tags remove_all_sd -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/prometheus/prometheus/cmd/$(notdir $@)
@@ -183,45 +183,44 @@ bin/prometheus bin/promtool: tools/prometheus/go.mod
 test: test-unit test-acceptance ## Run all tests
 
 .PHONY: test-unit
-test-unit: race-notice ## Run the tests that need no Vault
+test-unit: race-notice ## Run the tests that do not need Vault
 	go test $(RACE) -timeout 15m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
 
-# -count=1: the binaries under test are files, which go test's cache does not see. -parallel: the tests wait more than
-# they compute.
+# -count=1: go test's cache does not notice changes of the binaries under test. -parallel: the tests mostly wait.
 .PHONY: test-acceptance
 test-acceptance: race-notice node-notice python-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" PYTHON="$(PYTHON)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...
 
-# Without the race detector, which takes many times the memory.
+# Without the race detector, which needs far more memory.
 .PHONY: test-size
-test-size: race-notice vault build ## Check that fat answers leave the plugin's process small
+test-size: race-notice vault build ## Check that large answers do not make the plugin's process grow
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/$(PLUGIN)" \
-		go test $(RACE) -count=1 -timeout 10m $(TESTFLAGS) -run '^TestFatAnswersLeaveMemoryAlone$$' ./acceptance
+		go test $(RACE) -count=1 -timeout 10m $(TESTFLAGS) -run '^TestLargeAnswersDoNotGrowMemory$$' ./acceptance
 
 .PHONY: test-node
-test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Node and npm beside Vault
+test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Vault, Node and npm
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
 		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestRequestsBesideTheSDK$$|^TestApplications$$/^node$$' ./acceptance
 
 .PHONY: test-sdk
-test-sdk: race-notice bin/node/node_modules ## Run the tests of the simulator by Pipedream's SDK, which need Node and npm
+test-sdk: race-notice bin/node/node_modules ## Test the simulator with Pipedream's SDK; needs Node and npm
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) ./acceptance/sdk
 
 .PHONY: test-prometheus
-test-prometheus: bin/promtool ## Have Prometheus's promtool check and test the alert rules, scrape job and dashboard
+test-prometheus: bin/promtool ## Check the alert rules, scrape job and dashboard with promtool
 	PROMTOOL_BIN="$(CURDIR)/bin/promtool" go test -count=1 ./docs/examples
 
-# -parallel: each alert waits for its own cause.
+# -parallel: the tests of the alerts mostly wait.
 .PHONY: test-metrics
-test-metrics: race-notice vault build-race bin/prometheus bin/promtool ## Have a real Prometheus watch the plugin in a real Vault, and see each alert fire
+test-metrics: race-notice vault build-race bin/prometheus bin/promtool ## Run a real Prometheus and Vault, and check that each alert fires
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	PROMETHEUS_BIN="$(CURDIR)/bin/prometheus" PROMTOOL_BIN="$(CURDIR)/bin/promtool" \
 		go test $(RACE) -count=1 -parallel 12 -timeout 20m $(TESTFLAGS) -run '^TestPrometheusWatchesTheEngine$$' ./acceptance
 
-# A real API server with its etcd, and what reads from Vault in a cluster, all as plain processes of the test.
+# A real API server with its etcd, and the programs that read from Vault in a cluster, all as plain processes.
 KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
 	bin/kubernetes/vault-secrets-operator bin/race/vault-plugin-auth-kubernetes
 
@@ -231,7 +230,7 @@ test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples 
 	SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
 
-# A target of its own: this operator alone takes longer to build than all the others.
+# This is a separate target because this operator takes longer to build than all others together.
 .PHONY: test-external-secrets
 test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes/external-secrets ## Run the example for the External Secrets Operator in a real API server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
@@ -243,8 +242,8 @@ test-one-shot: race-notice vault build-race bin/vals bin/gomplate ## Run program
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 		go test $(RACE) -tags oneshot -count=1 -timeout 5m $(TESTFLAGS) -run '^TestOneShot' ./acceptance
 
-# OpenBao is no module that could be built here: OPENBAO_BIN=path gives it. The Node and Python clients tell nothing more
-# of another server.
+# OpenBao is not a module that can be built here, so OPENBAO_BIN=path names it. Running the Node and Python clients with
+# another server would add nothing.
 .PHONY: test-openbao
 test-openbao: race-notice build build-race sim bin/consul-template ## Run the tests and the demo on OpenBao: OPENBAO_BIN=path
 	@[[ -x "$(OPENBAO_BIN)" ]] || { echo "OPENBAO_BIN=$(OPENBAO_BIN): no such program" >&2; exit 1; }
@@ -253,7 +252,7 @@ test-openbao: race-notice build build-race sim bin/consul-template ## Run the te
 		go test $(RACE) -count=1 -parallel 6 -timeout 30m $(TESTFLAGS) ./acceptance/...
 	DEMO_SERVER="$(abspath $(OPENBAO_BIN))" scripts/demo.sh
 
-# The provider hashicorp/vault is no module that could be built here: VAULT_PROVIDER_BIN=path gives it.
+# The provider hashicorp/vault is not a module that can be built here, so VAULT_PROVIDER_BIN=path names it.
 VAULT_PROVIDER_BIN ?=
 
 .PHONY: test-terraform
@@ -264,13 +263,13 @@ test-terraform: race-notice provider-notice vault build-race bin/tofu ## Run the
 
 .PHONY: provider-notice
 provider-notice:
-	@if [[ -z "$(VAULT_PROVIDER_BIN)" ]]; then echo "no VAULT_PROVIDER_BIN: leaving out the tests of Terraform" >&2; fi
+	@if [[ -z "$(VAULT_PROVIDER_BIN)" ]]; then echo "VAULT_PROVIDER_BIN is not set: skipping the Terraform tests" >&2; fi
 
-# How long to put load on the plugin.
+# How long the soak test runs.
 SOAK ?= 10m
 
 .PHONY: soak
-soak: race-notice vault build-race ## Put mixed load on the plugin for SOAK=10m, with faults, and watch its size
+soak: race-notice vault build-race ## Put mixed load on the plugin for SOAK=10m, with faults, and check that it does not grow
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 		go test -tags soak -count=1 -timeout 0 -v -run '^TestSoak$$' ./acceptance -args -soak=$(SOAK)
 
@@ -278,25 +277,25 @@ soak: race-notice vault build-race ## Put mixed load on the plugin for SOAK=10m,
 race-notice:
 	@if [[ -z "$(RACE)" ]]; then echo "no C compiler, or cgo is off: testing without the race detector" >&2; fi
 
-# One test clicks in a real browser. Debian has it as chromium.
+# One test uses a real browser. On Debian, install the package chromium.
 BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name))))
 
 test-acceptance: browser-notice
 
 .PHONY: browser-notice
 browser-notice:
-	@if [[ -z "$(BROWSER)" ]]; then echo "no Chromium: testing without a real browser" >&2; fi
+	@if [[ -z "$(BROWSER)" ]]; then echo "no Chromium: skipping the test in a real browser" >&2; fi
 
 .PHONY: node-notice
 node-notice:
-	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: testing without the Node client and without Pipedream's SDK (make test-node test-sdk)" >&2; fi
+	@if [[ -z "$(NODE)" ]]; then echo "no Node and npm: skipping the tests with the Node client and Pipedream's SDK (make test-node test-sdk)" >&2; fi
 
 .PHONY: python-notice
 python-notice:
-	@if [[ -z "$(PYTHON)" ]]; then echo "no Python with hvac: testing without the Python client" >&2; fi
+	@if [[ -z "$(PYTHON)" ]]; then echo "no Python with hvac: skipping the test with the Python client" >&2; fi
 
 .PHONY: demo
-demo: vault build sim ## Show the plugin at work in a real Vault; with PIPEDREAM_API_KEY set, on the real Pipedream
+demo: vault build sim ## Show the plugin in a real Vault; uses the real Pipedream if PIPEDREAM_API_KEY is set
 	@scripts/demo.sh
 
 # Plugins of its own, built without the race detector, in one directory as Vault wants them.
@@ -326,7 +325,7 @@ lint-workflows: bin/actionlint ## Check the GitHub workflows with actionlint
 	bin/actionlint .github/workflows/*.yml
 
 .PHONY: vulncheck
-vulncheck: bin/govulncheck ## Look for known vulnerabilities in what is called; asks Go's vulnerability database
+vulncheck: bin/govulncheck ## Look for known vulnerabilities in code that is called; queries Go's vulnerability database
 	bin/govulncheck ./...
 
 .PHONY: fmt
@@ -340,9 +339,9 @@ tidy-check: ## Check that every go.mod and go.sum is tidy
 		(cd "$$dir" && go mod tidy -diff); \
 	done
 
-# The checker has tests of its own, which run first: it is all that tells a good link from a bad one.
+# The tests of the checker run first, because nothing else would show that it misses bad links.
 .PHONY: check-links
-check-links: ## Check the links of all pages: files and headings; of what is outside the form alone
+check-links: ## Check all links in the pages: files and headings; for other sites only the form
 	cd tools/links && go vet ./... && go test ./...
 	cd tools/links && go run . ../..
 

@@ -352,8 +352,8 @@ func TestAccountsOfACustomOAuthClient(t *testing.T) {
 	}
 }
 
-// Accounts that are too large do not take memory.
-func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
+// Fat accounts and pages leave memory as it was.
+func TestLargeAnswersDoNotGrowMemory(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		_, err := m.write("config", map[string]any{"rate_limit": 0})
 		require.NoError(t, err)

@@ -38,7 +38,7 @@ func TestPolicyForOneAccountRefusesAnother(t *testing.T) {
 	assert.Len(t, m.sim.Requests(), requests)
 }
 
-// auditEntry is what these tests read of a line of the audit log.
+// auditEntry holds the parts of an audit log line that these tests use.
 type auditEntry struct {
 	Type    string `json:"type"`
 	Error   string `json:"error"`
@@ -55,9 +55,9 @@ type auditEntry struct {
 	} `json:"response"`
 }
 
-// TestAuditLogTellsWhoReadWhatAndNoSecret looks at the entries themselves; that no secret stands anywhere in either log
-// is checked after every test.
-func TestAuditLogTellsWhoReadWhatAndNoSecret(t *testing.T) {
+// TestAuditLogRecordsReadsButNoSecrets looks at single entries. checkLogs searches both logs for secrets after every
+// test.
+func TestAuditLogRecordsReadsButNoSecrets(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -71,7 +71,7 @@ func TestAuditLogTellsWhoReadWhatAndNoSecret(t *testing.T) {
 	assert.ElementsMatch(t, keysOf(secret.Data), keysOf(read.Response.Data))
 	for name, value := range read.Response.Data {
 		if onOpenBao && name == "expires_at" {
-			continue // it shows times as they are
+			continue // OpenBao does not hash times
 		}
 		assert.Contains(t, value, "hmac-sha256:", name)
 	}

@@ -88,7 +88,7 @@ func TestAccountIsReadWithoutItsCredentials(t *testing.T) {
 	refused(t, m.errorOf(t, "accounts/apn_nobody"), http.StatusBadRequest, "apn_nobody")
 }
 
-// neverAskedForCredentials holds where only metadata was read: what is not asked for cannot leak.
+// neverAskedForCredentials asserts that Pipedream was only asked for metadata. What is never requested cannot leak.
 func (m *mount) neverAskedForCredentials(t *testing.T) {
 	t.Helper()
 	for _, request := range m.sim.Requests() {

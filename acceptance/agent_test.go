@@ -17,16 +17,17 @@ import (
 // agentRestartDelay is how long Agent waits for further changes before it restarts the program that it supervises.
 const agentRestartDelay = 2 * time.Second
 
-// TestAgentKeepsTokensAlive has Vault Agents keep tokens of all lives side by side, in all the ways they have.
+// TestAgentKeepsTokensAlive runs Vault Agents that keep long-lived and short-lived tokens in each way that Agent offers.
 func TestAgentKeepsTokensAlive(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t, pipedreamtest.WithLimit(0))
 	m.write(t, "config", map[string]any{"rate_limit": 0})
+	m.watch(t)
 	lives := []time.Duration{3 * time.Second, 10 * time.Second, time.Minute}
 	both := []string{"creds", "static-creds"}
 
 	files := m.keepers(t.TempDir(), "file", both, lives...)
-	// Of some accounts Pipedream goes on handing out the same token until it ends.
+	// For some accounts Pipedream hands out the same token until it ends.
 	for _, k := range m.keepers(t.TempDir(), "last", []string{"creds"}, lives[1:]...) {
 		m.sim.Update(k.account.ID, func(a *pipedreamtest.Account) { a.RefreshBefore = time.Millisecond })
 		files = append(files, k)
@@ -44,7 +45,7 @@ func TestAgentKeepsTokensAlive(t *testing.T) {
 	m.stayAlive(t, append(append(files, cached...), supervised...))
 }
 
-// startAgent runs Vault Agent until the test ends, with a token for what it is to keep alone.
+// startAgent runs Vault Agent until the test ends, with a Vault token that may read only what it is to keep.
 func (m *mount) startAgent(t *testing.T, keepers []*keeper, config string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,7 +69,7 @@ auto_auth {
 	m.startConsumer(t, vaultBin, "agent", "-config="+configPath)
 }
 
-// supervision has Agent run a program with the token in its environment, which is what the program keeps.
+// supervision makes Agent run a program with the token in its environment. The program writes it to the keeper's file.
 func (m *mount) supervision(k *keeper) string {
 	script := fmt.Sprintf(`printf %%s "$TOKEN" > %[1]s.new && mv %[1]s.new %[1]s && exec sleep 3600`, k.file)
 	return fmt.Sprintf(`
@@ -81,8 +82,8 @@ exec {
 `, m.contents(k), script)
 }
 
-// TestAgentsCachePassesReadsOn reads through Agent's API proxy with its cache on. Agent caches what can be renewed, which
-// nothing of this engine can be, so a client behind it sees a new token as soon as any other does.
+// TestAgentsCachePassesReadsOn reads through Agent's API proxy with its cache on. Agent caches only what can be renewed.
+// This engine's leases cannot be, so a client behind Agent sees a new token as soon as any other client does.
 func TestAgentsCachePassesReadsOn(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)

@@ -15,13 +15,13 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// said is what the command line printed, and how it ended.
+// said is what a command printed, and its exit code.
 type said struct {
 	out, err string
 	code     int
 }
 
-// cli runs a command of the command line with the server's root token. A word that begins with a slash is a path below the
+// cli runs a vault command with the server's root token. An argument that begins with a slash is a path below the
 // mount.
 func (m *mount) cli(t *testing.T, args ...string) said {
 	t.Helper()
@@ -41,11 +41,11 @@ func (m *mount) cliWith(t *testing.T, token, input string, args ...string) said 
 	cmd := exec.CommandContext(t.Context(), vaultBin, words...) //nolint:gosec // the program under test
 	cmd.Env = append(m.vault.environment(), "VAULT_ADDR="+m.vault.addr, "VAULT_TOKEN="+token)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errs
-	_ = cmd.Run() // how it ended is part of what is said
+	_ = cmd.Run() // the exit code is part of the result
 	return said{out: out.String(), err: errs.String(), code: cmd.ProcessState.ExitCode()}
 }
 
-// rows are those of a table, by what is in their first column.
+// rows returns the rows of a table by the value in the first column.
 func (s said) rows(t *testing.T) map[string]string {
 	t.Helper()
 	require.Zero(t, s.code, s.err)
@@ -69,7 +69,7 @@ func TestCLIReadsCredentials(t *testing.T) {
 	assert.Regexp(t, `^(1h|59m\d+s)$`, table["lease_duration"])
 	assert.Equal(t, "octocat", table["pipedream_account_name"])
 
-	// Piped, a field comes without a line break, as a script needs it.
+	// When piped, a field is printed without a line break, as scripts need it.
 	assert.Equal(t, said{out: token}, m.cli(t, "read", "-field=oauth_access_token", "/creds/"+githubID))
 
 	static := m.cli(t, "read", "/static-creds/"+githubID).rows(t)
@@ -81,7 +81,7 @@ func TestCLIReadsCredentials(t *testing.T) {
 		LeaseID       string            `json:"lease_id"`
 		LeaseDuration int               `json:"lease_duration"`
 		Renewable     bool              `json:"renewable"`
-		Data          map[string]string `json:"data"` // nothing but strings, else it does not decode
+		Data          map[string]string `json:"data"` // decoding fails if a value is not a string
 		Warnings      []string          `json:"warnings"`
 	}
 	asJSON := m.cli(t, "read", "-format=json", "/creds/"+githubID)
@@ -134,7 +134,7 @@ func TestCLIListsAccounts(t *testing.T) {
 	assert.Equal(t, []string{stripeID}, found.Data.Keys)
 }
 
-// TestCLIKeepsTheKeyOutOfSight stores the key as the README says.
+// TestCLIKeepsTheKeyOutOfSight stores the key as the README shows.
 func TestCLIKeepsTheKeyOutOfSight(t *testing.T) {
 	t.Parallel()
 	m := unconfigured(t)
@@ -145,8 +145,9 @@ func TestCLIKeepsTheKeyOutOfSight(t *testing.T) {
 	assert.Equal(t, "1h", config.rows(t)["static_ttl"])
 }
 
-// TestCLIThinksItIsKV is for who takes every secret for one of KV: what reads does, with or without a word of KV.
-func TestCLIThinksItIsKV(t *testing.T) {
+// TestCLIWithKVHabits is for people who treat every secret as a KV secret. It shows what read returns with and without
+// KV commands.
+func TestCLIWithKVHabits(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -160,7 +161,7 @@ func TestCLIThinksItIsKV(t *testing.T) {
 	assert.Contains(t, m.cli(t, "kv", "list", "/accounts").out, githubID)
 }
 
-// TestCLISaysWhatToDoNext goes through what people do wrong. The text must name what was wrong, or the command that helps.
+// TestCLISaysWhatToDoNext tries common mistakes. The error must name what was wrong or the command that helps.
 func TestCLISaysWhatToDoNext(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -174,23 +175,23 @@ func TestCLISaysWhatToDoNext(t *testing.T) {
 		args  []string
 		words []string
 	}{
-		"unknown account":           {[]string{"read", "/creds/apn_nobody"}, []string{"apn_nobody", listAccounts}},
-		"dead account":              {[]string{"read", "/creds/apn_dead"}, []string{"apn_dead is dead", "Reconnect", cliName + " read " + m.in("accounts/apn_dead")}},
-		"account without any":       {[]string{"read", "/creds/apn_bare"}, []string{"apn_bare", "reconnect it in Pipedream"}},
-		"no such role":              {[]string{"read", "/creds/nobody"}, []string{`no role "nobody"`, "apn_", listRoles, listAccounts}},
-		"role without such fields":  {[]string{"read", "/creds/one"}, []string{githubID, "none of the role's fields"}},
-		"no account or role at all": {[]string{"read", "/creds"}, []string{"role", "apn_"}},
-		"a field in the path":       {[]string{"read", "/creds/" + githubID + "/oauth_access_token"}, []string{"apn_"}},
-		"accounts are listed":       {[]string{"read", "/accounts"}, []string{listAccounts}},
-		"roles are listed":          {[]string{"read", "/roles"}, []string{listRoles}},
-		"metadata by a name":        {[]string{"read", "/accounts/github"}, []string{"account_id", "apn_"}},
-		"refresh is written":        {[]string{"read", "/refresh/" + githubID}, []string{cliName + " write -force " + m.in("refresh/"+githubID)}},
-		"a role that poses":         {[]string{"write", "/roles/apn_x", "account_id=" + githubID}, []string{"name", "apn_"}},
-		"a role for nothing":        {[]string{"write", "/roles/empty", "ttl=5m"}, []string{"account_id", "external_user_id"}},
-		"a parameter of a kind":     {[]string{"read", "/creds/" + githubID, "min_ttl=soon"}, []string{"min_ttl", "soon"}},
-		"a wrong key":               {[]string{"write", "/config", "api_key=wrong"}, []string{"refused api_key", "nothing was changed"}},
-		"a new URL without the key": {[]string{"write", "/config", "base_url=https://example.com"}, []string{"base_url", "api_key"}},
-		"a URL in clear":            {[]string{"write", "/config", "api_key=x", "base_url=http://192.0.2.1"}, []string{"base_url", "https://"}},
+		"unknown account":                 {[]string{"read", "/creds/apn_nobody"}, []string{"apn_nobody", listAccounts}},
+		"dead account":                    {[]string{"read", "/creds/apn_dead"}, []string{"apn_dead is dead", "Reconnect", cliName + " read " + m.in("accounts/apn_dead")}},
+		"account without credentials":     {[]string{"read", "/creds/apn_bare"}, []string{"apn_bare", "reconnect it in Pipedream"}},
+		"no such role":                    {[]string{"read", "/creds/nobody"}, []string{`no role "nobody"`, "apn_", listRoles, listAccounts}},
+		"role with unknown fields":        {[]string{"read", "/creds/one"}, []string{githubID, "none of the role's fields"}},
+		"neither account nor role":        {[]string{"read", "/creds"}, []string{"role", "apn_"}},
+		"a field in the path":             {[]string{"read", "/creds/" + githubID + "/oauth_access_token"}, []string{"apn_"}},
+		"read in place of list, accounts": {[]string{"read", "/accounts"}, []string{listAccounts}},
+		"read in place of list, roles":    {[]string{"read", "/roles"}, []string{listRoles}},
+		"metadata by account name":        {[]string{"read", "/accounts/github"}, []string{"account_id", "apn_"}},
+		"read in place of write, refresh": {[]string{"read", "/refresh/" + githubID}, []string{cliName + " write -force " + m.in("refresh/"+githubID)}},
+		"role named like an account":      {[]string{"write", "/roles/apn_x", "account_id=" + githubID}, []string{"name", "apn_"}},
+		"role without an account":         {[]string{"write", "/roles/empty", "ttl=5m"}, []string{"account_id", "external_user_id"}},
+		"malformed parameter":             {[]string{"read", "/creds/" + githubID, "min_ttl=soon"}, []string{"min_ttl", "soon"}},
+		"a wrong key":                     {[]string{"write", "/config", "api_key=wrong"}, []string{"refused api_key", "nothing was changed"}},
+		"a new URL without the key":       {[]string{"write", "/config", "base_url=https://example.com"}, []string{"base_url", "api_key"}},
+		"a URL in clear":                  {[]string{"write", "/config", "api_key=x", "base_url=http://192.0.2.1"}, []string{"base_url", "https://"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -222,7 +223,7 @@ func TestCLISaysThatItIsNotConfigured(t *testing.T) {
 	assert.Equal(t, "false", m.cli(t, "read", "-field=configured", "/status").out)
 }
 
-// TestCLIPathHelp asks for help on the mount, on each path that it names, and on the first part of each.
+// TestCLIPathHelp asks for help for the mount, for each path that the help lists, and for the first part of each path.
 func TestCLIPathHelp(t *testing.T) {
 	t.Parallel()
 	m := unconfigured(t)

@@ -18,14 +18,14 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// cluster is a Vault cluster of three servers with one raft log. A server keeps its ports when it is started again, for
+// cluster is a Vault cluster of three servers that share a raft log. A server keeps its ports when it restarts, because
 // the others know it by them.
 type cluster struct {
 	servers []*vaultServer
 	ports   [][2]int
 }
 
-// newCluster starts a cluster, of servers that are prepared before they are started.
+// newCluster starts a cluster. prepare is called for each server before it starts.
 func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 	t.Helper()
 	c := &cluster{}
@@ -51,7 +51,7 @@ func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 				assert.NoError(t, s.process.stop())
 			}
 		}
-		// A server that was just becoming the leader when it was told to stop leaves its plugin behind.
+		// A server that is told to stop while it is becoming the leader leaves its plugin behind.
 		for _, s := range c.servers {
 			for _, pid := range startedWith("HOME="+s.home(), pluginBin) {
 				assert.NoError(t, killPlugin(pid))
@@ -62,7 +62,7 @@ func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 	c.launch(t, 0)
 	require.NoError(t, first.initialize())
 	require.NoError(t, first.unseal())
-	// Else a server that joins waits 10 s for its vote.
+	// Without this, a server that joins waits 10 s before it may vote.
 	_, err = first.root.Logical().Write("sys/storage/raft/autopilot/configuration", map[string]any{"server_stabilization_time": "1s"})
 	require.NoError(t, err)
 	for i, s := range c.servers[1:] {
@@ -72,7 +72,7 @@ func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 		c.join(t, i+1)
 	}
 	for _, s := range c.servers {
-		// On a loaded machine there may be an election at any time.
+		// On a loaded machine an election can happen at any time.
 		s.root.SetMaxRetries(60)
 		s.root.SetMinRetryWait(250 * time.Millisecond)
 		s.root.SetMaxRetryWait(time.Second)
@@ -86,7 +86,7 @@ func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 	return c
 }
 
-// launch starts a server, which joins the others by itself where it is new.
+// launch starts a server. A new one joins the others by itself.
 func (c *cluster) launch(t *testing.T, i int) {
 	t.Helper()
 	s := c.servers[i]
@@ -110,14 +110,14 @@ func (c *cluster) launch(t *testing.T, i int) {
 	require.NoError(t, s.waitUntilListening(offset))
 }
 
-// join unseals a server and waits until it is part of the cluster, as a standby or as the active one.
+// join unseals a server and waits until it is part of the cluster, as a standby or as the active server.
 func (c *cluster) join(t *testing.T, i int) {
 	t.Helper()
 	s := c.servers[i]
 	require.NoError(t, poll(readyTimeout, "a server to be unsealed", func() (bool, error) {
 		status, err := s.root.Sys().SealStatus()
 		if err == nil && status.Initialized && status.Sealed {
-			// What it says while it is still on its way into the cluster is no error.
+			// An error while the server is still joining the cluster does not count.
 			_, _ = s.root.Sys().Unseal(s.unsealKey)
 		}
 		return err == nil && status.Initialized && !status.Sealed, nil
@@ -161,7 +161,7 @@ func (c *cluster) leader(t *testing.T) (leader int) {
 	return leader
 }
 
-// kill ends a server and its plugin, as a power cut would.
+// kill kills a server and its plugin, as a power cut would.
 func (c *cluster) kill(t *testing.T, i int) {
 	t.Helper()
 	plugins, err := childrenOf(c.servers[i].process.pid(), pluginBin)
@@ -172,13 +172,13 @@ func (c *cluster) kill(t *testing.T, i int) {
 	}
 }
 
-// startReader reads through one server, over and over, until it is stopped. It counts the reads that are served.
+// startReader reads through one server again and again until it is stopped, and counts the reads that succeed.
 func startReader(t *testing.T, group *sync.WaitGroup, stop *atomic.Bool, s *vaultServer, path, token string) *atomic.Int64 {
 	t.Helper()
 	served := &atomic.Int64{}
 	client := s.client(s.rootToken)
 	group.Go(func() {
-		for ; !stop.Load(); time.Sleep(10 * time.Millisecond) { // the servers need the processor more
+		for ; !stop.Load(); time.Sleep(10 * time.Millisecond) { // leave the processor to the servers
 			if secret, err := client.Logical().Read(path); err == nil && secret != nil {
 				assert.Equal(t, token, secret.Data["oauth_access_token"])
 				served.Add(1)
@@ -188,9 +188,9 @@ func startReader(t *testing.T, group *sync.WaitGroup, stop *atomic.Bool, s *vaul
 	return served
 }
 
-// TestTheLeaderIsKilled reads through every server of a cluster while its leader is killed. The one that takes over has
-// the stored cache: it asks Pipedream for nothing that is alive.
-func TestTheLeaderIsKilled(t *testing.T) {
+// TestLeaderIsKilled reads through every server of a cluster while its leader is killed. The new leader has the stored
+// cache and does not ask Pipedream for live tokens again.
+func TestLeaderIsKilled(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	m := enable(t, c.servers[0], "pipedream")
@@ -225,7 +225,7 @@ func TestTheLeaderIsKilled(t *testing.T) {
 	killed := time.Now()
 	c.kill(t, leader)
 	served("reads to go on through those that are left")
-	t.Logf("the leader was killed; reads went on within %s", time.Since(killed).Round(time.Millisecond))
+	t.Logf("reads succeeded again %s after the leader was killed", time.Since(killed).Round(time.Millisecond))
 	successor := c.leader(t)
 	assert.NotEqual(t, leader, successor)
 
@@ -233,7 +233,7 @@ func TestTheLeaderIsKilled(t *testing.T) {
 	there.vault = c.servers[successor]
 	assert.Equal(t, token.Data, there.read(t, "creds/"+githubID).Data)
 	assert.Equal(t, stripeKey, there.read(t, "creds/"+stripeID).Data["api_key"])
-	assert.Empty(t, m.sim.Requests(), "requests for what is alive")
+	assert.Empty(t, m.sim.Requests(), "requests for live credentials")
 	for _, lease := range leases {
 		_, err := there.vault.root.Sys().Lookup(lease)
 		require.NoError(t, err, "a lease was lost")
@@ -245,7 +245,7 @@ func TestTheLeaderIsKilled(t *testing.T) {
 	stop.Store(true)
 	group.Wait()
 	c.agree(t, m, "creds/"+githubID)
-	assert.Empty(t, m.sim.Requests(), "requests for what is alive")
+	assert.Empty(t, m.sim.Requests(), "requests for live credentials")
 
 	c.configThroughAStandby(t, m)
 	require.NoError(t, there.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: m.in("creds/"), Prefix: true, Sync: true}))
@@ -255,7 +255,7 @@ func TestTheLeaderIsKilled(t *testing.T) {
 	}
 }
 
-// agree asserts that every server answers the same, and returns the answer's data.
+// agree asserts that all servers return the same answer, and returns its data.
 func (c *cluster) agree(t *testing.T, m *mount, path string) map[string]any {
 	t.Helper()
 	var first map[string]any
@@ -271,7 +271,7 @@ func (c *cluster) agree(t *testing.T, m *mount, path string) map[string]any {
 	return first
 }
 
-// configThroughAStandby writes config through a server that is not the active one: it is in force on all.
+// configThroughAStandby writes config through a standby server. The new config applies on all servers.
 func (c *cluster) configThroughAStandby(t *testing.T, m *mount) {
 	t.Helper()
 	standby := c.servers[(c.leader(t)+1)%len(c.servers)]
@@ -281,7 +281,7 @@ func (c *cluster) configThroughAStandby(t *testing.T, m *mount) {
 	require.NoError(t, err)
 	assert.Contains(t, fmt.Sprint(c.agree(t, m, "config")["static_ttl"]), "420")
 
-	// The new key is in force, so what was fetched with the old one is served by none.
+	// The new key is in use, so no server may serve what was fetched with the old one.
 	c.agree(t, m, "creds/"+githubID)
 	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
 	_, err = standby.root.Logical().Delete(m.in("config"))

@@ -14,8 +14,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestAColdFleetOverFewConnections reads a thousand accounts of which none is cached. Each connection goes on to the next
-// account when it was served, so the engine never sees more of the fleet at a time than there are connections.
+// TestAColdFleetOverFewConnections reads a thousand accounts, none of them cached. Each connection reads one account
+// after the other, so the engine never sees more accounts at a time than there are connections.
 func TestAColdFleetOverFewConnections(t *testing.T) {
 	t.Parallel()
 	const accounts = 1000
@@ -29,7 +29,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 					m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = fmt.Sprintf("apn_%04d", i), 24*time.Hour }))
 				}
 				if shuffled {
-					rand.Shuffle(accounts, func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // an order
+					rand.Shuffle(accounts, func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // only for variety
 				}
 				m.sim.AddFault(pipedreamtest.Fault{Delay: 60 * time.Millisecond})
 				client := m.vault.client(m.vault.rootToken)
@@ -52,7 +52,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 				require.NoError(t, group.Wait())
 				t.Logf("%d requests, %s", len(m.sim.Requests()), time.Since(began))
 				assert.Zero(t, refused.Load())
-				// 19 on a machine that is idle. Where a page takes seconds to arrive, some accounts are asked for one by one.
+				// An idle machine needs 19. If a page takes seconds to arrive, some accounts are fetched one by one.
 				assert.LessOrEqual(t, len(m.sim.Requests()), accounts/10)
 			})
 		}

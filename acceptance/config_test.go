@@ -62,12 +62,12 @@ func TestConfigIsRefused(t *testing.T) {
 		fields map[string]any
 		words  []string
 	}{
-		"a key that Pipedream refuses":       {map[string]any{"api_key": wrongKey}, []string{"key"}},
-		"a new URL without the key":          {map[string]any{"base_url": elsewhereURL}, []string{"base_url", "api_key"}},
-		"a URL that sends the key in clear":  {map[string]any{"base_url": "http://pipedream.example", "api_key": m.apiKey}, []string{"base_url", "https"}},
-		"a timeout longer than the client's": {map[string]any{"request_timeout": "60s"}, []string{"request_timeout"}},
-		"a negative rate":                    {map[string]any{"rate_limit": -2}, []string{"rate_limit"}},
-		"no certificate":                     {map[string]any{"ca_cert": "none"}, []string{"ca_cert"}},
+		"a key that Pipedream rejects": {map[string]any{"api_key": wrongKey}, []string{"key"}},
+		"a new URL without the key":    {map[string]any{"base_url": elsewhereURL}, []string{"base_url", "api_key"}},
+		"a URL without TLS":            {map[string]any{"base_url": "http://pipedream.example", "api_key": m.apiKey}, []string{"base_url", "https"}},
+		"a timeout that is too long":   {map[string]any{"request_timeout": "60s"}, []string{"request_timeout"}},
+		"a negative rate":              {map[string]any{"rate_limit": -2}, []string{"rate_limit"}},
+		"no certificate":               {map[string]any{"ca_cert": "none"}, []string{"ca_cert"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := m.vault.root.Logical().Write(m.in("config"), test.fields)
@@ -78,9 +78,9 @@ func TestConfigIsRefused(t *testing.T) {
 		})
 	}
 
-	assert.Empty(t, elsewhere.Requests(), "requests to a place that was refused")
-	assert.Equal(t, token, m.read(t, "creds/"+githubID).Data["oauth_access_token"], "what was cached")
-	assert.Equal(t, stripeKey, m.read(t, "creds/"+stripeID).Data["api_key"], "what was not")
+	assert.Empty(t, elsewhere.Requests(), "requests to a URL that was rejected")
+	assert.Equal(t, token, m.read(t, "creds/"+githubID).Data["oauth_access_token"], "a cached token")
+	assert.Equal(t, stripeKey, m.read(t, "creds/"+stripeID).Data["api_key"], "an account that was not cached")
 	lacks(t, "the audit log", m.vault.readAudit(t), wrongKey)
 	lacks(t, "the server's log", m.vault.readLog(t), wrongKey)
 }

@@ -19,7 +19,7 @@ type exampleApp struct {
 	url, user, password string
 }
 
-// startExampleApp builds the application and starts it for users of a userpass method.
+// startExampleApp builds the application and starts it for the users of a userpass method.
 func startExampleApp(t *testing.T, p *people) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "connect-app")
@@ -41,7 +41,7 @@ func startExampleApp(t *testing.T, p *people) string {
 	return url
 }
 
-// ask sends a request as the user's browser does, and follows no redirect.
+// ask sends a request as the user's browser does. It follows no redirects.
 func (a *exampleApp) ask(t *testing.T, method, path string, header map[string]string) (code int, answered http.Header, page string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, nil)
@@ -61,7 +61,7 @@ func (a *exampleApp) ask(t *testing.T, method, path string, header map[string]st
 	return response.StatusCode, response.Header, string(text)
 }
 
-// TestConnectExampleApplication runs the application of docs/connect-app.md, and has two users use it.
+// TestConnectExampleApplication runs the application of docs/connect-app.md with two users.
 func TestConnectExampleApplication(t *testing.T) {
 	t.Parallel()
 	c, p := onLinks(t)
@@ -78,7 +78,7 @@ func TestConnectExampleApplication(t *testing.T) {
 		require.Contains(t, page, "Connect your GitHub account")
 
 		code, _, _ = a.ask(t, http.MethodPost, "/connect", map[string]string{"Sec-Fetch-Site": "cross-site"})
-		require.Equal(t, http.StatusForbidden, code, "another site has the browser make a link")
+		require.Equal(t, http.StatusForbidden, code, "a link requested by another site")
 		code, header, _ := a.ask(t, http.MethodPost, "/connect", nil)
 		require.Equal(t, http.StatusSeeOther, code)
 		require.Equal(t, "no-store", header.Get("Cache-Control"))

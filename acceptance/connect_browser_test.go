@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newBrowser starts Chromium without a screen, and returns a context for what it is to do. Without one the test is left out.
+// newBrowser starts headless Chromium and returns a context that controls it. It skips the test if there is no
+// Chromium.
 func newBrowser(t *testing.T) context.Context {
 	t.Helper()
 	var program string
@@ -24,9 +25,9 @@ func newBrowser(t *testing.T) context.Context {
 		}
 	}
 	if program == "" {
-		t.Skip("there is no Chromium here (Debian has it as chromium): left out")
+		t.Skip("Chromium is not installed (on Debian: the package chromium)")
 	}
-	// Its sandbox does not run as root, and is no use on pages of this test's own.
+	// The sandbox does not work as root, and this test only opens its own pages.
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox,
 		chromedp.Env("HOME="+t.TempDir(), "TMPDIR="+t.TempDir()), chromedp.UserDataDir(t.TempDir()))
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
@@ -38,7 +39,7 @@ func newBrowser(t *testing.T) context.Context {
 	return browser
 }
 
-// TestConnectLinkInABrowser opens links in a real browser, and clicks what a user clicks.
+// TestConnectLinkInABrowser opens links in a real browser and clicks what a user would click.
 func TestConnectLinkInABrowser(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)

@@ -13,14 +13,14 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// trespass is a request by which alice could hope to be given what is bob's. In its target and body MOUNT, AUTH and the
-// like stand for what is there.
+// trespass is a request with which alice might try to get bob's account. The target and body may contain placeholders
+// such as MOUNT and AUTH.
 type trespass struct {
 	method string
 	target string
 	body   string
 	header map[string]string
-	own    bool // the answer is alice's own token, as if she had asked for it plainly
+	own    bool // the answer is alice's own token, as for a normal request
 }
 
 func trespasses() []trespass {
@@ -34,11 +34,11 @@ func trespasses() []trespass {
 		for _, name := range []string{
 			// Other names.
 			"bobs", "pinned", "bob", "apn_bob", "apn_nobody", "GITHUB", "Github", "github.", ".github", "github-", "gıthub", "ｇithub", "",
-			// Paths that lead elsewhere, written in every way.
+			// Paths that lead elsewhere, in every spelling.
 			"github/", "github/bobs", "github/../bobs", "github/../apn_bob", "github/%2e%2e/bobs", "github%2f..%2fbobs", "github/..%2fbobs",
 			"..%2fcreds%2fbobs", "./bobs", "/bobs", "//bobs", "github/./../bobs", "github%252f..%252fbobs", "../roles/bobs",
 			"../../MOUNT/creds/bobs", "github\\..\\bobs", "github%5c..%5cbobs", "users/bob", "apn_bob/", "apn_bob%2f", "apn_%62ob",
-			// Characters that end or divide names elsewhere.
+			// Characters that end or split names in other programs.
 			"github%00", "github%00bobs", "bobs%00github", "github%20", "github%0a", "github%0abobs", "github%0d%0abobs", "github;bobs",
 			"github;name=bobs", "github,bobs", "github+bobs", "github|bobs", "github%3fname=bobs", "github%23bobs", "github:bobs", "github@bob",
 			"github=bobs", "%67ithub%2f", "*", "+", "%2a", "%2b", "{name}", "{{identity.entity.name}}", "github%7b%7bbob%7d%7d",
@@ -46,7 +46,7 @@ func trespasses() []trespass {
 		} {
 			all = append(all, trespass{method: method, target: "MOUNT/" + path + "/" + name})
 		}
-		// The role's own fields, and others, where only min_ttl is looked at.
+		// Fields of the role and other parameters. Only min_ttl has a meaning here.
 		for _, query := range []string{
 			"external_user_id=bob", "account_id=apn_bob", "name=bobs", "name=apn_bob", "name=bobs&name=pinned", "role=bobs",
 			"app=github&external_user_id=bob", "entity_id=BOBS_ENTITY", "fields=oauth_refresh_token", "ttl=0", "external_id=bob", "user=bob", "path=creds/bobs", "min_ttl=1000h", "version=1", "help=1",
@@ -62,7 +62,7 @@ func trespasses() []trespass {
 		} {
 			all = append(all, trespass{method: put, target: "MOUNT/" + path + "/github", body: body, own: true})
 		}
-		all = append(all, trespass{method: put, target: "MOUNT/" + path + "/github", body: `{"name":"github","name":"bobs"}`, own: onOpenBao}) // Vault refuses it
+		all = append(all, trespass{method: put, target: "MOUNT/" + path + "/github", body: `{"name":"github","name":"bobs"}`, own: onOpenBao}) // Vault rejects it
 		for _, header := range []map[string]string{
 			{"X-Vault-Namespace": "bob"},
 			{"X-Vault-Entity-Id": "BOBS_ENTITY"},
@@ -73,14 +73,14 @@ func trespasses() []trespass {
 			{"X-Rewrite-Url": "/v1/MOUNT/creds/bobs"},
 			{"X-Pd-Environment": "development"},
 		} {
-			// OpenBao has namespaces, and none of that name.
+			// OpenBao has namespaces, but not this one.
 			own := !onOpenBao || header["X-Vault-Namespace"] == ""
 			all = append(all, trespass{method: method, target: "MOUNT/" + path + "/github", header: header, own: own})
 		}
 	}
 	return append(
 		all,
-		// Other operations on what alice may read, and all that lies beside it.
+		// Other operations on what alice may read, and neighbouring paths.
 		trespass{method: list, target: "MOUNT/creds/github"},
 		trespass{method: list, target: "MOUNT/creds/"},
 		trespass{method: http.MethodDelete, target: "MOUNT/creds/github"},
@@ -113,13 +113,13 @@ func trespasses() []trespass {
 	)
 }
 
-// TestConnectAttemptsOnAnothersAccount has alice try everything to be given what is bob's, under a policy for one role,
-// where Vault itself stops most of it, and under one for every role, where the engine alone does.
+// TestConnectAttemptsOnAnothersAccount has alice try everything to get bob's account. Under a policy for one role,
+// Vault itself stops most attempts. Under a policy for every role, only the engine does.
 func TestConnectAttemptsOnAnothersAccount(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		role  string // that alice may use
-		roles bool   // there are others, for bob's account
+		role  string // the role that alice may use
+		roles bool   // whether there are other roles, for bob's account
 	}{
 		"with a policy for one role":   {"github", true},
 		"with a policy for every role": {"*", false},
@@ -128,7 +128,7 @@ func TestConnectAttemptsOnAnothersAccount(t *testing.T) {
 			t.Parallel()
 			c := onConnect(t)
 			c.sim.SetAccount(connected("apn_alice", "alice"))
-			// All that is told of bob's account differs from what is told of alice's, its end included.
+			// Everything that is returned for bob's account differs from alice's, even the expiry.
 			c.sim.SetAccount(connectedWith("apn_bob", "bob", func(a *pipedreamtest.Account) { a.TokenLife = 3 * time.Hour }))
 			c.sim.SetAccount(connectedWith("apn_dev", "alice", func(a *pipedreamtest.Account) { a.Environment = development }))
 			p := c.people(t, c.rules(test.role))
@@ -169,7 +169,7 @@ func TestConnectAttemptsOnAnothersAccount(t *testing.T) {
 				}
 			}
 
-			// Nor was Pipedream asked for anything of bob's, and what is whose is as it was.
+			// Pipedream was not asked for anything of bob's, and both users still have their own accounts.
 			for _, request := range c.sim.Requests() {
 				assert.NotContains(t, request.Path+"?"+request.RawQuery, "bob")
 			}

@@ -17,10 +17,10 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// ourClient is a custom OAuth client: Pipedream hands out the tokens of no other accounts.
+// ourClient is a custom OAuth client. Pipedream hands out tokens only for accounts that use one.
 const ourClient = "oa_ours"
 
-// onLinks has everybody of a userpass method use their own GitHub account, and connect it.
+// onLinks lets all users of a userpass method connect and use their own GitHub account.
 func onLinks(t *testing.T) (*connect, *people) {
 	t.Helper()
 	c := onConnect(t)
@@ -31,7 +31,7 @@ func onLinks(t *testing.T) (*connect, *people) {
 	return c, p
 }
 
-// linkRules are those of a policy for links by roles: of these names, or with a * at the end.
+// linkRules are policy rules for links by role. A name may end in *.
 func (m *mount) linkRules(names ...string) string {
 	var rules strings.Builder
 	for _, name := range names {
@@ -40,7 +40,7 @@ func (m *mount) linkRules(names ...string) string {
 	return rules.String()
 }
 
-// link returns the answer to a request for a link, which must be made.
+// link requests a link, which must succeed, and returns the answer.
 func (p *person) link(t *testing.T, data map[string]any) *api.Secret {
 	t.Helper()
 	secret, err := p.Logical().Write(p.m.in("connect/github"), data)
@@ -56,8 +56,7 @@ func (p *person) getsNoLink(t *testing.T, code int, words ...string) {
 	refused(t, err, code, words...)
 }
 
-// finds asserts that the person reads this account before long. How long it takes without a slow machine in between, the
-// engine's own tests tell, by a clock of theirs.
+// finds asserts that the person can read this account soon. The engine's own tests check on a fake clock how soon.
 func (p *person) finds(t *testing.T, id string, clicked time.Time) {
 	t.Helper()
 	require.NoError(t, poll(readyTimeout, "the account to be found", func() (bool, error) {
@@ -68,7 +67,7 @@ func (p *person) finds(t *testing.T, id string, clicked time.Time) {
 	p.reads(t, id)
 }
 
-// tokenRequests are the bodies of the requests for Connect tokens.
+// tokenRequests returns the bodies of the requests for Connect tokens.
 func (m *mount) tokenRequests() (bodies []string) {
 	for _, request := range m.sim.Requests() {
 		if request.Kind == pipedreamtest.KindConnectToken {
@@ -78,7 +77,7 @@ func (m *mount) tokenRequests() (bodies []string) {
 	return bodies
 }
 
-// TestConnectLinks has somebody without an account be told to connect one, do that by what the text says, and read it.
+// TestConnectLinks has a user without an account follow the advice of the error: she connects an account and reads it.
 func TestConnectLinks(t *testing.T) {
 	t.Parallel()
 	c, p := onLinks(t)
@@ -96,7 +95,7 @@ func TestConnectLinks(t *testing.T) {
 	assert.WithinDuration(t, time.Now().Add(15*time.Minute), expires, time.Minute)
 	link := asType[string](t, secret.Data["connect_link_url"])
 
-	// With the link at hand, she polls.
+	// She has the link, and polls.
 	var last error
 	for range 20 {
 		_, last = carol.Logical().Read(c.in("creds/github"))
@@ -108,7 +107,7 @@ func TestConnectLinks(t *testing.T) {
 	alice.reads(t, "apn_alice")
 	assert.Empty(t, c.sim.Violations())
 
-	// The log of what was asked shows which token did what.
+	// The log shows what each token was used for.
 	scopes := map[string]bool{}
 	for _, request := range c.sim.Requests() {
 		assert.True(t, request.Authorized, "%s %s", request.Method, request.Path)
@@ -124,15 +123,15 @@ func TestConnectLinks(t *testing.T) {
 	}
 }
 
-// TestConnectLinksByPolicy has two users under different policies: reading is one thing, connecting another.
+// TestConnectLinksByPolicy has two users under different policies. One may only read, the other may only connect.
 func TestConnectLinksByPolicy(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
-	p := c.people(t) // may read
+	p := c.people(t) // may only read
 	c.write(t, "roles/github", p.ownAccount())
 	carol := p.login(t, "carol")
 	carol.getsNoLink(t, http.StatusForbidden, "permission denied")
-	q := c.peopleAt(t, slug(t.Name())+"-2", c.linkRules("github")) // may connect
+	q := c.peopleAt(t, slug(t.Name())+"-2", c.linkRules("github")) // may only connect
 	c.write(t, "roles/github", q.ownAccount())
 	dave := q.login(t, "dave")
 	dave.link(t, nil)
@@ -140,7 +139,7 @@ func TestConnectLinksByPolicy(t *testing.T) {
 	assert.Len(t, c.tokenRequests(), 1)
 }
 
-// linkTrespasses are requests by which alice could hope for a link that is bob's, or that does more than hers.
+// linkTrespasses are requests with which alice might try to get a link for bob, or one that does more than hers.
 func linkTrespasses() (all []trespass) {
 	for _, name := range []string{
 		"bobs", "pinned", "bob", "apn_bob", "GITHUB", "github.", "gıthub", "", "github/", "github/bobs", "github/../bobs", "github/%2e%2e/bobs",
@@ -162,7 +161,7 @@ func linkTrespasses() (all []trespass) {
 		all = append(all, trespass{method: http.MethodPut, target: "MOUNT/connect/github", body: body, own: true})
 	}
 	for _, body := range []string{
-		`{"name":"github","name":"bobs"}`, // Vault refuses it
+		`{"name":"github","name":"bobs"}`, // Vault rejects it
 		`{"success_redirect_uri":"https://evil.example"}`, `{"error_redirect_uri":"https://127.0.0.1@evil.example"}`,
 		`{"success_redirect_uri":"https://127.0.0.1","allowed_redirect_hosts":["evil.example"],"error_redirect_uri":"https://evil.example"}`,
 		`{"success_redirect_uri":["https://evil.example"]}`, `{"expires_in":"5h"}`, `{"expires_in":-1}`, `{"expires_in":true}`,
@@ -186,13 +185,13 @@ func linkTrespasses() (all []trespass) {
 	return append(all, trespass{method: "LIST", target: "MOUNT/connect/"}, trespass{method: http.MethodGet, target: "MOUNT/connect/"})
 }
 
-// TestConnectAttemptsOnAnothersLink has alice try everything for a link that is bob's, under a policy for one role, where
-// Vault itself stops most of it, and under one for every role, where the engine alone does.
+// TestConnectAttemptsOnAnothersLink has alice try everything to get a link for bob. Under a policy for one role, Vault
+// itself stops most attempts. Under a policy for every role, only the engine does.
 func TestConnectAttemptsOnAnothersLink(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		role  string // that alice may use
-		roles bool   // there are others, for bob's account
+		role  string // the role that alice may use
+		roles bool   // whether there are other roles, for bob's account
 	}{
 		"with a policy for one role":   {"github", true},
 		"with a policy for every role": {"*", false},
@@ -212,7 +211,7 @@ func TestConnectAttemptsOnAnothersLink(t *testing.T) {
 			bob := p.login(t, "bob")
 			alice, made := p.login(t, "alice-0"), 0
 			for _, try := range linkTrespasses() {
-				if made == 10 { // which is all for one caller in a minute
+				if made == 10 { // the limit for one caller per minute
 					alice, made = p.login(t, alice.name+"0"), 0
 				}
 				whatIsThere := strings.NewReplacer("MOUNT", c.path, "BOBS_ENTITY", bob.entity)
@@ -247,8 +246,9 @@ func TestConnectAttemptsOnAnothersLink(t *testing.T) {
 	}
 }
 
-// TestConnectLinksOfNobody has those ask who are nobody to the role: they are refused as when they read.
-func TestConnectLinksOfNobody(t *testing.T) {
+// TestConnectLinksAreRefusedWithoutAUser has callers ask for whom the role gives no user. They are refused as when they
+// read.
+func TestConnectLinksAreRefusedWithoutAUser(t *testing.T) {
 	t.Parallel()
 	c, p := onLinks(t)
 	root := &person{Client: c.vault.root, m: c.mount, name: "root"}
@@ -262,7 +262,7 @@ func TestConnectLinksOfNobody(t *testing.T) {
 	noToken := &person{Client: c.vault.client(""), m: c.mount, name: "nobody"}
 	noToken.getsNoLink(t, http.StatusForbidden)
 
-	// Somebody under another name is somebody else from then on.
+	// From now on the renamed person is another user.
 	c.identity(t, "entity-alias/id/"+renamed.alias(t), map[string]any{"name": "alicia", "canonical_id": renamed.entity, "mount_accessor": p.accessor})
 	assert.Equal(t, "alicia", renamed.link(t, nil).Data["external_user_id"])
 
@@ -271,7 +271,7 @@ func TestConnectLinksOfNobody(t *testing.T) {
 	unaliased.isRefused(t, http.StatusBadRequest, "lacks what its external_user_id asks for")
 	unaliased.getsNoLink(t, http.StatusBadRequest, "lacks what its external_user_id asks for")
 
-	// A merge can leave two aliases of one mount, of which nobody can tell which one logged in.
+	// A merge can leave two aliases of one mount. The engine cannot tell which of them logged in.
 	one, two := p.login(t, "one"), p.login(t, "two")
 	both := asType[string](t, c.identity(t, "entity", map[string]any{"name": slug(t.Name())}).Data["id"])
 	c.cleanUp(t, func() error { _, err := c.vault.root.Logical().Delete("identity/entity/id/" + both); return err })
@@ -287,7 +287,7 @@ func TestConnectLinksOfNobody(t *testing.T) {
 	assert.Contains(t, requests[0], `"external_user_id":"alicia"`)
 }
 
-// TestConnectLinksOfManyAtATime has many users each ask for a link, connect, and read.
+// TestConnectLinksOfManyAtATime has many users request a link, connect and read at the same time.
 func TestConnectLinksOfManyAtATime(t *testing.T) {
 	t.Parallel()
 	const users = 20
@@ -309,7 +309,7 @@ func TestConnectLinksOfManyAtATime(t *testing.T) {
 		all.Go(func() {
 			secret, err := who.Logical().Write(c.in("connect/github"), nil)
 			if err != nil {
-				t.Errorf("%s got no link: %v", who.name, err)
+				t.Errorf("%s did not get a link: %v", who.name, err)
 				return
 			}
 			link, _ := secret.Data["connect_link_url"].(string)
@@ -331,7 +331,7 @@ func TestConnectLinksOfManyAtATime(t *testing.T) {
 	all.Wait()
 }
 
-// TestConnectLinkLeavesNoTrace looks for a link everywhere but in its answer.
+// TestConnectLinkLeavesNoTrace searches everything except the answer itself for a link.
 func TestConnectLinkLeavesNoTrace(t *testing.T) {
 	t.Parallel()
 	m := enable(t, newVault(t), "pipedream")
@@ -373,7 +373,8 @@ func TestConnectLinkLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// TestConnectLinkErrorsAsAClientSeesThem goes through what can be wrong with a link, and shows that readers notice nothing.
+// TestConnectLinkErrorsAsAClientSeesThem tries everything that can go wrong with a link, and shows that readers are not
+// affected.
 func TestConnectLinkErrorsAsAClientSeesThem(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -381,12 +382,12 @@ func TestConnectLinkErrorsAsAClientSeesThem(t *testing.T) {
 		code  int
 		words []string
 	}{
-		"Pipedream is down": {pipedreamtest.Fault{Status: http.StatusServiceUnavailable, Body: upstreamBody}, http.StatusBadGateway, []string{"Connect link", "Pipedream is not available", "503"}},
-		"its own limit":     {pipedreamtest.Fault{Status: http.StatusTooManyRequests, Body: upstreamBody, Header: http.Header{"Retry-After": {"40"}}}, http.StatusTooManyRequests, []string{"Connect links", "try again in 40 s"}},
-		"the scope":         {pipedreamtest.Fault{Status: http.StatusForbidden, Body: upstreamBody}, http.StatusBadRequest, []string{"connect:tokens:create", "in Pipedream's settings"}},
-		"no such project":   {pipedreamtest.Fault{Status: http.StatusNotFound, Body: upstreamBody}, http.StatusBadRequest, []string{"no project " + projectID, "project_id"}},
-		"rejected":          {pipedreamtest.Fault{Status: http.StatusBadRequest, Body: upstreamBody}, http.StatusBadRequest, []string{"connect_token_scope"}},
-		"garbage":           {pipedreamtest.Fault{Garbage: true}, http.StatusBadGateway, []string{"Pipedream"}},
+		"Pipedream is down":  {pipedreamtest.Fault{Status: http.StatusServiceUnavailable, Body: upstreamBody}, http.StatusBadGateway, []string{"Connect link", "Pipedream is not available", "503"}},
+		"the limit of links": {pipedreamtest.Fault{Status: http.StatusTooManyRequests, Body: upstreamBody, Header: http.Header{"Retry-After": {"40"}}}, http.StatusTooManyRequests, []string{"Connect links", "try again in 40 s"}},
+		"the scope":          {pipedreamtest.Fault{Status: http.StatusForbidden, Body: upstreamBody}, http.StatusBadRequest, []string{"connect:tokens:create", "in Pipedream's settings"}},
+		"no such project":    {pipedreamtest.Fault{Status: http.StatusNotFound, Body: upstreamBody}, http.StatusBadRequest, []string{"no project " + projectID, "project_id"}},
+		"rejected":           {pipedreamtest.Fault{Status: http.StatusBadRequest, Body: upstreamBody}, http.StatusBadRequest, []string{"connect_token_scope"}},
+		"garbage":            {pipedreamtest.Fault{Garbage: true}, http.StatusBadGateway, []string{"Pipedream"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -411,7 +412,7 @@ func TestConnectLinkErrorsAsAClientSeesThem(t *testing.T) {
 	}
 }
 
-// TestConnectLinksAreLimited has one caller ask for more links than there are for one.
+// TestConnectLinksAreLimited has one caller ask for more links than one caller may get.
 func TestConnectLinksAreLimited(t *testing.T) {
 	t.Parallel()
 	c, p := onLinks(t)

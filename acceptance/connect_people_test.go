@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// people are those who log in with a userpass method of the test's own. All hold the same policies.
+// people are the users of a test's own userpass method. They all have the same policies.
 type people struct {
 	m        *mount
 	path     string
@@ -21,7 +21,7 @@ type people struct {
 	policies string
 }
 
-// people enables a userpass method. Its users may use the role github, unless other rules are given.
+// people enables a userpass method. Its users may use the role github unless other rules are given.
 func (m *mount) people(t *testing.T, rules ...string) *people {
 	t.Helper()
 	return m.peopleAt(t, slug(t.Name()), rules...)
@@ -42,7 +42,7 @@ func (m *mount) peopleAt(t *testing.T, path string, rules ...string) *people {
 	return &people{m: m, path: path, accessor: methods[path+"/"].Accessor, policies: path}
 }
 
-// cleanUp leaves the shared server as it was. One that the test has to itself may be gone by then.
+// cleanUp restores the shared server. A server of the test alone may be gone by then.
 func (m *mount) cleanUp(t *testing.T, undo func() error) {
 	t.Helper()
 	if m.vault == shared.server {
@@ -50,7 +50,7 @@ func (m *mount) cleanUp(t *testing.T, undo func() error) {
 	}
 }
 
-// rules are those of a policy for the use of names: of roles, or with a * at the end.
+// rules are policy rules for the use of roles. A name may end in *.
 func (m *mount) rules(names ...string) string {
 	var rules strings.Builder
 	for _, name := range names {
@@ -61,10 +61,10 @@ func (m *mount) rules(names ...string) string {
 	return rules.String()
 }
 
-// name is a template for what somebody logs in as.
+// name is a template for the name that somebody logs in with.
 func (p *people) name() string { return "{{identity.entity.aliases." + p.accessor + ".name}}" }
 
-// ownAccount are the fields of a role for everybody's own GitHub account.
+// ownAccount are the fields of a role that gives everybody their own GitHub account.
 func (p *people) ownAccount() map[string]any {
 	return map[string]any{"app": "github", "external_user_id": p.name()}
 }
@@ -78,7 +78,7 @@ type person struct {
 	entity string
 }
 
-// login has somebody log in with a password, as a user who is added if need be.
+// login logs somebody in with a password. It adds the user if needed.
 func (p *people) login(t *testing.T, name string) *person {
 	t.Helper()
 	password := rand.Text()
@@ -96,21 +96,21 @@ func (p *people) login(t *testing.T, name string) *person {
 	return &person{Client: client, m: p.m, name: name, entity: secret.Auth.EntityID}
 }
 
-// holding is the person with another token.
+// holding returns the person with another token.
 func (p *person) holding(token string) *person {
 	return &person{Client: p.m.vault.client(token), m: p.m, name: p.name, entity: p.entity}
 }
 
-// read returns what a read answers, which must be a secret.
+// read returns the answer to a read, which must be a secret.
 func (p *person) read(t *testing.T, path string) *api.Secret {
 	t.Helper()
 	secret, err := p.Logical().Read(p.m.in(path))
 	require.NoError(t, err, p.name)
-	require.NotNil(t, secret, "%s answers nothing", path)
+	require.NotNil(t, secret, "%s returned nothing", path)
 	return secret
 }
 
-// errorOf returns the error of a read that must fail.
+// errorOf returns the error of a read, which must fail.
 func (p *person) errorOf(t *testing.T, path string) error {
 	t.Helper()
 	secret, err := p.Logical().Read(p.m.in(path))
@@ -119,7 +119,7 @@ func (p *person) errorOf(t *testing.T, path string) error {
 	return err
 }
 
-// reads asserts that the person is given the token of this account, whichever way it is asked for.
+// reads asserts that the person gets the token of this account in every way of asking.
 func (p *person) reads(t *testing.T, id string) {
 	t.Helper()
 	for _, path := range []string{"creds/github", "static-creds/github"} {
@@ -129,7 +129,7 @@ func (p *person) reads(t *testing.T, id string) {
 	}
 }
 
-// isRefused asserts that the person is given nothing, whichever way it is asked for.
+// isRefused asserts that the person gets nothing in any way of asking.
 func (p *person) isRefused(t *testing.T, code int, words ...string) {
 	t.Helper()
 	for _, path := range []string{"creds/github", "static-creds/github"} {
@@ -139,7 +139,7 @@ func (p *person) isRefused(t *testing.T, code int, words ...string) {
 	refused(t, err, code, words...)
 }
 
-// identity writes to Vault's identity store as its administrator.
+// identity writes to Vault's identity store as an administrator.
 func (m *mount) identity(t *testing.T, path string, data map[string]any) *api.Secret {
 	t.Helper()
 	secret, err := m.vault.root.Logical().Write("identity/"+path, data)
@@ -147,13 +147,13 @@ func (m *mount) identity(t *testing.T, path string, data map[string]any) *api.Se
 	return secret
 }
 
-// know sets what Vault knows of somebody beside the login.
+// know sets the metadata that Vault has about somebody.
 func (p *person) know(t *testing.T, metadata map[string]string) {
 	t.Helper()
 	p.m.identity(t, "entity/id/"+p.entity, map[string]any{"metadata": metadata})
 }
 
-// alias returns the id of the alias that the login made.
+// alias returns the id of the alias that the login created.
 func (p *person) alias(t *testing.T) string {
 	t.Helper()
 	secret, err := p.m.vault.root.Logical().Read("identity/entity/id/" + p.entity)
@@ -163,7 +163,7 @@ func (p *person) alias(t *testing.T) string {
 	return asType[string](t, asType[map[string]any](t, aliases[0])["id"])
 }
 
-// send sends a request just as it stands, dots and escapes included, and returns the code and the whole answer.
+// send sends a request exactly as written, with its dots and escapes, and returns the status code and the whole answer.
 func (p *person) send(t *testing.T, method, target, body string, header map[string]string) (code int, answer string) {
 	t.Helper()
 	path, query, _ := strings.Cut(target, "?")
@@ -183,11 +183,11 @@ func (p *person) send(t *testing.T, method, target, body string, header map[stri
 	return response.StatusCode, string(text)
 }
 
-// textOf is all that an answer says.
+// textOf returns everything that an answer contains, as text.
 func textOf(secret *api.Secret) string {
 	text, err := json.Marshal(secret)
 	if err != nil {
-		panic(err) // it came as JSON
+		panic(err) // cannot happen: it was decoded from JSON
 	}
 	return string(text)
 }

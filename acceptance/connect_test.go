@@ -27,20 +27,20 @@ const (
 	production  = "production"
 )
 
-// connect is a mount that reads as a workspace's OAuth client.
+// connect is a mount that reads as an OAuth client of a workspace.
 type connect struct {
 	*mount
 
 	clientSecret string
 }
 
-// onConnect enables the plugin on the shared server, for a Connect project without accounts.
+// onConnect enables the plugin on the shared server, for an empty Connect project.
 func onConnect(t *testing.T, opts ...pipedreamtest.Option) *connect {
 	t.Helper()
 	return unconfigured(t, opts...).connect(t)
 }
 
-// connect has the simulated Pipedream know an OAuth client, and configures the mount with it for a Connect project.
+// connect adds an OAuth client to the simulated Pipedream, and configures the mount with it for a Connect project.
 func (m *mount) connect(t *testing.T) *connect {
 	t.Helper()
 	c := &connect{mount: m}
@@ -50,13 +50,13 @@ func (m *mount) connect(t *testing.T) *connect {
 	return c
 }
 
-// rotateClientSecret has Pipedream know the client by another secret from now on.
+// rotateClientSecret gives the client a new secret in Pipedream.
 func (c *connect) rotateClientSecret() {
 	c.clientSecret = "pdsecret_" + rand.Text()
 	c.sim.SetOAuthClient(clientID, c.clientSecret, 0)
 }
 
-// configureClient writes config with the client, and whatever else is given.
+// configureClient writes config with the client and the given fields.
 func (c *connect) configureClient(t *testing.T, fields map[string]any) {
 	t.Helper()
 	config := map[string]any{"client_id": clientID, "client_secret": c.clientSecret, "base_url": c.apiURL}
@@ -64,14 +64,14 @@ func (c *connect) configureClient(t *testing.T, fields map[string]any) {
 	c.write(t, "config", config)
 }
 
-// connected is a user's GitHub account in the Connect project, whose token lives an hour.
+// connected is a user's GitHub account in the Connect project. Its token lives for an hour.
 func connected(id, user string) pipedreamtest.Account {
 	account := github()
 	account.ID, account.Name, account.Project, account.ExternalUserID = id, user+" on GitHub", projectID, user
 	return account
 }
 
-// connectedWith is connected with something changed.
+// connectedWith is connected with a change.
 func connectedWith(id, user string, f func(*pipedreamtest.Account)) pipedreamtest.Account {
 	account := connected(id, user)
 	f(&account)
@@ -110,7 +110,7 @@ func TestConnectConfigIsReadWithoutItsSecret(t *testing.T) {
 	assert.Contains(t, c.audited(t, "config").Request.Data["client_secret"], "hmac-sha256:")
 }
 
-// TestConnectConfigIsRefused writes what must not be stored, and shows after each that what was stored is still in force.
+// TestConnectConfigIsRefused writes invalid configurations, and shows after each that the stored one is still in use.
 func TestConnectConfigIsRefused(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -129,15 +129,15 @@ func TestConnectConfigIsRefused(t *testing.T) {
 		fields map[string]any
 		words  []string
 	}{
-		"a secret that Pipedream refuses":   {map[string]any{"client_secret": wrong}, []string{"client_secret", "nothing was changed"}},
-		"a client that Pipedream refuses":   {map[string]any{"client_id": "another", "client_secret": wrong}, []string{"client_id", "nothing was changed"}},
+		"a secret that Pipedream rejects":   {map[string]any{"client_secret": wrong}, []string{"client_secret", "nothing was changed"}},
+		"a client that Pipedream rejects":   {map[string]any{"client_id": "another", "client_secret": wrong}, []string{"client_id", "nothing was changed"}},
 		"a client without its secret":       {map[string]any{"client_id": "another"}, []string{"client_secret"}},
 		"a new URL without the secret":      {map[string]any{"base_url": elsewhereURL}, []string{"base_url", "client_secret"}},
 		"both a key and a client":           {map[string]any{"api_key": c.apiKey, "client_id": clientID, "client_secret": wrong}, []string{"api_key", "client_id"}},
-		"a key, which opens no project":     {map[string]any{"api_key": c.apiKey}, []string{"API key", "project_id"}},
+		"a key for a project":               {map[string]any{"api_key": c.apiKey}, []string{"API key", "project_id"}},
 		"a scope that reads no account":     {map[string]any{"scope": "connect:tokens:create"}, []string{projectID, "nothing was changed"}},
-		"an environment that there is not":  {map[string]any{"environment": "staging"}, []string{"environment"}},
-		"a project id that cannot be":       {map[string]any{"project_id": "../accounts"}, []string{"project_id"}},
+		"an unknown environment":            {map[string]any{"environment": "staging"}, []string{"environment"}},
+		"an invalid project id":             {map[string]any{"project_id": "../accounts"}, []string{"project_id"}},
 		"a secret with a line break within": {map[string]any{"client_secret": wrong + "\n" + wrong}, []string{"client_secret"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -148,17 +148,17 @@ func TestConnectConfigIsRefused(t *testing.T) {
 		})
 	}
 
-	assert.Empty(t, elsewhere.Requests(), "requests to a place that was refused")
+	assert.Empty(t, elsewhere.Requests(), "requests to a URL that was rejected")
 	requests := c.sim.Count(pipedreamtest.KindAccount)
 	c.read(t, "creds/apn_alice")
-	assert.Equal(t, requests, c.sim.Count(pipedreamtest.KindAccount), "what was cached")
-	assert.Equal(t, c.sim.Token("apn_bob"), c.read(t, "creds/apn_bob").Data["oauth_access_token"], "what was not")
+	assert.Equal(t, requests, c.sim.Count(pipedreamtest.KindAccount), "a cached account")
+	assert.Equal(t, c.sim.Token("apn_bob"), c.read(t, "creds/apn_bob").Data["oauth_access_token"], "an account that was not cached")
 	lacks(t, "the audit log", c.vault.readAudit(t), wrong)
 	lacks(t, "the server's log", c.vault.readLog(t), wrong)
 }
 
-// TestConnectSecretOfTheWrongType has a client make a list or an object of a secret, which is refused and shown nowhere:
-// the texts of errors stand in the audit log as they are.
+// TestConnectSecretOfTheWrongType writes a secret as a list or an object. The write is refused, and the secret is shown
+// nowhere: the audit log contains error texts in clear.
 func TestConnectSecretOfTheWrongType(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -181,7 +181,7 @@ func TestConnectConfigIsNotVerifiedWhereAskedNotTo(t *testing.T) {
 	c.configureClient(t, map[string]any{"project_id": projectID, "verify": false})
 	assert.Empty(t, m.sim.Requests())
 	refused(t, m.errorOf(t, "creds/apn_alice"), http.StatusBadRequest, "OAuth client", m.in("config"))
-	// Asked for while nothing else changes, the check is made.
+	// verify=true runs the check although nothing else changes.
 	_, err := m.vault.root.Logical().Write(m.in("config"), map[string]any{"verify": true})
 	refused(t, err, http.StatusBadRequest, "client_secret")
 }
@@ -205,7 +205,7 @@ func TestConnectSwitchesToAKeyAndBack(t *testing.T) {
 	assert.Equal(t, c.sim.Token("apn_alice"), c.read(t, "creds/apn_alice").Data["oauth_access_token"])
 	refused(t, c.errorOf(t, "creds/"+githubID), http.StatusBadRequest, githubID, projectID)
 
-	// The client is there, and so is no key to fall back on.
+	// The mount has a client, so it has no API key to fall back on.
 	c.rotateClientSecret()
 	c.sim.RevokeAccessTokens()
 	refused(t, c.errorOf(t, "creds/apn_bob"), http.StatusBadRequest, "OAuth client", c.in("config"))
@@ -218,8 +218,8 @@ func TestConnectClientSecretIsRotated(t *testing.T) {
 	c.sim.SetAccount(connected("apn_bob", "bob"))
 	alice := c.read(t, "creds/apn_alice").Data
 
-	// Between Pipedream's new secret and Vault's nothing stops: the access token at hand is still good, and when it is
-	// not, what is cached is served.
+	// Nothing stops between the new secret in Pipedream and the new one in Vault. The access token still works, and
+	// after that the cached credentials are served.
 	c.rotateClientSecret()
 	c.read(t, "creds/apn_bob")
 	c.sim.RevokeAccessTokens()
@@ -231,7 +231,7 @@ func TestConnectClientSecretIsRotated(t *testing.T) {
 	assert.Equal(t, c.sim.Token("apn_alice"), c.read(t, "creds/apn_alice").Data["oauth_access_token"])
 }
 
-func TestConnectAccessTokenIsFetchedOnceAndAnewWhenRefused(t *testing.T) {
+func TestConnectAccessTokenIsFetchedOnceAndAgainWhenRefused(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
 	for _, user := range []string{"alice", "bob", "carol"} {
@@ -245,7 +245,8 @@ func TestConnectAccessTokenIsFetchedOnceAndAnewWhenRefused(t *testing.T) {
 	assert.Equal(t, 2, c.sim.Count(pipedreamtest.KindToken))
 }
 
-// TestConnectEnvironmentsAndProjectsAreApart has one user with an account in each of three places, and another id in each.
+// TestConnectEnvironmentsAndProjectsAreApart has one user with an account in each of three places, each with its own
+// id.
 func TestConnectEnvironmentsAndProjectsAreApart(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -261,14 +262,14 @@ func TestConnectEnvironmentsAndProjectsAreApart(t *testing.T) {
 	}
 	c.write(t, "roles/alice", map[string]any{"app": "github", "external_user_id": "alice"})
 
-	// Twice, so that each place is come back to after it was left.
+	// Each place is visited twice, so that the mount also returns to a place that it left.
 	for range 2 {
 		for _, here := range places {
 			c.write(t, "config", map[string]any{"project_id": here.project, "environment": here.environment})
 			c.sim.ResetRequests()
 			assert.Equal(t, here.id, c.read(t, "creds/alice").Data["pipedream_account_id"])
 			assert.Equal(t, c.sim.Token(here.id), c.read(t, "static-creds/"+here.id).Data["oauth_access_token"])
-			assert.Equal(t, 1, c.sim.Count(pipedreamtest.KindList), "what was cached elsewhere is of no use here")
+			assert.Equal(t, 1, c.sim.Count(pipedreamtest.KindList), "the cache of another place is not used here")
 			keys, _ := c.list(t, "accounts", nil)
 			assert.Equal(t, []string{here.id}, keys)
 			for _, there := range places {
@@ -286,8 +287,8 @@ func TestConnectEnvironmentsAndProjectsAreApart(t *testing.T) {
 func TestConnectAccountsAreListedAndRead(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]pipedreamtest.Option{
-		"as Pipedream answers now":   nil,
-		"as Pipedream answered once": {pipedreamtest.WithOldConnectForms()},
+		"as Pipedream answers today":  nil,
+		"as Pipedream used to answer": {pipedreamtest.WithOldConnectForms()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -327,12 +328,12 @@ func TestConnectAccountsAreListedAndRead(t *testing.T) {
 			assert.Equal(t, leased.Data["oauth_access_token"], static.Data["oauth_access_token"])
 			assert.Empty(t, static.LeaseID)
 			assert.Equal(t, stripeKey, c.read(t, "creds/apn_alice_stripe").Data["api_key"])
-			assert.Equal(t, 2, c.sim.Count(pipedreamtest.KindAccount)-1, "requests beside that for metadata")
+			assert.Equal(t, 2, c.sim.Count(pipedreamtest.KindAccount)-1, "requests besides the one for metadata")
 		})
 	}
 }
 
-// TestConnectAccountOfPipedreamsOwnClient shows what is said of accounts that Connect never shows the credentials of.
+// TestConnectAccountOfPipedreamsOwnClient shows the error for accounts whose credentials Connect never returns.
 func TestConnectAccountOfPipedreamsOwnClient(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -343,7 +344,7 @@ func TestConnectAccountOfPipedreamsOwnClient(t *testing.T) {
 	}
 }
 
-// TestConnectErrorsAsAClientSeesThem goes through what can be wrong with the token endpoint.
+// TestConnectErrorsAsAClientSeesThem tries everything that can go wrong with the token endpoint.
 func TestConnectErrorsAsAClientSeesThem(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -374,8 +375,8 @@ func TestConnectErrorsAsAClientSeesThem(t *testing.T) {
 	}
 }
 
-// TestConnectOutlivesItsProcess shows that no end of a process costs a request for what is known already: neither the
-// credential, nor whose it is, nor an access token.
+// TestConnectOutlivesItsProcess shows that the end of a process costs no request for what is already known: the
+// credential, its owner or an access token.
 func TestConnectOutlivesItsProcess(t *testing.T) {
 	t.Parallel()
 	m := enable(t, newVault(t), "pipedream")
@@ -409,7 +410,7 @@ func TestConnectOutlivesItsProcess(t *testing.T) {
 		t.Run(event.name, func(t *testing.T) {
 			event.happen(t)
 			for who, token := range tokens {
-				require.NoError(t, who.SetAddress(m.vault.addr)) // on another port since the restart
+				require.NoError(t, who.SetAddress(m.vault.addr)) // the restart may have changed the port
 				for _, path := range []string{"creds/github", "static-creds/github"} {
 					assert.Equal(t, token, who.read(t, path).Data["oauth_access_token"])
 				}
@@ -444,7 +445,7 @@ func TestConnectOutlivesItsProcess(t *testing.T) {
 	})
 }
 
-// TestConnectUserReconnectsUnderAnotherID has the account come due every second, which is when the engine asks again.
+// TestConnectUserReconnectsUnderAnotherID makes the account due every second, so that the engine asks for it again.
 func TestConnectUserReconnectsUnderAnotherID(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -472,7 +473,7 @@ func TestConnectUserReconnectsUnderAnotherID(t *testing.T) {
 		return err == nil && secret.Data["api_key"] == "key_of_the_second_account", nil
 	}))
 
-	// Replaced between two reads, it is found without any of them failing.
+	// If it is replaced between two reads, the new account is found and no read fails.
 	c.sim.SetAccount(keyed("apn_third", "key_of_the_third_account"))
 	c.sim.DeleteAccount("apn_second")
 	require.NoError(t, poll(time.Minute, "the third account", func() (bool, error) {
@@ -480,8 +481,8 @@ func TestConnectUserReconnectsUnderAnotherID(t *testing.T) {
 	}))
 }
 
-// TestConnectColdReadersShareOneAccessToken has everybody read at once when nothing is in memory: after a config write,
-// and after the plugin was started anew. Each request for an access token is a part of rate_limit.
+// TestConnectColdReadersShareOneAccessToken has many users read at once with an empty memory: after a config write and
+// after a reload of the plugin. Requests for access tokens count towards rate_limit.
 func TestConnectColdReadersShareOneAccessToken(t *testing.T) {
 	t.Parallel()
 	const readers = 40

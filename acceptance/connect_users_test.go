@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestConnectOneRoleForEachUsersOwnAccount is the whole of it: one role, one policy, real logins.
+// TestConnectOneRoleForEachUsersOwnAccount shows the main use of Connect: one role, one policy, real logins.
 func TestConnectOneRoleForEachUsersOwnAccount(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -46,7 +46,7 @@ func TestConnectOneRoleForEachUsersOwnAccount(t *testing.T) {
 	}
 }
 
-// asked returns the external users that Pipedream was asked for the accounts of.
+// asked returns the external users whose accounts Pipedream was asked for.
 func (c *connect) asked(t *testing.T) []string {
 	t.Helper()
 	var users []string
@@ -60,7 +60,7 @@ func (c *connect) asked(t *testing.T) []string {
 	return users
 }
 
-// TestConnectTokensOfAnEntity reads with every kind of token that Vault makes for a person, or from a person's.
+// TestConnectTokensOfAnEntity reads with every kind of token that Vault creates for a person or from a person's token.
 func TestConnectTokensOfAnEntity(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -84,7 +84,7 @@ func TestConnectTokensOfAnEntity(t *testing.T) {
 	require.NoError(t, err)
 	alice.holding(batch.Auth.ClientToken).reads(t, "apn_alice")
 
-	// A token that is named after bob is so by the token method, which the role does not go by.
+	// This token has an alias named bob of the token method. The role uses another method.
 	role := "auth/token/roles/" + slug(t.Name())
 	_, err = c.vault.root.Logical().Write(role, map[string]any{"allowed_entity_aliases": "bob", "allowed_policies": p.policies})
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestConnectTokensOfAnEntity(t *testing.T) {
 	})
 }
 
-// TestConnectNamesakeOfAnotherLogin has somebody be bob to another auth method, which the role does not go by.
+// TestConnectNamesakeOfAnotherLogin logs in as bob through another auth method, which the role does not use.
 func TestConnectNamesakeOfAnotherLogin(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -116,8 +116,8 @@ func TestConnectNamesakeOfAnotherLogin(t *testing.T) {
 	assert.Len(t, c.sim.Requests(), requests)
 }
 
-// TestConnectManyReadersOfTwoUsers has two users read all at once, at first with nothing cached and then while an
-// operator empties the cache again and again, and looks at every single answer.
+// TestConnectManyReadersOfTwoUsers has two users read in parallel and checks every answer: first with nothing cached,
+// then while an operator keeps emptying the cache.
 func TestConnectManyReadersOfTwoUsers(t *testing.T) {
 	t.Parallel()
 	const readers, rounds = 16, 20 // for each user
@@ -126,7 +126,7 @@ func TestConnectManyReadersOfTwoUsers(t *testing.T) {
 	p := c.people(t)
 	c.write(t, "roles/github", p.ownAccount())
 
-	// What is given out can be told by its token, its account and its end.
+	// The token, the account and the expiry show whose answer it is.
 	type own struct {
 		*person
 		ids, tokens, ends []string
@@ -154,11 +154,11 @@ func TestConnectManyReadersOfTwoUsers(t *testing.T) {
 			begin, done := make(chan struct{}), make(chan struct{})
 			for i, user := range users {
 				other := users[1-i]
-				// check looks at one answer; what it says of the user, if anything, must be the user's own.
+				// check checks one answer. Whatever it says about a user must be about this user.
 				check := func(secret *api.Secret, err error, withToken bool) {
 					if err != nil || secret == nil {
 						wrong.Add(1)
-						t.Errorf("%s was answered %v", user.name, err)
+						t.Errorf("%s got %v", user.name, err)
 						return
 					}
 					answers.Add(1)
@@ -170,7 +170,7 @@ func TestConnectManyReadersOfTwoUsers(t *testing.T) {
 					if slices.ContainsFunc(slices.Concat(other.ids, other.tokens, other.ends), isOthers) || !slices.Contains(user.ends, end) ||
 						withToken && (!slices.Contains(user.tokens, token) || !slices.Contains(user.ids, id)) {
 						wrong.Add(1)
-						t.Errorf("%s was answered %s", user.name, text)
+						t.Errorf("%s got %s", user.name, text)
 					}
 				}
 				hostile := map[string]any{"name": "bob", "account_id": other.ids[0], "app": "github", "external_user_id": other.name, "entity_id": other.entity}
@@ -223,7 +223,7 @@ func TestConnectManyReadersOfTwoUsers(t *testing.T) {
 	}
 }
 
-// awkward are names that a careless engine would take for something else, often for bob.
+// awkward are names that a careless engine would mistake for others, often for bob.
 func awkward() []string {
 	return []string{
 		"a b", "a/b", "../bob", "bob/", "/bob", "bob ", " bob", "BOB", "bob\t", "bob\n", "b%6fb", "bob%00", "bob*", "bo_", "*", "bob,alice", "bob;alice",
@@ -233,7 +233,7 @@ func awkward() []string {
 	}
 }
 
-// TestConnectAwkwardUsers gives a person names that no login allows, and looks at what Pipedream is asked for.
+// TestConnectAwkwardUsers gives a person names that no login allows, and checks what Pipedream is asked for.
 func TestConnectAwkwardUsers(t *testing.T) {
 	t.Parallel()
 	for _, exist := range []bool{true, false} {
@@ -242,7 +242,7 @@ func TestConnectAwkwardUsers(t *testing.T) {
 			c := onConnect(t, pipedreamtest.WithLimit(0))
 			c.write(t, "config", map[string]any{"rate_limit": 0})
 			names := append(awkward(), "bob")
-			slices.Reverse(names) // so that bob is cached when the others come
+			slices.Reverse(names) // so that bob is cached before the others
 			ids := map[string]string{}
 			for i, name := range names {
 				id := "apn_" + strings.Repeat("i", i+1)
@@ -267,13 +267,13 @@ func TestConnectAwkwardUsers(t *testing.T) {
 			}
 			asked := c.asked(t)
 			slices.Sort(asked)
-			assert.Equal(t, slices.Sorted(slices.Values(names)), slices.Compact(asked), "exactly these users were asked for")
+			assert.Equal(t, slices.Sorted(slices.Values(names)), slices.Compact(asked), "Pipedream was asked for exactly these users")
 		})
 	}
 }
 
-// TestConnectUsersThatAreNobody shows that nothing is looked up for a caller whose template gives no user.
-func TestConnectUsersThatAreNobody(t *testing.T) {
+// TestConnectCallersWithoutAUser shows that nothing is looked up for a caller whose template gives no user.
+func TestConnectCallersWithoutAUser(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
 	c.sim.SetAccount(connected("apn_alice", "alice"))
@@ -283,15 +283,15 @@ func TestConnectUsersThatAreNobody(t *testing.T) {
 		template string
 		words    []string
 	}{
-		"no metadata":            {nil, "{{identity.entity.metadata.user}}", []string{"metadata"}},
-		"other metadata":         {map[string]string{"users": "alice"}, "{{identity.entity.metadata.user}}", []string{"metadata"}},
-		"empty":                  {map[string]string{"user": ""}, "{{identity.entity.metadata.user}}", []string{"empty"}},
-		"251 characters":         {map[string]string{"user": strings.Repeat("x", 251)}, "{{identity.entity.metadata.user}}", []string{"external_user_id", "250"}},
-		"251 characters of two":  {map[string]string{"user": strings.Repeat("é", 251)}, "{{identity.entity.metadata.user}}", []string{"external_user_id", "250"}},
-		"together 251":           {map[string]string{"user": strings.Repeat("x", 250)}, "-{{identity.entity.metadata.user}}", []string{"external_user_id", "250"}},
-		"one of two":             {map[string]string{"user": "alice"}, "{{identity.entity.metadata.user}}{{identity.entity.metadata.team}}", []string{"metadata"}},
-		"an accessor of nothing": {nil, "{{identity.entity.aliases.auth_userpass_0.name}}", []string{"alias"}},
-		"no group":               {nil, "{{identity.groups.names.nobodys.name}}", []string{"group"}},
+		"no metadata":           {nil, "{{identity.entity.metadata.user}}", []string{"metadata"}},
+		"other metadata":        {map[string]string{"users": "alice"}, "{{identity.entity.metadata.user}}", []string{"metadata"}},
+		"empty":                 {map[string]string{"user": ""}, "{{identity.entity.metadata.user}}", []string{"empty"}},
+		"251 characters":        {map[string]string{"user": strings.Repeat("x", 251)}, "{{identity.entity.metadata.user}}", []string{"external_user_id", "250"}},
+		"251 characters of two": {map[string]string{"user": strings.Repeat("é", 251)}, "{{identity.entity.metadata.user}}", []string{"external_user_id", "250"}},
+		"together 251":          {map[string]string{"user": strings.Repeat("x", 250)}, "-{{identity.entity.metadata.user}}", []string{"external_user_id", "250"}},
+		"one of two":            {map[string]string{"user": "alice"}, "{{identity.entity.metadata.user}}{{identity.entity.metadata.team}}", []string{"metadata"}},
+		"an unknown accessor":   {nil, "{{identity.entity.aliases.auth_userpass_0.name}}", []string{"alias"}},
+		"no group":              {nil, "{{identity.groups.names.nobodys.name}}", []string{"group"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if test.metadata == nil {
@@ -305,7 +305,7 @@ func TestConnectUsersThatAreNobody(t *testing.T) {
 	assert.Empty(t, c.sim.Requests())
 }
 
-// TestConnectTemplates goes through what a template may be made of.
+// TestConnectTemplates tries everything that a template may contain.
 func TestConnectTemplates(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -337,7 +337,7 @@ func TestConnectTemplates(t *testing.T) {
 	}
 }
 
-// TestConnectGroups gives the members of a group its account, and nobody else.
+// TestConnectGroups gives the account of a group to its members and to no one else.
 func TestConnectGroups(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -363,7 +363,7 @@ func TestConnectGroups(t *testing.T) {
 		outsider.isRefused(t, http.StatusBadRequest, "group")
 	}
 
-	// Whoever leaves the group has seen the last of it.
+	// Someone who leaves the group loses access.
 	c.identity(t, "group/id/"+group, map[string]any{"name": name, "member_entity_ids": []string{}, "member_group_ids": []string{inner}})
 	distant.reads(t, "apn_named")
 	member.isRefused(t, http.StatusBadRequest, "group")
@@ -446,8 +446,8 @@ func TestConnectEntityIsDisabledAndDeleted(t *testing.T) {
 	p.login(t, "alice").reads(t, "apn_alice")
 }
 
-// TestConnectEntitiesAreMerged makes two people one. Vault gives that one both aliases, until an administrator deletes
-// one of them.
+// TestConnectEntitiesAreMerged merges two people into one entity. Vault gives it both aliases until an administrator
+// deletes one.
 func TestConnectEntitiesAreMerged(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -472,8 +472,8 @@ func TestConnectEntitiesAreMerged(t *testing.T) {
 	alice.reads(t, "apn_alice")
 }
 
-// TestConnectTwoAliasesOfOneMount has an entity that two people log in to with the same method, as Vault makes one when
-// it merges theirs. Which of them is asking cannot be told, and so neither is given what is the other's.
+// TestConnectTwoAliasesOfOneMount has an entity with two aliases of one login method, which a merge can create. The
+// engine cannot tell who is asking, so it gives out neither account.
 func TestConnectTwoAliasesOfOneMount(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -495,7 +495,7 @@ func TestConnectTwoAliasesOfOneMount(t *testing.T) {
 	}
 }
 
-// TestConnectTwoLoginsOfOnePerson has one entity with an alias of each of two methods, of which the role goes by the first.
+// TestConnectTwoLoginsOfOnePerson has an entity with aliases of two methods. The role uses the first.
 func TestConnectTwoLoginsOfOnePerson(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -546,9 +546,9 @@ func TestConnectResponseWrappingAndLeases(t *testing.T) {
 		lacks(t, "the lookup", textOf(found), c.sim.Secrets()...)
 	}
 
-	// Logging out ends one's own leases.
+	// Logging out ends only the leases of that login.
 	require.NoError(t, alice.Auth().Token().RevokeSelf(""))
-	require.NoError(t, poll(30*time.Second, "the leases of who logged out to end", func() (bool, error) {
+	require.NoError(t, poll(30*time.Second, "the leases of the login that ended to end", func() (bool, error) {
 		return len(c.leases(t, "github")) == 1, nil
 	}))
 	_, err = c.vault.root.Sys().Lookup(bobs.LeaseID)
@@ -558,8 +558,9 @@ func TestConnectResponseWrappingAndLeases(t *testing.T) {
 	assert.Empty(t, c.leases(t, "github"))
 }
 
-// TestConnectLoosePipedream has Pipedream not keep to the filter: whatever it answers, nobody gets another's account.
-func TestConnectLoosePipedream(t *testing.T) {
+// TestConnectIgnoresAccountsOfOtherUsers has Pipedream ignore the filter. Whatever it returns, no one gets another
+// user's account.
+func TestConnectIgnoresAccountsOfOtherUsers(t *testing.T) {
 	t.Parallel()
 	const bobs, alices = `{"id":"apn_bob","external_id":"bob","healthy":true,"app":{"name_slug":"github"},"updated_at":"2099-01-01T00:00:00.000Z",` +
 		`"credentials":{"oauth_access_token":"pdtok_that_is_bobs"}}`,
@@ -567,14 +568,14 @@ func TestConnectLoosePipedream(t *testing.T) {
 			`"credentials":{"oauth_access_token":"pdtok_that_is_alices"}}`
 	for name, test := range map[string]struct {
 		list  string
-		token string // alice's, or none
+		token string // alice's token, or empty
 	}{
-		"the other's alone":        {list: bobs},
-		"the other's among them":   {list: bobs + "," + alices, token: "pdtok_that_is_alices"},
-		"one of nobody":            {list: strings.Replace(bobs, `"bob"`, `null`, 1)},
-		"one of another app":       {list: strings.Replace(alices, `"github"`, `"slack"`, 1)},
-		"one in another case":      {list: strings.Replace(alices, `"alice"`, `"Alice"`, 1)},
-		"one with a number for id": {list: strings.Replace(alices, `"alice"`, `1`, 1)},
+		"the other's alone":          {list: bobs},
+		"another user's account too": {list: bobs + "," + alices, token: "pdtok_that_is_alices"},
+		"an account without a user":  {list: strings.Replace(bobs, `"bob"`, `null`, 1)},
+		"an account of another app":  {list: strings.Replace(alices, `"github"`, `"slack"`, 1)},
+		"a user in another case":     {list: strings.Replace(alices, `"alice"`, `"Alice"`, 1)},
+		"a number as the user":       {list: strings.Replace(alices, `"alice"`, `1`, 1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -598,8 +599,8 @@ func TestConnectLoosePipedream(t *testing.T) {
 	}
 }
 
-// TestConnectAccountBecomesAnothers gives an account that alice was found to have to bob. When it is next asked for, alice
-// gets nothing of it.
+// TestConnectAccountBecomesAnothers gives an account that was alice's to bob. When it is next fetched, alice gets
+// nothing from it.
 func TestConnectAccountBecomesAnothers(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -624,8 +625,8 @@ func TestConnectAccountBecomesAnothers(t *testing.T) {
 	refused(t, alice.errorOf(t, "creds/github"), http.StatusBadRequest, `"alice"`)
 }
 
-// TestConnectRefreshFindsTheReconnectedAccount has a user whose token was refused by the app, because the account was
-// connected anew: that is what a refresh is for.
+// TestConnectRefreshFindsTheReconnectedAccount has a user whose token the app refused because the account was
+// reconnected. A refresh finds the new account.
 func TestConnectRefreshFindsTheReconnectedAccount(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -637,8 +638,8 @@ func TestConnectRefreshFindsTheReconnectedAccount(t *testing.T) {
 	c.sim.SetAccount(connected("apn_second", "alice"))
 	c.sim.DeleteAccount("apn_first")
 
-	// For some seconds after a fetch a refresh costs no request.
-	require.NoError(t, poll(30*time.Second, "the account of now", func() (bool, error) {
+	// For some seconds after a fetch, a refresh sends no request.
+	require.NoError(t, poll(30*time.Second, "the current account", func() (bool, error) {
 		_, err := alice.Logical().Write(c.in("refresh/github"), nil)
 		require.NoError(t, err)
 		return alice.read(t, "creds/github").Data["pipedream_account_id"] == "apn_second", nil
@@ -646,7 +647,7 @@ func TestConnectRefreshFindsTheReconnectedAccount(t *testing.T) {
 	alice.reads(t, "apn_second")
 }
 
-// TestConnectRefreshOfAnAccountThatBecameAnothers shows that a refresh is no way around whose account it is.
+// TestConnectRefreshOfAnAccountThatBecameAnothers shows that a refresh does not bypass the check of the owner.
 func TestConnectRefreshOfAnAccountThatBecameAnothers(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
@@ -668,8 +669,8 @@ func TestConnectRefreshOfAnAccountThatBecameAnothers(t *testing.T) {
 	alice.isRefused(t, http.StatusBadRequest, `"alice"`)
 }
 
-// TestConnectManyUsersDueAtOnce has the accounts of many users come due together, which the engine may fetch by pages of
-// the list that hold those of all.
+// TestConnectManyUsersDueAtOnce makes the accounts of many users due together. The engine may fetch them by pages of
+// the list, which hold the accounts of all users.
 func TestConnectManyUsersDueAtOnce(t *testing.T) {
 	t.Parallel()
 	const users, rounds = 40, 4
@@ -691,7 +692,7 @@ func TestConnectManyUsersDueAtOnce(t *testing.T) {
 				err := poll(30*time.Second, "somebody's account to be fetched again", func() (bool, error) {
 					secret, err := c.vault.root.Logical().Read(c.in("static-creds/" + user))
 					if err == nil && (secret.Data["api_key"] != "key_of_"+user || strings.Count(textOf(secret), "key_of_") != 1) {
-						t.Errorf("%s was answered %s", user, textOf(secret))
+						t.Errorf("%s got %s", user, textOf(secret))
 					}
 					return len(c.sim.Requests()) > 0, err
 				})

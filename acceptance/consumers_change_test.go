@@ -2,8 +2,11 @@ package acceptance
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,12 +18,12 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// nextRead is how much longer than a credential is good for a program may hold it: the templates of Agent and
-// consul-template wait a second more on a secret without a lease, and round it up.
+// nextRead is how much longer a program may hold a credential than the engine says: the templates of Agent and
+// consul-template wait a second more for a secret without a lease, and round up.
 const nextRead = 2 * time.Second
 
-// TestAChangedKeyReachesEveryProgram changes an API key in Pipedream, which tells nobody, and measures how long each
-// program goes on with the old one.
+// TestAChangedKeyReachesEveryProgram changes an API key in Pipedream, which announces nothing, and measures how long each
+// program keeps using the old one.
 func TestAChangedKeyReachesEveryProgram(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -43,13 +46,15 @@ func TestAChangedKeyReachesEveryProgram(t *testing.T) {
 	m.startConsulTemplate(t, m.templates(templates))
 
 	m.untilAll(t, holders, stripeKey)
-	const newKey = "sk_simulated_c41e5d0b77"
-	m.sim.Update(stripeID, func(a *pipedreamtest.Account) { a.Credentials = map[string]any{"api_key": newKey} })
-	m.untilAllWithin(t, holders, newKey, staticTTL+nextRead)
+	m.untilAllWithin(t, holders, staticTTL+nextRead, func(round int) string {
+		newKey := fmt.Sprintf("sk_simulated_c41e5d0b7%d", round)
+		m.sim.Update(stripeID, func(a *pipedreamtest.Account) { a.Credentials = map[string]any{"api_key": newKey} })
+		return newKey
+	})
 }
 
-// TestARefusedTokenIsReplaced replaces a token before its time, as an app does that revokes it. The client that was
-// refused has it refreshed, and has the new one at once. Whoever reads by a role has it when the role's ttl is over.
+// TestARefusedTokenIsReplaced replaces a token early, as happens when an app revokes it. The client that was refused asks
+// for a refresh and gets the new token at once. Programs that read through a role get it once the role's ttl is over.
 func TestARefusedTokenIsReplaced(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -67,20 +72,24 @@ func TestARefusedTokenIsReplaced(t *testing.T) {
 	}
 	m.untilAll(t, holders, m.sim.Token(githubID))
 
-	m.sim.Rotate(githubID)
 	client := m.vault.client(m.vault.login(t, slug(t.Name()), m.mayRead("creds/"+githubID, "refresh/"+githubID)).Token()).Logical()
-	require.NoError(t, poll(30*time.Second, "a refresh to go out", func() (bool, error) {
-		answer, err := client.Write(m.in("refresh/"+githubID), nil)
-		return err == nil && m.sim.Count(pipedreamtest.KindAccount) == 2 && answer.Data["changed"] == true, err
-	}))
-	secret, err := client.Read(m.in("creds/" + githubID))
-	require.NoError(t, err)
-	assert.Equal(t, m.sim.Token(githubID), secret.Data["oauth_access_token"])
-	m.untilAllWithin(t, holders, m.sim.Token(githubID), roleTTL+nextRead)
+	m.untilAllWithin(t, holders, roleTTL+nextRead, func(int) string {
+		m.sim.Rotate(githubID)
+		requests := m.sim.Count(pipedreamtest.KindAccount)
+		// Right after a fetch a refresh costs no request, for a minute at most.
+		require.NoError(t, poll(2*time.Minute, "a refresh to go out", func() (bool, error) {
+			answer, err := client.Write(m.in("refresh/"+githubID), nil)
+			return err == nil && m.sim.Count(pipedreamtest.KindAccount) == requests+1 && answer.Data["changed"] == true, err
+		}))
+		secret, err := client.Read(m.in("creds/" + githubID))
+		require.NoError(t, err)
+		assert.Equal(t, m.sim.Token(githubID), secret.Data["oauth_access_token"])
+		return m.sim.Token(githubID)
+	})
 }
 
-// TestADeletedAccountComesBack deletes an account in Pipedream and connects it again: reads fail within
-// static_ttl, Agent leaves its file alone, and takes up the new key by itself.
+// TestADeletedAccountComesBack deletes an account in Pipedream and connects it again. Reads fail within static_ttl, and
+// Agent leaves its file alone until it gets the new key by itself.
 func TestADeletedAccountComesBack(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -94,16 +103,17 @@ func TestADeletedAccountComesBack(t *testing.T) {
 
 	m.sim.DeleteAccount(stripeID)
 	deleted := time.Now()
-	var lag lag
 	var err error
 	require.NoError(t, poll(readyTimeout, "reads to fail", func() (bool, error) {
-		lag.measure(t, m)
+		began := time.Now()
 		_, err = m.vault.root.Logical().Read(m.in("creds/" + stripeID))
+		if err == nil {
+			assert.LessOrEqual(t, began.Sub(deleted), staticTTL+nextRead, "a read that began later was still served")
+		}
 		return err != nil, nil
 	}))
 	refused(t, err, http.StatusBadRequest, stripeID)
-	assert.LessOrEqual(t, time.Since(deleted), staticTTL+nextRead+lag.most)
-	assert.Equal(t, stripeKey, agent.holds(t), "Agent takes a file back")
+	assert.Equal(t, stripeKey, agent.holds(t), "Agent changed its file")
 
 	again := stripe()
 	again.Credentials = map[string]any{"api_key": "sk_simulated_2f9e8812aa"}
@@ -111,7 +121,7 @@ func TestADeletedAccountComesBack(t *testing.T) {
 	m.untilAll(t, holders, "sk_simulated_2f9e8812aa")
 }
 
-// followKey runs a Go client that reads again whenever its watcher says so, and returns the key that it holds.
+// followKey runs a Go client that reads again whenever its watcher says so. It returns a function for the key it holds.
 func (m *mount) followKey(t *testing.T) func() string {
 	t.Helper()
 	var held atomic.Value
@@ -152,26 +162,39 @@ func (m *mount) followKey(t *testing.T) func() string {
 // untilAll waits until every program holds what it should.
 func (m *mount) untilAll(t *testing.T, holders map[string]func() string, want string) {
 	t.Helper()
-	m.untilAllWithin(t, holders, want, readyTimeout)
-}
-
-// untilAllWithin asserts that every program holds what it should within the time, and says how long each took.
-func (m *mount) untilAllWithin(t *testing.T, holders map[string]func() string, want string, most time.Duration) {
-	t.Helper()
-	started := time.Now()
-	took := map[string]time.Duration{}
-	var lag lag
-	require.NoError(t, poll(readyTimeout, "every program to have it", func() (bool, error) {
-		lag.measure(t, m)
-		for name, holds := range holders {
-			if _, ok := took[name]; !ok && holds() == want {
-				took[name] = time.Since(started)
+	require.NoError(t, poll(readyTimeout, "every program to hold it", func() (bool, error) {
+		for _, holds := range holders {
+			if holds() != want {
+				return false, nil
 			}
 		}
-		return len(took) == len(holders), nil
+		return true, nil
 	}))
-	for name, d := range took {
-		t.Logf("%-32s %s", name, d.Round(time.Millisecond))
-		assert.LessOrEqual(t, d, most+lag.most, "%s holds the old one", name)
+}
+
+// untilAllWithin makes a change, which returns what every program should hold then, until each program has followed one
+// within the given time. A loaded machine can delay a program once, but not every time.
+func (m *mount) untilAllWithin(t *testing.T, holders map[string]func() string, most time.Duration, change func(round int) string) {
+	t.Helper()
+	const rounds = 10
+	late := maps.Clone(holders)
+	for round := 0; round < rounds && len(late) > 0; round++ {
+		want, started := change(round), time.Now()
+		took := map[string]time.Duration{}
+		require.NoError(t, poll(readyTimeout, "every program to follow the change", func() (bool, error) {
+			for name, holds := range holders {
+				if _, ok := took[name]; !ok && holds() == want {
+					took[name] = time.Since(started)
+				}
+			}
+			return len(took) == len(holders), nil
+		}))
+		for name, d := range took {
+			t.Logf("%-32s %s", name, d.Round(time.Millisecond))
+			if d <= most {
+				delete(late, name)
+			}
+		}
 	}
+	assert.Empty(t, slices.Collect(maps.Keys(late)), "programs that took longer than %s after each of %d changes", most, rounds)
 }

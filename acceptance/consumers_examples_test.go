@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestExamplesWork runs what docs/examples has for programs that can be run here, with nothing changed but what everyone
-// changes: addresses, paths and the account.
+// TestExamplesWork runs those files of docs/examples that can run here, with only addresses, paths and the account
+// changed.
 func TestExamplesWork(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -69,7 +69,7 @@ func TestExamplesWork(t *testing.T) {
 	}
 }
 
-// enableAppRole sets up what an Agent logs in with, for paths below the mount. It returns the path of the auth method.
+// enableAppRole sets up the login of an Agent for paths below the mount, and returns the path of the auth method.
 func (m *mount) enableAppRole(t *testing.T, roleIDPath, secretIDPath string, paths ...string) string {
 	t.Helper()
 	name := slug(t.Name())
@@ -89,8 +89,8 @@ func (m *mount) enableAppRole(t *testing.T, roleIDPath, secretIDPath string, pat
 	return "auth/" + name
 }
 
-// example writes an example with the changes, pairs of old and new, to the directory and returns its path. Each change
-// must find something: an example without what everyone changes is another one than it was.
+// example writes an example with the changes, pairs of old and new text, to the directory and returns its path. The
+// example must contain each old text.
 func example(t *testing.T, dir, name string, changes []string) string {
 	t.Helper()
 	text := readFile(t, filepath.Join("..", "docs", "examples", name))

@@ -13,8 +13,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestNodeClient runs node/client.js, which says what it checks. It is the one test that needs more than Go builds, so it
-// runs where NODE_MODULES says that Node and node-vault are there: see "make test-node".
+// TestNodeClient runs node/client.js, which checks its own results. It needs Node and node-vault, so it runs only if
+// NODE_MODULES is set. See "make test-node".
 func TestNodeClient(t *testing.T) {
 	t.Parallel()
 	modules := os.Getenv("NODE_MODULES")

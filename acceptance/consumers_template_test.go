@@ -13,12 +13,13 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestConsulTemplateKeepsTokensAlive runs consul-template as a program of its own, reading and, where a template gives
-// arguments, writing: that is how it passes them.
+// TestConsulTemplateKeepsTokensAlive runs consul-template on its own. It reads, and writes if a template has arguments,
+// because consul-template passes arguments in a write.
 func TestConsulTemplateKeepsTokensAlive(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t, pipedreamtest.WithLimit(0))
 	m.write(t, "config", map[string]any{"rate_limit": 0})
+	m.watch(t)
 	both := []string{"creds", "static-creds"}
 	lives := []time.Duration{4 * time.Second, 10 * time.Second}
 
@@ -33,7 +34,7 @@ func (m *mount) startConsulTemplate(t *testing.T, config string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "consul-template.hcl")
 	token := m.vault.login(t, slug(t.Name()), m.mayRead("creds/*", "static-creds/*")).Token()
-	// It would end by SIGINT alone, and not be stopped with the tests that started it.
+	// By default it ends only on SIGINT, so it would not stop with the tests.
 	writeFile(t, path, fmt.Sprintf(`
 kill_signal = "SIGTERM"
 vault {
@@ -45,9 +46,9 @@ vault {
 	m.startConsumer(t, consulTemplate(t), "-config="+path)
 }
 
-// TestLeasesAreLongEnoughForTemplates reads all through the lives of credentials. The templates of consul-template and
-// Agent read again after 0.85 of a lease at the least, and take no notice of what they read in the same second of the
-// clock as the time before. So a lease of one second can cost them the next token, for all of its life.
+// TestLeasesAreLongEnoughForTemplates reads throughout the lives of credentials. The templates of consul-template and
+// Agent read again after at least 0.85 of a lease, and ignore an answer that arrives in the same second as the one
+// before. With a lease of one second they could miss the next token for all of its life.
 func TestLeasesAreLongEnoughForTemplates(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -66,8 +67,8 @@ func TestLeasesAreLongEnoughForTemplates(t *testing.T) {
 	}))
 }
 
-// TestStaticCredsAreReadAgainInTime reads all through the lives of tokens that Pipedream refreshes late. The templates of
-// consul-template and Agent read again a second after the ttl of a secret without a lease, and the token must last until
+// TestStaticCredsAreReadAgainInTime reads throughout the lives of tokens that Pipedream refreshes late. The templates
+// of consul-template and Agent read a secret without a lease again a second after its ttl. The token must last until
 // then.
 func TestStaticCredsAreReadAgainInTime(t *testing.T) {
 	t.Parallel()
@@ -87,10 +88,10 @@ func TestStaticCredsAreReadAgainInTime(t *testing.T) {
 	}))
 }
 
-// TestStaticCredsAreNotAskedForAllTheTimeInAnOutage reads what is due while Pipedream is down. A ttl of a second would
-// have every template read again and again until Pipedream is back, and the Vault Secrets Operator takes one of up to two
-// seconds for a rotation that is under way, waits for its end, and reports a failure.
-func TestStaticCredsAreNotAskedForAllTheTimeInAnOutage(t *testing.T) {
+// TestStaticCredsTTLIsNotTooShortInAnOutage reads a due credential while Pipedream is down. With a ttl of a second,
+// every template would read again and again until Pipedream is back. The Vault Secrets Operator takes a ttl of up to
+// two seconds for a rotation in progress, waits for it to end, and reports a failure.
+func TestStaticCredsTTLIsNotTooShortInAnOutage(t *testing.T) {
 	t.Parallel()
 	for name, account := range map[string]pipedreamtest.Account{
 		"of a token that lives on": githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.RefreshBefore = 30*time.Second, 28*time.Second }),
@@ -107,7 +108,7 @@ func TestStaticCredsAreNotAskedForAllTheTimeInAnOutage(t *testing.T) {
 
 			require.NoError(t, poll(readyTimeout, "a fetch to fail", func() (bool, error) {
 				m.read(t, "static-creds/"+account.ID)
-				// A pass may have failed ahead of time.
+				// A background pass may have failed earlier.
 				return number(t, m.read(t, "status").Data["failures"]) > 0 && time.Now().After(due), nil
 			}))
 			assert.Greater(t, number(t, m.read(t, "static-creds/"+account.ID).Data["ttl"]), 2)
@@ -115,9 +116,9 @@ func TestStaticCredsAreNotAskedForAllTheTimeInAnOutage(t *testing.T) {
 	}
 }
 
-// TestStaticCredsAreNotAskedForAllTheTimeWhenDue reads a token that Pipedream has just refreshed. It is good for long
-// enough to be served until the engine fetches the next in its pass of each minute, and readers must wait for that too.
-func TestStaticCredsAreNotAskedForAllTheTimeWhenDue(t *testing.T) {
+// TestStaticCredsTTLIsNotTooShortWhenDue reads a token that Pipedream has just refreshed. It may be served until the
+// next background pass of the engine, so readers must wait that long too.
+func TestStaticCredsTTLIsNotTooShortWhenDue(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.configure(t, map[string]any{"static_ttl": "2s"})

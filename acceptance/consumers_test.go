@@ -19,28 +19,32 @@ import (
 )
 
 const (
-	// mostLate is how long past its end a token may still be where a program keeps it.
+	// mostLate is how long a program may keep a token past its end and still count as punctual.
 	mostLate = time.Second
-	// mostReads is how often a program may read in a token's life: once for it, and while Pipedream has no other yet, once
-	// in its last tenth, once in the last tenth of that, and once more for the next.
+	// replaceTimeout is how long programs have to be punctual. A loaded machine delays them now and then, but not for all
+	// of this time.
+	replaceTimeout = 6 * time.Minute
+	// mostReads is how often a program may read during a token's life: once to get it, twice near its end while Pipedream
+	// has no newer one, and once for the next token.
 	mostReads = 4
 )
 
 // keeper is a file in which a program keeps the credential of an account.
 type keeper struct {
 	account pipedreamtest.Account
-	path    string // below the mount, which the program reads
-	file    string // the access token, or the API key; absent before the first
-	// held returns what is kept where that is no file.
+	path    string // the path below the mount that the program reads
+	file    string // holds the access token or the API key; does not exist before the first read
+	// held returns what is kept if that is not a file.
 	held func() string
-	// takes is how long the program itself takes to pass a new token on.
+	// takes is how long the program itself takes to pass on a new token.
 	takes time.Duration
 
-	kept map[string]bool // the tokens that were seen
-	late time.Duration   // the longest that one was seen past its end
+	kept map[string]bool          // the tokens that were seen
+	last string                   // the token that was seen last
+	late map[string]time.Duration // how long past its end each token was seen, if its end is known
 }
 
-// keepers makes an account for each of the lives, and a keeper for each account and path.
+// keepers creates an account for each life, and a keeper for each account and path.
 func (m *mount) keepers(dir, program string, paths []string, lives ...time.Duration) []*keeper {
 	var all []*keeper
 	for _, life := range lives {
@@ -55,15 +59,33 @@ func (m *mount) keepers(dir, program string, paths []string, lives ...time.Durat
 	return all
 }
 
-// enough tells whether k saw tokens being replaced.
+// enough reports whether k saw enough tokens being replaced in time.
 func (k *keeper) enough() bool {
 	if k.account.TokenLife >= time.Minute {
-		return len(k.kept) >= 2
+		return k.punctual() >= 1
 	}
-	return len(k.kept) >= 3
+	return k.punctual() >= 2
 }
 
-// holds returns what is kept now, empty before the first.
+// punctual returns how many tokens were replaced before or soon after they ended.
+func (k *keeper) punctual() (n int) {
+	for token, late := range k.late {
+		if token != k.last && late <= mostLate+k.takes {
+			n++
+		}
+	}
+	return n
+}
+
+// latest returns the longest time that a token was kept past its end.
+func (k *keeper) latest() (most time.Duration) {
+	for _, late := range k.late {
+		most = max(most, late)
+	}
+	return most
+}
+
+// holds returns what is kept now: an empty string before the first token.
 func (k *keeper) holds(t *testing.T) string {
 	t.Helper()
 	if k.held != nil {
@@ -76,7 +98,7 @@ func (k *keeper) holds(t *testing.T) string {
 	return string(content)
 }
 
-// look notes what is kept now; ends has the end of each token that Pipedream handed out.
+// look records what is kept now. ends holds the expiry of each token that Pipedream handed out.
 func (k *keeper) look(t *testing.T, ends map[string]time.Time) {
 	t.Helper()
 	token := k.holds(t)
@@ -84,60 +106,49 @@ func (k *keeper) look(t *testing.T, ends map[string]time.Time) {
 		return
 	}
 	if k.kept == nil {
-		k.kept = map[string]bool{}
+		k.kept, k.late = map[string]bool{}, map[string]time.Duration{}
 	}
-	k.kept[token] = true
+	k.kept[token], k.last = true, token
 	if end, ok := ends[token]; ok {
-		k.late = max(k.late, time.Since(end))
+		k.late[token] = max(k.late[token], time.Since(end))
 	}
 }
 
-// stayAlive watches what programs keep until each has replaced its tokens, and asserts that no token was kept past its
-// end, and that it did not take many reads.
+// stayAlive watches what programs keep until each has replaced several tokens in time. How late a program is depends on
+// the machine too, so a late replacement counts for nothing and fails nothing. What the engine answered depends on nothing
+// else: m must be watched, and every answer must let the program read again before the token ends, without many reads.
 func (m *mount) stayAlive(t *testing.T, keepers []*keeper) {
 	t.Helper()
+	require.NotNil(t, m.watcher, "the mount must be watched before the programs start")
 	ends := map[string]time.Time{}
-	var lag lag
-	require.NoError(t, poll(3*time.Minute, "every program to replace its tokens", func() (bool, error) {
-		lag.measure(t, m)
+	err := poll(replaceTimeout, "every program to replace its tokens in time", func() (bool, error) {
 		done := true
 		for _, k := range keepers {
 			id := k.account.ID
 			token, end := m.sim.Token(id), m.sim.ExpiresAt(id)
-			if token == m.sim.Token(id) { // else it was replaced between the questions
+			if token == m.sim.Token(id) { // otherwise it was replaced between the two calls
 				ends[token] = end
 			}
 			k.look(t, ends)
 			done = done && k.enough()
 		}
 		return done, nil
-	}))
+	})
 	for _, k := range keepers {
-		reads := m.reads(t, k.path)
-		t.Logf("%-40s %2d tokens, %2d reads, late by %s", k.path, len(k.kept), reads, k.late.Round(time.Millisecond))
-		assert.LessOrEqual(t, k.late, mostLate+k.takes+lag.most, "how long past its end the token of %s was kept", k.path)
-		assert.LessOrEqual(t, reads, mostReads*len(k.kept), "reads of %s for %d tokens", k.path, len(k.kept))
+		answers := m.watcher.answersFor(m.in(k.path))
+		served := map[string]bool{}
+		for _, a := range answers {
+			a.leavesTimeToReadAgain(t, k.path, ends)
+			served[a.token] = true
+		}
+		t.Logf("%-40s %2d tokens served in %2d reads, %2d replaced in time, late by %s at most",
+			k.path, len(served), len(answers), k.punctual(), k.latest().Round(time.Millisecond))
+		assert.LessOrEqual(t, len(answers), mostReads*len(served), "reads of %s for %d tokens", k.path, len(served))
 	}
+	require.NoError(t, err)
 }
 
-// lag is how late this machine is with what takes no time, and so how late a program may be without being at fault.
-type lag struct {
-	last time.Time
-	most time.Duration
-}
-
-// measure is called in each round of a poll.
-func (l *lag) measure(t *testing.T, m *mount) {
-	t.Helper()
-	m.read(t, "status")
-	now := time.Now()
-	if !l.last.IsZero() {
-		l.most = max(l.most, now.Sub(l.last)-pollInterval)
-	}
-	l.last = now
-}
-
-// reads counts in the audit log how often a path below the mount was read with success, by whatever operation.
+// reads counts in the audit log how often a path below the mount was read successfully, with any operation.
 func (m *mount) reads(t *testing.T, path string) (n int) {
 	t.Helper()
 	for line := range strings.Lines(m.vault.readAudit(t)) {
@@ -192,7 +203,7 @@ func tail(log string) string {
 	return log
 }
 
-// mayRead makes rules of a policy for paths below the mount, to be read by a GET or a PUT.
+// mayRead returns policy rules that allow GET and PUT for paths below the mount.
 func (m *mount) mayRead(paths ...string) string {
 	var rules strings.Builder
 	for _, path := range paths {
@@ -201,8 +212,8 @@ func (m *mount) mayRead(paths ...string) string {
 	return rules.String()
 }
 
-// templates have Agent or consul-template render what each keeper keeps to its file. arguments, if any, go after the path
-// of a secret, which makes it a PUT.
+// templates is the configuration with which Agent or consul-template renders each keeper's credential to its file.
+// Arguments, if any, follow the path of the secret and turn the read into a PUT.
 func (m *mount) templates(keepers []*keeper, arguments ...string) string {
 	var config strings.Builder
 	for _, k := range keepers {
@@ -211,7 +222,7 @@ func (m *mount) templates(keepers []*keeper, arguments ...string) string {
 	return config.String()
 }
 
-// contents is a template for what a keeper keeps.
+// contents is a template for a keeper's credential.
 func (m *mount) contents(k *keeper, arguments ...string) string {
 	words := []string{"secret", strconv.Quote(m.in(k.path))}
 	for _, argument := range arguments {

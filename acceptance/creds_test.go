@@ -23,7 +23,7 @@ func TestCredsOfAnOAuthAccount(t *testing.T) {
 	assert.NotEmpty(t, first.LeaseID)
 	assert.False(t, first.Renewable)
 	assert.Empty(t, first.Warnings)
-	// Time passes between the read and the look at the clock, so the lease may be that much longer.
+	// Time passes between the read and this look at the clock, so the lease may be slightly longer.
 	assert.InDelta(t, left, first.LeaseDuration, 5)
 	assert.LessOrEqual(t, first.LeaseDuration, 3600)
 
@@ -94,7 +94,7 @@ func TestStaticCredsOfAnOAuthAccount(t *testing.T) {
 	assert.Contains(t, secret.Data, "expires_at")
 	assert.InDelta(t, 3600, number(t, secret.Data["rotation_period"]), 5)
 
-	// Due is when min_ttl is left, or when Pipedream itself refreshes: both are 5 minutes before the end.
+	// The token is due when min_ttl is left, or when Pipedream refreshes it. Both are 5 minutes before the end.
 	ttl := number(t, secret.Data["ttl"])
 	assert.InDelta(t, 3300, ttl, 5)
 	assert.LessOrEqual(t, ttl, 3300)
@@ -162,7 +162,7 @@ func TestCredentialFieldsKeepTheirExactText(t *testing.T) {
 	assert.NotContains(t, data, "nothing")
 }
 
-// reservedNames are those that Vault or its clients treat specially, one of each kind that is reserved as a whole.
+// reservedNames are names that Vault or its clients treat specially: one of each kind that is reserved as a whole.
 var reservedNames = []string{
 	"expires_at", "certificate", "expiration", "secret_id", "secret_id_ttl", "rotation_period", "rotation_schedule",
 	"last_vault_rotation", "ttl", "metadata", "data", "error", "renewable", "lease_id", "lease_duration", "request_id",
@@ -194,23 +194,24 @@ func TestAReadMayAskForMoreLife(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.configure(t, map[string]any{"min_ttl": "1s"})
-	// Pipedream does not say when it next refreshes, so what a read asks for is all there is to go by.
-	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = 20*time.Second, true }))
+	// Pipedream does not say when it refreshes next, so only the requested min_ttl counts.
+	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = time.Minute, true }))
 	m.read(t, "creds/"+githubID)
 	end := m.sim.ExpiresAt(githubID)
 	m.sim.Rotate(githubID)
 
 	m.readWith(t, "creds/"+githubID, map[string][]string{"min_ttl": {"10s"}})
-	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount), "more than that is left")
-	// Right after a fetch another would bring nothing new, so the engine may let some seconds pass first.
-	require.NoError(t, poll(30*time.Second, "the token of now", func() (bool, error) {
+	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount), "more life than that is left")
+	// Another fetch right after the first would bring nothing new, so the engine waits for a quarter of the token's life.
+	require.NoError(t, poll(readyTimeout, "the current token", func() (bool, error) {
 		secret := m.readWith(t, "creds/"+githubID, map[string][]string{"min_ttl": {"10m"}})
 		return secret.Data["oauth_access_token"] == m.sim.Token(githubID), nil
 	}))
 	assert.Less(t, time.Now(), end)
 }
 
-// TestDueCredentialsAreFetchedAheadOfTheirReaders waits for what Vault has the engine do about once a minute.
+// TestDueCredentialsAreFetchedAheadOfTheirReaders waits for the background work that Vault triggers about once a
+// minute.
 func TestDueCredentialsAreFetchedAheadOfTheirReaders(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -246,7 +247,7 @@ func TestResponseWrapping(t *testing.T) {
 	assert.False(t, secret.Renewable)
 
 	_, err = m.vault.client("").Logical().Unwrap(wrapped.WrapInfo.Token)
-	require.Error(t, err, "a wrapping token opens once")
+	require.Error(t, err, "a wrapping token works only once")
 }
 
 func TestManyReadersShareOneRequest(t *testing.T) {
@@ -271,7 +272,7 @@ func TestManyReadersShareOneRequest(t *testing.T) {
 	assert.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
 }
 
-// number returns what came as a JSON number, and fails for one that came as a string.
+// number returns a JSON number. It fails the test if the value is a string.
 func number(t *testing.T, value any) int {
 	t.Helper()
 	n, err := asType[json.Number](t, value).Int64()

@@ -18,13 +18,13 @@ import (
 // apiPage has samples for each operation.
 const apiPage = "docs/api.md"
 
-// TestSamplesOfTheAPIPageWork runs every sample request of docs/api.md, with curl and with the command line, as it stands
-// there: but for names and secrets, and for the path of the mount.
+// TestSamplesOfTheAPIPageWork runs every sample request of docs/api.md, both with curl and with the vault command. Only
+// names, secrets and the path of the mount are changed.
 func TestSamplesOfTheAPIPageWork(t *testing.T) {
 	t.Parallel()
 	for _, needed := range []string{"bash", "curl"} {
 		if _, err := exec.LookPath(needed); err != nil {
-			t.Skipf("%s is not there", needed)
+			t.Skipf("%s is not installed", needed)
 		}
 	}
 	c := onConnect(t)
@@ -52,14 +52,14 @@ func TestSamplesOfTheAPIPageWork(t *testing.T) {
 	require.Greater(t, len(sections), 10, "samples were looked for")
 }
 
-// prepareFor makes what the samples of a section are about.
+// prepareFor creates what the samples of a section use.
 func (c *connect) prepareFor(t *testing.T, title string) {
 	t.Helper()
 	inProject := map[string]any{"project_id": projectID}
 	role := map[string]any{"app": "github", "external_user_id": "alice"}
 	switch title {
 	case "Write the configuration", "Make a Connect link", "List accounts":
-	default: // by an API key, for the accounts of the workspace
+	default: // with an API key, for the accounts of the workspace
 		inProject = nil
 		role = map[string]any{"account_id": githubID}
 	}
@@ -72,7 +72,7 @@ func (c *connect) prepareFor(t *testing.T, title string) {
 	c.write(t, "roles/billing", map[string]any{"account_id": stripeID})
 }
 
-// bash runs a script as an operator would, in a directory that is also first in its path.
+// bash runs a script as an operator would. Its directory comes first in PATH.
 func (c *connect) bash(t *testing.T, dir, script string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // of the documentation

@@ -11,16 +11,17 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// upstreamBody is what Pipedream says in errors of these tests. It may hold anything, so it must go nowhere.
+// upstreamBody is the error text of Pipedream in these tests. It could contain anything, so it must not appear
+// anywhere.
 const upstreamBody = `{"error":"upstream words that belong in no log"}`
 
-// TestErrorsAsAClientSeesThem goes through everything that can be wrong with a read for which nothing is cached.
+// TestErrorsAsAClientSeesThem tries everything that can go wrong with a read when nothing is cached.
 func TestErrorsAsAClientSeesThem(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		opts    []pipedreamtest.Option
 		arrange func(*testing.T, *mount)
-		id      string // github's where empty
+		id      string // github's if empty
 		code    int
 		words   []string
 	}{
@@ -39,7 +40,7 @@ func TestErrorsAsAClientSeesThem(t *testing.T) {
 			code:  http.StatusBadRequest,
 			words: []string{"apn_nobody"},
 		},
-		"unknown account, said with a 200": {
+		"unknown account, reported with a 200": {
 			opts:  []pipedreamtest.Option{pipedreamtest.WithNotFoundAs200()},
 			id:    "apn_nobody",
 			code:  http.StatusBadRequest,
@@ -65,12 +66,12 @@ func TestErrorsAsAClientSeesThem(t *testing.T) {
 			code:    http.StatusBadRequest,
 			words:   []string{githubID, "credentials", "reconnect"},
 		},
-		"budget used up": {
+		"rate limit used up": {
 			arrange: func(t *testing.T, m *mount) {
 				t.Helper()
 				m.write(t, "config", map[string]any{"rate_limit": 1})
 				m.sim.SetAccount(stripe())
-				// The one request may have been that of the config's check already.
+				// The check of the config may have used the one request already.
 				_, _ = m.vault.root.Logical().Read(m.in("creds/" + stripeID))
 			},
 			code:  http.StatusTooManyRequests,
@@ -107,7 +108,7 @@ func TestErrorsAsAClientSeesThem(t *testing.T) {
 			code:    http.StatusBadGateway,
 			words:   []string{"Pipedream", "not available"},
 		},
-		"an answer that is no JSON": {
+		"an answer that is not JSON": {
 			arrange: fault(pipedreamtest.Fault{Garbage: true}),
 			code:    http.StatusBadGateway,
 			words:   []string{"Pipedream", "JSON"},
@@ -141,7 +142,7 @@ func TestErrorsAsAClientSeesThem(t *testing.T) {
 			if id == "" {
 				id = githubID
 			}
-			// The second is held off after the first, and told the same.
+			// The second read is held off after the first and gets the same error.
 			for _, path := range []string{"creds/", "static-creds/"} {
 				err := m.errorOf(t, path+id)
 				refused(t, err, test.code, test.words...)
@@ -170,13 +171,13 @@ func TestListErrorsAsAClientSeesThem(t *testing.T) {
 			m.sim.AddFault(test.fault)
 			_, err := m.vault.root.Logical().List(m.in("accounts"))
 			refused(t, err, test.code, test.words...)
-			assert.NotContains(t, err.Error(), "account  ", "an account's name left out of a text that needs one")
+			assert.NotContains(t, err.Error(), "account  ", "the name of the account is missing")
 			m.keepsQuiet(t, err)
 		})
 	}
 }
 
-func TestParameterThatIsNoDuration(t *testing.T) {
+func TestParameterMustBeADuration(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -185,9 +186,9 @@ func TestParameterThatIsNoDuration(t *testing.T) {
 	assert.Zero(t, m.sim.Count(pipedreamtest.KindAccount))
 }
 
-// TestAccountAtFaultIsNotServedFromTheCache shows the other side of serving what is cached: never for an account that
-// Pipedream itself has given up or locked.
-func TestAccountAtFaultIsNotServedFromTheCache(t *testing.T) {
+// TestBrokenAccountIsNotServedFromTheCache shows when the cache is not used: for an account that Pipedream itself has
+// given up on or locked.
+func TestBrokenAccountIsNotServedFromTheCache(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		arrange func(*testing.T, *mount)
@@ -246,7 +247,7 @@ func TestConfigWriteEndsAHoldOff(t *testing.T) {
 	m.read(t, "creds/"+githubID)
 }
 
-// keepsQuiet holds for every error: it names neither a secret nor what Pipedream said.
+// keepsQuiet asserts that an error contains neither a secret nor the words of Pipedream.
 func (m *mount) keepsQuiet(t *testing.T, err error) {
 	t.Helper()
 	lacks(t, "the error", err.Error(), append(m.sim.Secrets(), "upstream words")...)
@@ -254,18 +255,18 @@ func (m *mount) keepsQuiet(t *testing.T, err error) {
 	lacks(t, "the audit log", m.vault.readAudit(t), "upstream words")
 }
 
-// fault has Pipedream answer every request for an account this way.
+// fault makes Pipedream answer every request for an account this way.
 func fault(f pipedreamtest.Fault) func(*testing.T, *mount) {
 	f.Kind = pipedreamtest.KindAccount
 	return func(_ *testing.T, m *mount) { m.sim.AddFault(f) }
 }
 
-// change has Pipedream know something else of the account that never expires.
+// change changes the account that never expires.
 func change(f func(*pipedreamtest.Account)) func(*testing.T, *mount) {
 	return func(_ *testing.T, m *mount) { m.sim.Update(stripeID, f) }
 }
 
-// account has Pipedream know an account like this.
+// account adds an account to Pipedream.
 func account(a pipedreamtest.Account) func(*testing.T, *mount) {
 	return func(_ *testing.T, m *mount) { m.sim.SetAccount(a) }
 }

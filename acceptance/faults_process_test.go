@@ -14,12 +14,12 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestProcessesEndInMidRequest ends processes while readers wait for an account that Pipedream takes its time for. What
-// the readers get is an error or the credential; what was leased before stays leased, and what is alive costs no request.
+// TestProcessesEndInMidRequest ends processes while readers wait for an account that Pipedream is slow to return. The
+// readers get an error or the credential. Existing leases remain, and live credentials cost no request.
 func TestProcessesEndInMidRequest(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
-	// Vault lets requests under way end before it reloads a plugin, seals or stops.
+	// Vault lets running requests finish before it reloads a plugin, seals or stops.
 	m.configure(t, map[string]any{"request_timeout": faultTimeout.String()})
 	m.sim.SetAccount(github())
 	m.sim.SetAccount(stripe())
@@ -55,7 +55,7 @@ func TestProcessesEndInMidRequest(t *testing.T) {
 			remove()
 			m.sim.ResetRequests()
 
-			// The first request to a plugin that is gone may fail, and brings another process.
+			// The first request to a plugin that is gone may fail, and starts another process.
 			require.NoError(t, poll(longestHoldOff+slack, "service to return", func() (bool, error) {
 				_, err := m.vault.root.Logical().Read(m.in("creds/" + id))
 				return err == nil, nil
@@ -63,7 +63,7 @@ func TestProcessesEndInMidRequest(t *testing.T) {
 			assert.Equal(t, token.Data, m.read(t, "creds/"+githubID).Data)
 			m.read(t, "creds/"+stripeID)
 			for _, request := range m.sim.Requests() {
-				assert.Equal(t, id, request.AccountID, "a request for what is alive")
+				assert.Equal(t, id, request.AccountID, "a request for a live credential")
 			}
 			for _, lease := range leases {
 				_, err := m.vault.root.Sys().Lookup(lease)
@@ -76,9 +76,8 @@ func TestProcessesEndInMidRequest(t *testing.T) {
 	m.vault.noIrrevocableLease(t)
 }
 
-// TestThePluginIsKilledWhileIdle does nothing but kill and read: the very process that is found dead was working for
-// nobody, so nobody's request is lost but at most one.
-func TestThePluginIsKilledWhileIdle(t *testing.T) {
+// TestPluginIsKilledWhileIdle kills the plugin between reads. At most one request fails before a new process answers.
+func TestPluginIsKilledWhileIdle(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
 	m.sim.SetAccount(github())
@@ -101,7 +100,8 @@ func TestThePluginIsKilledWhileIdle(t *testing.T) {
 	m.vault.noIrrevocableLease(t)
 }
 
-// TestLeasesEndWhileSealed has leases end at a time when nobody can revoke them, and Pipedream be gone when somebody can.
+// TestLeasesEndWhileSealed has leases end while Vault is sealed and cannot revoke them, and while Pipedream is gone
+// after that.
 func TestLeasesEndWhileSealed(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
@@ -124,8 +124,9 @@ func TestLeasesEndWhileSealed(t *testing.T) {
 	assert.Equal(t, lasting.Data, m.read(t, "creds/"+githubID).Data)
 }
 
-// TestRevocationNeedsNothing revokes in every way that there is, with Pipedream gone and the config deleted.
-func TestRevocationNeedsNothing(t *testing.T) {
+// TestRevocationNeedsNeitherPipedreamNorConfig revokes leases in every possible way, with Pipedream gone and the config
+// deleted.
+func TestRevocationNeedsNeitherPipedreamNorConfig(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -154,7 +155,7 @@ func TestRevocationNeedsNothing(t *testing.T) {
 	require.NoError(t, sys.RevokeWithOptions(&api.RevokeOptions{LeaseID: m.in("creds/" + githubID), Prefix: true, Sync: true}))
 	assert.Empty(t, m.leases(t, githubID))
 
-	// The rest goes with the mount, which moves first: Vault revokes what is leased at the old path.
+	// The remaining leases go with the mount. It moves first, and Vault revokes the leases of the old path.
 	from := m.path
 	require.NoError(t, sys.Remount(from, from+"-moved"))
 	m.path += "-moved"
@@ -165,8 +166,8 @@ func TestRevocationNeedsNothing(t *testing.T) {
 	m.vault.noIrrevocableLease(t)
 }
 
-// TestTheMountIsDisabledWhileReadersAreAtWork takes the mount away under its readers, with Pipedream silent.
-func TestTheMountIsDisabledWhileReadersAreAtWork(t *testing.T) {
+// TestMountIsDisabledWhileItIsRead disables the mount while it is being read and Pipedream does not answer.
+func TestMountIsDisabledWhileItIsRead(t *testing.T) {
 	t.Parallel()
 	vault := serverToDisableOn(t)
 	m := enable(t, vault, slug(t.Name()))
@@ -194,8 +195,8 @@ func TestTheMountIsDisabledWhileReadersAreAtWork(t *testing.T) {
 	vault.noIrrevocableLease(t)
 }
 
-// TestTheCacheMovesWithTheMount shows that a new path costs no request, even while Pipedream is down.
-func TestTheCacheMovesWithTheMount(t *testing.T) {
+// TestCacheMovesWithTheMount shows that a new path costs no request, even while Pipedream is down.
+func TestCacheMovesWithTheMount(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -208,8 +209,8 @@ func TestTheCacheMovesWithTheMount(t *testing.T) {
 	m.vault.noIrrevocableLease(t)
 }
 
-// noIrrevocableLease holds where every lease was revoked when it was to be. What Vault failed to revoke stays behind,
-// and keeps the engine from being disabled.
+// noIrrevocableLease asserts that Vault could revoke every lease. A lease that it failed to revoke stays behind and
+// keeps the engine from being disabled.
 func (s *vaultServer) noIrrevocableLease(t *testing.T) {
 	t.Helper()
 	secret, err := s.root.Logical().ReadWithData("sys/leases/count", map[string][]string{"type": {"irrevocable"}})

@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// faultTimeout is the mounts' request_timeout. Most faults would keep a reader for ever without it.
+	// faultTimeout is the request_timeout of the mounts. Without it, most faults would keep a reader waiting forever.
 	faultTimeout = 3 * time.Second
-	// slack is what a loaded machine may take on top. It is far below what an unbounded wait would be.
+	// slack is the extra time that a loaded machine may take. It is far shorter than an unbounded wait.
 	slack = 15 * time.Second
-	// longestHoldOff is that of the engine.
+	// longestHoldOff is the longest hold-off of the engine.
 	longestHoldOff = 30 * time.Second
-	// faultLife is how long the tokens of these tests live. They are due with two thirds of it left.
+	// faultLife is the life of the tokens in these tests. They are due when two thirds of it are left.
 	faultLife = 12 * time.Second
 )
 
-// outage is a way in which Pipedream can fail its readers.
+// outage is a way in which Pipedream can fail.
 type outage struct {
 	fault pipedreamtest.Fault
-	down  bool // nothing listens, instead of a fault
-	code  int  // of a read while it lasts and nothing is cached; 0 where it is served all the same
+	down  bool // nothing listens; there is no fault then
+	code  int  // of a read during the outage with nothing cached; 0 if reads succeed
 }
 
 func outages(elsewhere string) map[string]outage {
@@ -62,9 +62,9 @@ func outages(elsewhere string) map[string]outage {
 	}
 }
 
-// TestEveryFaultOfPipedream takes a mount through each of Pipedream's faults at every stage of a credential's life:
-// before there is one, while it is fresh, when it is due, and past its end. All mounts go through it at the same time,
-// for nearly all of it is waiting for tokens to end.
+// TestEveryFaultOfPipedream takes a mount through each fault of Pipedream at every stage of a credential's life: before
+// there is one, while it is fresh, when it is due and after it has expired. All mounts do this at the same time,
+// because most of it is waiting for tokens to expire.
 func TestEveryFaultOfPipedream(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -88,7 +88,7 @@ func TestEveryFaultOfPipedream(t *testing.T) {
 	assert.Empty(t, redirected, "requests that followed a redirect")
 }
 
-// trial is one mount's way through an outage. It asserts and never requires, since it runs beside others.
+// trial takes one mount through an outage. It uses assert and never require, because it runs beside others.
 type trial struct {
 	*mount
 	*testing.T
@@ -149,7 +149,7 @@ type attempt struct {
 	before, after time.Time
 }
 
-// get reads once, and sees to it that the answer came in time.
+// get reads once and asserts that the answer came in time.
 func (r *trial) get(path string) (attempt, error) {
 	a := attempt{before: time.Now()}
 	var err error
@@ -162,7 +162,7 @@ func (r *trial) get(path string) (attempt, error) {
 	return a, err
 }
 
-// explained holds for every error that a reader gets.
+// explained checks an error that a reader got.
 func (r *trial) explained(err error) {
 	var answer *api.ResponseError
 	if assert.ErrorAs(r, err, &answer, r.name) {
@@ -181,8 +181,8 @@ func (r *trial) atFirstRead() {
 	}
 }
 
-// recover waits until a read is served again, which nobody has to do anything for. It returns the token that is served
-// then, and its end.
+// recover waits until reads succeed again, without any intervention. It returns the token that is served then, and its
+// expiry.
 func (r *trial) recover() (token string, end time.Time) {
 	fixed := time.Now()
 	r.sim.Rotate(githubID) // so that what is served lives for long
@@ -201,7 +201,7 @@ func (r *trial) recover() (token string, end time.Time) {
 	return token, end
 }
 
-// untilPastTheEnd reads until the token has been over for a while: it is served as long as it lives, and no longer.
+// untilPastTheEnd reads until after the token has expired. It is served as long as it lives, and no longer.
 func (r *trial) untilPastTheEnd(token string, end time.Time) {
 	const minServable = 2 * time.Second // what must be left of a token that is served
 	for i := 0; time.Now().Before(end.Add(2 * time.Second)); i++ {
@@ -211,7 +211,7 @@ func (r *trial) untilPastTheEnd(token string, end time.Time) {
 		}
 		a, err := r.get(path)
 		if err != nil {
-			assert.False(r, a.after.Before(end.Add(-minServable)), "%s: refused with %s left: %v", r.name, end.Sub(a.after), err)
+			assert.False(r, a.after.Before(end.Add(-minServable)), "%s: refused although %s were left: %v", r.name, end.Sub(a.after), err)
 		} else {
 			assert.Equal(r, token, a.secret.Data["oauth_access_token"], r.name)
 			assert.True(r, a.before.Before(end), "%s: served %s after its end", r.name, a.before.Sub(end))
@@ -221,7 +221,7 @@ func (r *trial) untilPastTheEnd(token string, end time.Time) {
 	}
 }
 
-// gate listens in front of a simulated Pipedream, and can stop and start again on the same port.
+// gate listens in front of a simulated Pipedream. It can stop, and start again on the same port.
 type gate struct {
 	handler http.Handler
 
@@ -231,7 +231,7 @@ type gate struct {
 
 func (g *gate) url() string { return "http://" + g.addr + "/v1" }
 
-// open listens, at first on any free port. Later that port may be taken for a moment, by a connection of somebody else's.
+// open listens, at first on any free port. Later, another program may have taken that port for a moment.
 func (g *gate) open() error {
 	return poll(readyTimeout, "a port to be free again", func() (bool, error) {
 		addr := g.addr
@@ -249,15 +249,15 @@ func (g *gate) open() error {
 	})
 }
 
-// close refuses connections from now on, and cuts those that there are.
+// close refuses new connections and cuts existing ones.
 func (g *gate) close() {
 	if g.server != nil {
 		_ = g.server.Close()
 	}
 }
 
-// TestARedirectedTokenRequestIsNotFollowed is about what is worth more than an account's key: a redirect that keeps the
-// method and the body would carry the client secret.
+// TestARedirectedTokenRequestIsNotFollowed protects something more valuable than an account's key: a redirect that
+// keeps method and body would carry the client secret.
 func TestARedirectedTokenRequestIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	elsewhere := pipedreamtest.New()
@@ -280,7 +280,8 @@ func TestARedirectedTokenRequestIsNotFollowed(t *testing.T) {
 	assert.Empty(t, elsewhere.Requests())
 }
 
-// TestACredentialBeyondItsBounds is refused by name of the bound, costs others nothing, and is never stored.
+// TestACredentialBeyondItsBounds shows that a credential that is too large is refused with the bound in the error, does
+// not affect others and is not stored.
 func TestACredentialBeyondItsBounds(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)

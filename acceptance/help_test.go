@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEveryPathHasHelp is vault path-help for each path.
+// TestEveryPathHasHelp runs the equivalent of "vault path-help" for each path.
 func TestEveryPathHasHelp(t *testing.T) {
 	t.Parallel()
 	m := unconfigured(t)

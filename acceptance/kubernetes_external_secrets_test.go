@@ -18,11 +18,12 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestExternalSecretsOperator applies docs/examples/external-secrets.yaml with nothing changed but addresses and the
-// interval, which is as much shorter as the tokens are, and watches the Secrets that the operator makes of it.
+// TestExternalSecretsOperator applies docs/examples/external-secrets.yaml with only addresses and the interval changed,
+// which is shorter because the tokens are. It watches the Secrets that the operator creates.
 func TestExternalSecretsOperator(t *testing.T) {
 	c := newKubernetes(t)
 	m := onOwnVault(t)
+	m.watch(t)
 	account := githubWith(func(a *pipedreamtest.Account) {
 		a.ID, a.TokenLife, a.RefreshBefore = exampleID, 20*time.Second, 12*time.Second
 	})
@@ -53,12 +54,12 @@ func TestExternalSecretsOperator(t *testing.T) {
 	last := []string{keepers[0].held(), keepers[1].held(), m.sim.Token(exampleID)}
 	m.sim.DeleteAccount(exampleID)
 	for i, name := range []string{"github-by-store", "github-by-generator"} {
-		waitUntil(t, "the engine's text in the events of "+name, func() bool {
+		waitUntil(t, "the engine's error in the events of "+name, func() bool {
 			return slices.ContainsFunc(c.events(t, "ExternalSecret", name), func(message string) bool {
 				return strings.Contains(message, "Pipedream does not know account "+exampleID)
 			})
 		})
-		assert.Contains(t, last, keepers[i].held(), "the Secret of %s is no longer what it was", name)
+		assert.Contains(t, last, keepers[i].held(), "the Secret of %s has changed", name)
 	}
 	m.sim.SetAccount(account)
 	for _, k := range keepers {
@@ -66,7 +67,7 @@ func TestExternalSecretsOperator(t *testing.T) {
 	}
 }
 
-// vaultTokensOf counts the Vault tokens that live, by the role of the Kubernetes auth method that let them in.
+// vaultTokensOf counts the live Vault tokens by the role of the Kubernetes auth method that created them.
 func (m *mount) vaultTokensOf(t *testing.T) map[string]int {
 	t.Helper()
 	list, err := m.vault.root.Logical().List("auth/token/accessors")
@@ -75,7 +76,7 @@ func (m *mount) vaultTokensOf(t *testing.T) map[string]int {
 	for _, accessor := range asType[[]any](t, list.Data["keys"]) {
 		token, err := m.vault.root.Auth().Token().LookupAccessor(asType[string](t, accessor))
 		if err != nil {
-			continue // it has ended by now
+			continue // it has expired by now
 		}
 		metadata, err := token.TokenMetadata()
 		require.NoError(t, err)
@@ -86,8 +87,8 @@ func (m *mount) vaultTokensOf(t *testing.T) map[string]int {
 	return count
 }
 
-// startExternalSecretsOperator installs the operator with the definitions of its own module, and runs it. Its module has
-// its rights as a Helm template alone, so it gets all there are.
+// startExternalSecretsOperator installs the operator with the definitions from its module, and runs it. The module has
+// the operator's permissions only as a Helm template, so it gets all permissions.
 func startExternalSecretsOperator(t *testing.T, c *kubernetes) {
 	t.Helper()
 	module := os.Getenv("EXTERNAL_SECRETS_MODULE")

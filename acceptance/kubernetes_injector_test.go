@@ -29,18 +29,19 @@ import (
 )
 
 const (
-	// agentUser and agentGroup are whom the injector has the Agent run as.
+	// agentUser and agentGroup are the ids under which the injector runs the Agent.
 	agentUser, agentGroup = 100, 1000
-	// applicationUser is somebody else.
+	// applicationUser is another user.
 	applicationUser = 10001
 )
 
-// TestKubernetesVaultAgentInjector makes a pod of docs/examples/agent-injector.yaml, which the injector, as a webhook of
-// the API server, adds an Agent to. It runs that Agent, and watches its file.
+// TestKubernetesVaultAgentInjector creates a pod from docs/examples/agent-injector.yaml. The injector, a webhook of the
+// API server, adds an Agent to it. The test runs that Agent and watches its file.
 func TestKubernetesVaultAgentInjector(t *testing.T) {
 	t.Parallel()
 	c := newKubernetes(t)
 	m := onOwnVault(t)
+	m.watch(t)
 	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
 	m.sim.SetAccount(account)
 	m.letApplicationIn(t, c, fmt.Sprintf("path %q { capabilities = [\"read\"] }", m.in("creds/"+exampleID)))
@@ -58,27 +59,27 @@ func TestKubernetesVaultAgentInjector(t *testing.T) {
 	writeFor(t, node.in("token"), c.token(t, "app", "app", "vault"), agentUser)
 	require.NoError(t, node.run(t, agentUser, agentGroup, node.vault, "agent", "-config="+node.configOf(t, container(pod.Spec.InitContainers, "vault-agent-init"))))
 	k := &keeper{account: account, path: "creds/" + exampleID, file: node.in("github-token")}
-	assert.Equal(t, m.sim.Token(exampleID), k.holds(t), "the init container leaves the token")
+	assert.Equal(t, m.sim.Token(exampleID), k.holds(t), "the token that the init container wrote")
 
 	log := node.start(t, node.vault, "agent", "-config="+node.configOf(t, container(pod.Spec.Containers, "vault-agent")))
 	m.stayAlive(t, []*keeper{k})
 	require.NoError(t, node.run(t, applicationUser, applicationUser, "cat", k.file), "the application cannot read the file")
 
 	m.sim.DeleteAccount(exampleID)
-	waitUntil(t, "the engine's text in the Agent's log", func() bool {
+	waitUntil(t, "the engine's error in the Agent's log", func() bool {
 		return strings.Contains(readFile(t, log), "Pipedream does not know account "+exampleID)
 	})
-	assert.Contains(t, k.kept, k.holds(t), "the file is no longer what it was")
+	assert.Contains(t, k.kept, k.holds(t), "the file has changed")
 	m.sim.SetAccount(account)
 	waitUntil(t, "the file to have the new token", func() bool { return k.holds(t) == m.sim.Token(exampleID) })
 
 	_, err := m.vault.client("").Logical().Write("auth/kubernetes/login", map[string]any{
 		"role": "app", "jwt": c.token(t, "app", "app"),
 	})
-	require.Error(t, err, "a token for the Kubernetes API lets into Vault")
+	require.Error(t, err, "Vault accepted a token for the Kubernetes API")
 }
 
-// pod is what the tests need of one.
+// pod holds the parts of a pod that the tests need.
 type pod struct {
 	Spec struct {
 		InitContainers []container `json:"initContainers"`
@@ -95,8 +96,8 @@ type container struct {
 	} `json:"env"`
 }
 
-// podOf applies a Deployment and makes a pod of its template, as a controller does, until the injector has added to it:
-// the API server takes a moment to call a new webhook, and lets pods pass until then.
+// podOf applies a Deployment and creates a pod from its template, as a controller would. It tries again until the
+// injector has changed the pod, because the API server takes a moment to call a new webhook.
 func (c *kubernetes) podOf(t *testing.T, deployment string) (made pod) {
 	t.Helper()
 	c.apply(t, deployment)
@@ -117,7 +118,7 @@ func (c *kubernetes) podOf(t *testing.T, deployment string) (made pod) {
 	return made
 }
 
-// startInjector runs the injector until the test ends, and has the API server call it for each new pod.
+// startInjector runs the injector until the test ends, and registers it with the API server for new pods.
 func startInjector(t *testing.T, c *kubernetes, vaultAddr string) {
 	t.Helper()
 	c.apply(t, `
@@ -140,7 +141,7 @@ metadata: { name: injector }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: injector }
 subjects: [{ kind: ServiceAccount, name: injector, namespace: injector }]
 `)
-	// The injector finds the API server as a pod does, in a directory that is there for pods alone. It gets a /run of its own.
+	// The injector looks for the API server in a directory that only exists in pods, so it gets a /run of its own.
 	inCluster := t.TempDir()
 	writeFile(t, filepath.Join(inCluster, "token"), c.token(t, "injector", "injector"))
 	writeFile(t, filepath.Join(inCluster, "ca.crt"), string(c.ca))
@@ -177,7 +178,7 @@ webhooks:
 `, addr, base64.StdEncoding.EncodeToString([]byte(readFile(t, certificate)))))
 }
 
-// writeCertificate writes a certificate for loopback, and its key, in PEM.
+// writeCertificate writes a certificate for loopback and its key as PEM.
 func writeCertificate(t *testing.T, dir string) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -196,7 +197,8 @@ func writeCertificate(t *testing.T, dir string) (certificate, key string) {
 	return certificate, key
 }
 
-// node stands in for where a pod runs: one directory that other users can look into, with the pod's volumes and Vault.
+// node stands in for the machine that runs a pod: a directory that other users can read, with the volumes of the pod
+// and Vault.
 type node struct {
 	dir   string
 	vault string
@@ -217,7 +219,7 @@ func newNode(t *testing.T) *node {
 
 func (n *node) in(name string) string { return filepath.Join(n.dir, name) }
 
-// configOf writes the configuration that a container's Agent has, with the paths of the pod made those of the node, and
+// configOf writes the configuration of a container's Agent, with paths in the pod replaced by paths on the node, and
 // returns its path.
 func (n *node) configOf(t *testing.T, c container) string {
 	t.Helper()
@@ -243,22 +245,22 @@ func (n *node) configOf(t *testing.T, c container) string {
 	return path
 }
 
-// asUser runs a command as somebody else, where the tests may, and else as they are themselves.
+// asUser returns a command that runs as another user if the tests may do that, or else as the current user.
 func asUser(user, group int, command ...string) []string {
 	if os.Getuid() != 0 {
 		return command
 	}
 	return append([]string{
 		"setpriv", "--reuid", strconv.Itoa(user), "--regid", strconv.Itoa(group), "--clear-groups",
-		"--pdeathsig", "TERM", // which a change of users takes away
+		"--pdeathsig", "TERM", // because a change of users resets it
 	}, command...)
 }
 
-// run runs a command until it ends.
+// run runs a command to completion.
 func (n *node) run(t *testing.T, user, group int, command ...string) error {
 	t.Helper()
 	command = asUser(user, group, command...)
-	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...) //nolint:gosec // of this file's own making
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...) //nolint:gosec // built in this file
 	cmd.Env = []string{"HOME=" + n.dir, "PATH=" + os.Getenv("PATH")}
 	output, err := cmd.CombinedOutput()
 	if err != nil {
@@ -275,7 +277,7 @@ func (n *node) start(t *testing.T, command ...string) string {
 	return log
 }
 
-// writeFor writes a file that one user alone may read.
+// writeFor writes a file that only one user may read.
 func writeFor(t *testing.T, path, content string, user int) {
 	t.Helper()
 	writeFile(t, path, content)

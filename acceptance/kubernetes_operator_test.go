@@ -17,12 +17,13 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestKubernetesVaultSecretsOperator applies docs/examples/vault-secrets-operator.yaml as it is, but for addresses, and watches the
-// Secrets that the operator makes of it.
+// TestKubernetesVaultSecretsOperator applies docs/examples/vault-secrets-operator.yaml with only addresses changed, and
+// watches the Secrets that the operator creates.
 func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	t.Parallel()
 	c := newKubernetes(t)
 	m := onOwnVault(t)
+	m.watch(t)
 	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
 	m.sim.SetAccount(account)
 	mixedUp := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = "apn_mixedup", 5*time.Second })
@@ -40,11 +41,11 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	}
 	leased := &keeper{account: account, path: "creds/" + exampleID, held: secretOf("github-leased")}
 	lasting := &keeper{account: account, path: "static-creds/" + exampleID, held: secretOf("github")}
-	// Before 1.4.0 the operator can go by a ttl that is over. That it does not here is luck.
+	// Before 1.4.0 the operator can use a ttl that is already over. It usually does not here.
 	lasting.takes = account.TokenLife
 	m.stayAlive(t, []*keeper{leased, lasting})
 
-	t.Run("restarts once for each new token", func(t *testing.T) {
+	t.Run("a new token causes one restart", func(t *testing.T) {
 		tokens := map[string]bool{}
 		first := c.generation(t)
 		waitUntil(t, "three tokens", func() bool {
@@ -55,9 +56,9 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 		assert.LessOrEqual(t, c.generation(t)-first, len(tokens), "restarts for %d tokens", len(tokens))
 	})
 
-	t.Run("mixed up, it does not read again", func(t *testing.T) {
+	t.Run("a misconfigured secret is not read again", func(t *testing.T) {
 		for name, path := range map[string]string{"once-leased": "creds/", "once-static": "static-creds/"} {
-			// Once as it is made, and once more as the operator itself changes it.
+			// The operator reads once for the new object, and once more because it changes the object itself.
 			assert.LessOrEqual(t, m.reads(t, path+mixedUp.ID), 2, path)
 			assert.NotEqual(t, m.sim.Token(mixedUp.ID), c.secret(t, name, "oauth_access_token"), path)
 		}
@@ -68,12 +69,12 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 		last := []string{leased.held(), lasting.held(), m.sim.Token(exampleID)}
 		m.sim.DeleteAccount(exampleID)
 		for kind, k := range map[string]*keeper{"github": lasting, "github-leased": leased} {
-			waitUntil(t, "the engine's text in the events of "+kind, func() bool {
+			waitUntil(t, "the engine's error in the events of "+kind, func() bool {
 				return slices.ContainsFunc(c.events(t, "VaultDynamicSecret", kind), func(message string) bool {
 					return strings.Contains(message, text)
 				})
 			})
-			assert.Contains(t, last, k.held(), "the Secret of %s is no longer what it was", kind)
+			assert.Contains(t, last, k.held(), "the Secret of %s has changed", kind)
 		}
 		m.sim.SetAccount(account)
 		for _, k := range []*keeper{leased, lasting} {
@@ -82,7 +83,7 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	})
 }
 
-// startVaultSecretsOperator installs the operator with the definitions and rights of its own module, and runs it.
+// startVaultSecretsOperator installs the operator with the definitions and permissions from its module, and runs it.
 func startVaultSecretsOperator(t *testing.T, c *kubernetes) {
 	t.Helper()
 	module := os.Getenv("SECRETS_OPERATOR_MODULE")
@@ -103,8 +104,7 @@ func startVaultSecretsOperator(t *testing.T, c *kubernetes) {
 	}, func() bool { return answers("http://" + probe + "/readyz") })
 }
 
-// onlyOnce is a VaultDynamicSecret as it should not be: with allowStaticCreds where there is a lease, or the other way
-// round.
+// onlyOnce is a misconfigured VaultDynamicSecret: allowStaticCreds for a path with a lease, or the other way round.
 func onlyOnce(name, path string, allowStaticCreds bool) string {
 	return fmt.Sprintf(`apiVersion: secrets.hashicorp.com/v1beta1
 kind: VaultDynamicSecret
@@ -128,7 +128,7 @@ spec:
     spec: { containers: [{ name: app, image: registry.example.com/app:1 }] }
 `
 
-// generation counts the changes of the application's Deployment: nothing but restarts changes it.
+// generation counts the changes of the application's Deployment. Only restarts change it.
 func (c *kubernetes) generation(t *testing.T) int {
 	t.Helper()
 	var deployment struct {

@@ -27,7 +27,7 @@ import (
 )
 
 // kubernetes is a real Kubernetes API server with its etcd, as plain processes on loopback. It has no nodes and no
-// controllers: nothing runs the pods, and nothing makes pods of deployments.
+// controllers: nothing runs pods, and nothing creates pods from deployments.
 type kubernetes struct {
 	dir        string
 	addr       string // https://127.0.0.1:…
@@ -36,7 +36,7 @@ type kubernetes struct {
 	client     *http.Client
 }
 
-// newKubernetes starts a cluster for one test alone, which ends it.
+// newKubernetes starts a cluster for this test only and stops it when the test ends.
 func newKubernetes(t *testing.T) *kubernetes {
 	t.Helper()
 	c := &kubernetes{dir: t.TempDir(), adminToken: rand.Text()}
@@ -55,7 +55,7 @@ func newKubernetes(t *testing.T) *kubernetes {
 	return c
 }
 
-// startEtcd returns the address of an etcd that does not wait for the disk.
+// startEtcd starts an etcd that does not sync to disk, and returns its address.
 func (c *kubernetes) startEtcd(t *testing.T) string {
 	t.Helper()
 	var addr string
@@ -89,8 +89,8 @@ func (c *kubernetes) startAPIServer(t *testing.T, etcd string) {
 	}, func() bool { return listens(strings.TrimPrefix(c.addr, "https://")) })
 }
 
-// startOnFreePorts runs a program, which command makes of free ports, until the test ends, and waits until it is up. It
-// is started anew on other ports where these turn out to be taken.
+// startOnFreePorts runs a program until the test ends, and waits until up returns true. command returns the program for
+// the given free ports. If the ports are taken, the program is started again on others.
 func startOnFreePorts(t *testing.T, n int, command func(ports []int) (name string, args, env []string), up func() bool) {
 	t.Helper()
 	for range startAttempts {
@@ -115,7 +115,7 @@ func startOnFreePorts(t *testing.T, n int, command func(ports []int) (name strin
 	require.Fail(t, "no free port")
 }
 
-// bareEnvironment is nothing of the tests' own but where programs and temporary files are.
+// bareEnvironment is an environment with only a home directory, PATH and TMPDIR, and the given settings.
 func bareEnvironment(t *testing.T, more ...string) []string {
 	t.Helper()
 	return append([]string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir()}, more...)
@@ -139,7 +139,7 @@ func listens(address string) bool {
 	return true
 }
 
-// writeKey writes a new RSA key in PEM.
+// writeKey writes a new RSA key as PEM.
 func writeKey(t *testing.T, path string) {
 	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -147,7 +147,7 @@ func writeKey(t *testing.T, path string) {
 	writeFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})))
 }
 
-// kubernetesBin returns the path of a program that make test-kubernetes builds.
+// kubernetesBin returns the path of a program that "make test-kubernetes" builds.
 func kubernetesBin(t *testing.T, name string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "bin", "kubernetes", name))
@@ -172,7 +172,7 @@ func (c *kubernetes) try(method, path, contentType string, body []byte) (status 
 	return resp.StatusCode, answer, errors.Join(err, resp.Body.Close())
 }
 
-// post sends JSON and decodes the answer, which must be a success.
+// post sends JSON and decodes the answer. The request must succeed.
 func (c *kubernetes) post(t *testing.T, path string, body, into any) {
 	t.Helper()
 	content, err := json.Marshal(body)
@@ -183,7 +183,7 @@ func (c *kubernetes) post(t *testing.T, path string, body, into any) {
 	require.NoError(t, json.Unmarshal(answer, into))
 }
 
-// get decodes an object, and tells whether it is there.
+// get decodes an object and reports whether it exists.
 func (c *kubernetes) get(t *testing.T, path string, into any) bool {
 	t.Helper()
 	status, answer, err := c.try(http.MethodGet, path, "", nil)
@@ -196,7 +196,7 @@ func (c *kubernetes) get(t *testing.T, path string, into any) bool {
 	return true
 }
 
-// object is what every manifest has.
+// object holds what every manifest has.
 type object struct {
 	APIVersion string `yaml:"apiVersion"`
 	Kind       string `yaml:"kind"`
@@ -206,7 +206,7 @@ type object struct {
 	} `yaml:"metadata"`
 }
 
-// path of the object in the API. The plural of all kinds here is regular.
+// path returns the path of the object in the API. All kinds used here have a regular plural.
 func (o *object) path() string {
 	prefix := "/apis/"
 	if !strings.Contains(o.APIVersion, "/") {
@@ -219,17 +219,17 @@ func (o *object) path() string {
 	return path + "/" + strings.ToLower(o.Kind) + "s/" + o.Metadata.Name
 }
 
-// apply makes what the manifests say, as "kubectl apply --server-side --validate=strict" does: a field that the API does
-// not know is an error.
+// apply applies manifests as "kubectl apply --server-side --validate=strict" does: a field that the API does not know
+// is an error.
 func (c *kubernetes) apply(t *testing.T, manifests string) {
 	t.Helper()
 	for manifest := range strings.SplitSeq(manifests, "\n---\n") {
 		var o object
 		require.NoError(t, yaml.Unmarshal([]byte(manifest), &o), manifest)
 		if o.Kind == "" {
-			continue // comments alone
+			continue // only comments
 		}
-		// A definition, or a namespace, takes a moment until it can be used.
+		// A new definition or namespace takes a moment before it can be used.
 		require.NoError(t, poll(readyTimeout, "the API to know "+o.Kind, func() (bool, error) {
 			status, answer, err := c.try(http.MethodPatch, o.path()+"?fieldManager=test&fieldValidation=Strict",
 				"application/apply-patch+yaml", []byte(manifest))
@@ -244,7 +244,7 @@ func (c *kubernetes) apply(t *testing.T, manifests string) {
 	}
 }
 
-// applyFiles applies all manifests that the pattern finds.
+// applyFiles applies all manifests that match the pattern.
 func (c *kubernetes) applyFiles(t *testing.T, pattern string) {
 	t.Helper()
 	paths, err := filepath.Glob(pattern)
@@ -255,7 +255,7 @@ func (c *kubernetes) applyFiles(t *testing.T, pattern string) {
 	}
 }
 
-// token returns a token of a service account, for the API server itself where no audience is given.
+// token returns a token of a service account. Without audiences it is for the API server itself.
 func (c *kubernetes) token(t *testing.T, namespace, account string, audiences ...string) string {
 	t.Helper()
 	var answer struct {
@@ -269,7 +269,7 @@ func (c *kubernetes) token(t *testing.T, namespace, account string, audiences ..
 	return answer.Status.Token
 }
 
-// kubeconfig writes the file that lets a program in as a service account, and returns its path.
+// kubeconfig writes a file with which a program logs in as a service account, and returns its path.
 func (c *kubernetes) kubeconfig(t *testing.T, token string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
@@ -282,7 +282,7 @@ func (c *kubernetes) kubeconfig(t *testing.T, token string) string {
 	return path
 }
 
-// secret returns what a key of a Secret holds in the namespace "app", empty where there is none.
+// secret returns the value of a key of a Secret in the namespace "app", or an empty string if there is none.
 func (c *kubernetes) secret(t *testing.T, name, key string) string {
 	t.Helper()
 	var secret struct {
@@ -292,7 +292,7 @@ func (c *kubernetes) secret(t *testing.T, name, key string) string {
 	return string(secret.Data[key])
 }
 
-// events returns the messages of all events in the namespace "app" about an object.
+// events returns the messages of all events about an object in the namespace "app".
 func (c *kubernetes) events(t *testing.T, kind, name string) (messages []string) {
 	t.Helper()
 	var list struct {
@@ -308,8 +308,8 @@ func (c *kubernetes) events(t *testing.T, kind, name string) (messages []string)
 	return messages
 }
 
-// letApplicationIn makes a namespace and a service account "app", and has Vault's Kubernetes auth method, configured as
-// the documentation says, let it in with one role, whose policy has the given rules.
+// letApplicationIn creates a namespace and a service account "app". It configures Vault's Kubernetes auth method as the
+// documentation says, and lets the account log in with one role, whose policy has the given rules.
 func (m *mount) letApplicationIn(t *testing.T, c *kubernetes, rules string) {
 	t.Helper()
 	c.apply(t, `
@@ -352,7 +352,7 @@ subjects: [{ kind: ServiceAccount, name: vault, namespace: vault }]
 	require.NoError(t, err)
 }
 
-// exampleText is an example with its placeholders, pairs of old and new, replaced.
+// exampleText returns an example with its placeholders, pairs of old and new text, replaced.
 func exampleText(t *testing.T, name string, changes ...string) string {
 	t.Helper()
 	return readFile(t, example(t, t.TempDir(), name, changes))

@@ -29,14 +29,13 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestNothingSecretLeaks goes over the whole surface of the engine at log level trace, with a Pipedream that repeats what
-// it knows in everything it can get wrong. Nothing of it may be found in what Vault writes or says, save where a
-// credential was asked for.
+// TestNothingSecretLeaks uses the whole surface of the engine at log level trace, with a Pipedream that repeats secrets
+// in every wrong answer. No secret may appear in what Vault writes or returns, except where a credential was asked for.
 func TestNothingSecretLeaks(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
 	s := &surface{mount: m, T: t, said: &strings.Builder{}}
-	// Of every kind of character that a key may have, so that it looks different in each encoding.
+	// The key contains characters of every kind, so that it looks different in each encoding.
 	m.apiKey = `pdkey_<>&"'+/=?%~\{}_of_the_user`
 	m.sim.SetAPIKey(m.apiKey)
 	const clientSecret = `pdsecret_<>&"'+/=?%~\{}_of_the_client`
@@ -57,7 +56,7 @@ func TestNothingSecretLeaks(t *testing.T) {
 	maps.Copy(places, filesBelow(t, m.vault.dir))
 	require.Contains(t, places[m.vault.logPath()], "credentials could not be fetched", "the plugin's log")
 	require.Contains(t, places[m.vault.auditPath()], "creds/"+githubID)
-	if !onOpenBao { // whose snapshots are not compressed
+	if !onOpenBao { // OpenBao's snapshots are not compressed
 		require.Greater(t, len(places["the snapshot, unpacked"]), len(snapshot))
 	}
 	require.NotEmpty(t, places["the snapshot, unpacked"])
@@ -72,7 +71,7 @@ func TestNothingSecretLeaks(t *testing.T) {
 	}
 }
 
-// surface uses all of a mount, and keeps what it says other than credentials.
+// surface uses everything that a mount offers, and keeps what it returns except credentials.
 type surface struct {
 	*mount
 	*testing.T
@@ -93,7 +92,7 @@ func (s *surface) note(secret *api.Secret, err error) {
 	}
 }
 
-// everything calls each path, and those that hand out credentials for their errors alone.
+// everything calls each path. For paths that return credentials it keeps only the errors.
 func (s *surface) everything(names ...string) {
 	client := s.vault.root.Logical()
 	for _, name := range names {
@@ -107,7 +106,7 @@ func (s *surface) everything(names ...string) {
 		_, err := client.Write(s.in("connect/"+name), nil)
 		s.note(nil, err)
 		if strings.HasPrefix(name, "apn_") {
-			// The reason of an account's death is shown in Pipedream's own words to who asks for the metadata.
+			// The metadata shows why an account is dead, in Pipedream's own words.
 			_, err := client.Read(s.in("accounts/" + name))
 			s.note(nil, err)
 		}
@@ -179,7 +178,7 @@ func (s *surface) connect(clientSecret string) {
 	s.write(s.T, "config", map[string]any{"api_key": s.apiKey, "project_id": "", "base_url": s.apiURL})
 }
 
-// wordyFaults repeat secrets wherever an answer has room for words.
+// wordyFaults repeat secrets wherever an answer has room for text.
 func (s *surface) wordyFaults() []pipedreamtest.Fault {
 	words := s.apiKey + " " + s.sim.Token(githubID) + " " + s.sim.Token("apn_alice")
 	body, err := json.Marshal(map[string]any{"error": words, "details": []string{words}})
@@ -192,7 +191,7 @@ func (s *surface) wordyFaults() []pipedreamtest.Fault {
 		{Status: 429, Header: http.Header{"Retry-After": {words}}, Body: string(body)},
 		{TruncatedJSON: true},
 		{CutBody: true},
-		// net/http logs what is left on a connection behind an answer, through the standard logger.
+		// net/http logs what follows an answer on the connection, through the standard logger.
 		{Leftover: words},
 		{LengthOff: -40},
 		{LengthOff: 40},
@@ -235,7 +234,7 @@ func (s *surface) processes() {
 	require.NoError(s, s.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: s.in("creds/" + githubID), Prefix: true, Sync: true}))
 }
 
-// echoForms are answers that are no HTTP, with %s for what the request was authorized with.
+// echoForms are answers that are not valid HTTP. %s stands for the authorization of the request.
 var echoForms = []string{
 	"%s\r\n\r\n",
 	"HTTP/1.1 %s\r\n\r\n",
@@ -247,7 +246,7 @@ var echoForms = []string{
 	"HTTP/1.1 302 Found\r\nLocation: ://%s\r\nContent-Length: 0\r\n\r\n",
 }
 
-// startEcho listens for requests, and answers each in another of the forms.
+// startEcho listens for requests, and answers each with the next of the forms.
 func startEcho(t *testing.T) (baseURL string) {
 	t.Helper()
 	listener, err := pipedreamtest.ListenLoopback("127.0.0.1:0")
@@ -266,7 +265,7 @@ func startEcho(t *testing.T) (baseURL string) {
 }
 
 func answerOdd(conn net.Conn, form string) {
-	defer conn.Close() //nolint:errcheck // nothing is expected to come
+	defer conn.Close() //nolint:errcheck // nothing more is read
 	request, err := http.ReadRequest(bufio.NewReader(conn))
 	if err != nil {
 		return
@@ -274,7 +273,7 @@ func answerOdd(conn net.Conn, form string) {
 	_, _ = fmt.Fprintf(conn, form, strings.TrimPrefix(request.Header.Get("Authorization"), "Bearer "))
 }
 
-// TestASecretOfTheWrongTypeIsNotRepeated writes secrets as what they are not, as a slip of a program's would.
+// TestASecretOfTheWrongTypeIsNotRepeated writes secrets with the wrong type, as a faulty program might.
 func TestASecretOfTheWrongTypeIsNotRepeated(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -292,7 +291,7 @@ func TestASecretOfTheWrongTypeIsNotRepeated(t *testing.T) {
 	lacks(t, "the server's log", m.vault.readLog(t), secret)
 }
 
-// formsOf returns how a secret looks in the encodings in which it might be written down.
+// formsOf returns a secret in each encoding in which it might be written down.
 func formsOf(secret string) map[string]string {
 	quoted, _ := json.Marshal(secret) // strings always marshal
 	forms := map[string]string{
@@ -305,7 +304,7 @@ func formsOf(secret string) map[string]string {
 	}
 	for name, encoding := range map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "URL base64": base64.RawURLEncoding} {
 		for shift := range 3 {
-			// The characters at either end depend on what stands next to the secret.
+			// The first and last characters depend on what is next to the secret.
 			encoded := encoding.EncodeToString(append(make([]byte, shift), secret...))
 			forms[fmt.Sprintf("%s after %d bytes", name, shift)] = encoded[(shift*8+5)/6 : (shift+len(secret))*8/6]
 		}
@@ -326,7 +325,7 @@ func TestFormsOfASecret(t *testing.T) {
 	}
 }
 
-// unpack returns all that is in a snapshot.
+// unpack returns the contents of a snapshot.
 func unpack(t *testing.T, snapshot string) string {
 	t.Helper()
 	zipped, err := gzip.NewReader(strings.NewReader(snapshot))

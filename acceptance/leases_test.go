@@ -13,17 +13,17 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestLeaseIsNeverLongerThanTheToken reads accounts whose tokens are at every stage of their life, the end included:
-// a lease of 0 would make Vault give 768 hours.
+// TestLeaseIsNeverLongerThanTheToken reads accounts whose tokens are at every stage of their life, including the end.
+// If the engine returned a lease of 0, Vault would make it 768 hours.
 func TestLeaseIsNeverLongerThanTheToken(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		life    time.Duration // of the token, when it is issued
-		expired time.Duration // how long it has been over when it is read
-		leased  bool          // whether a lease must come, and not only may
+		expired time.Duration // how long ago it expired when it is read
+		leased  bool          // whether there must be a lease
 	}{
 		{life: time.Hour, leased: true},
-		{life: 10 * time.Second, leased: true},
+		{life: 30 * time.Second, leased: true},
 		{life: 3 * time.Second},
 		{life: time.Second},
 		{life: 400 * time.Millisecond},
@@ -36,7 +36,7 @@ func TestLeaseIsNeverLongerThanTheToken(t *testing.T) {
 			m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.NoRefresh = test.life, true }))
 			if test.expired > 0 {
 				over := m.sim.ExpiresAt(githubID).Add(test.expired)
-				require.NoError(t, poll(time.Minute, "the token to be over", func() (bool, error) { return time.Now().After(over), nil }))
+				require.NoError(t, poll(time.Minute, "the token to expire", func() (bool, error) { return time.Now().After(over), nil }))
 			}
 
 			before := time.Now()
@@ -54,8 +54,8 @@ func TestLeaseIsNeverLongerThanTheToken(t *testing.T) {
 	}
 }
 
-// TestLeaseThroughoutATokensLife reads all through the lives of some short tokens, so that reads fall on every fraction
-// of a second before an end.
+// TestLeaseThroughoutATokensLife reads throughout the lives of some short tokens, so that reads happen at every
+// fraction of a second before the end.
 func TestLeaseThroughoutATokensLife(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -70,7 +70,7 @@ func TestLeaseThroughoutATokensLife(t *testing.T) {
 
 		assert.Empty(t, secret.Warnings)
 		assert.GreaterOrEqual(t, secret.LeaseDuration, 1)
-		// expires_at was rounded down to the second, so the token itself may last up to one more.
+		// expires_at is rounded down, so the token may last up to a second more.
 		assert.LessOrEqual(t, secret.LeaseDuration, int(expiresAt.Add(time.Second).Sub(before)/time.Second))
 		assert.LessOrEqual(t, secret.LeaseDuration, 2)
 		tokens[secret.Data["oauth_access_token"]] = true
@@ -139,7 +139,8 @@ func TestLeasesAreRevokedByPrefix(t *testing.T) {
 	assert.Empty(t, m.leases(t, githubID))
 }
 
-// TestEngineIsDisabled revokes what is leased as Vault disables the engine, which must need nothing of the outside.
+// TestEngineIsDisabled disables the engine, which makes Vault revoke its leases. That must not depend on anything
+// outside.
 func TestEngineIsDisabled(t *testing.T) {
 	t.Parallel()
 	for name, breakIt := range map[string]func(*testing.T, *mount){

@@ -28,16 +28,16 @@ import (
 
 var soakFor = flag.Duration("soak", 10*time.Minute, "how long TestSoak puts load on the plugin")
 
-// explained are the errors that the engine may answer with while all that a soak does goes on.
+// explained are the errors that the engine may return during a soak.
 var explained = map[int]*regexp.Regexp{
 	http.StatusBadRequest:      regexp.MustCompile(`does not know account|refused the API key|refused access to|is dead|no credentials for account|no role "`),
 	http.StatusTooManyRequests: regexp.MustCompile(`try again in [0-9]+ s`),
 	http.StatusBadGateway:      regexp.MustCompile(`Pipedream is not available: |have already expired|answered for another account|request ended before`),
 }
 
-// TestSoak puts a mixed load on one plugin process for a long time, with config rewritten, keys rotated and Pipedream
-// failing all the while. Every error has to be one of the table's, every token one that is alive, the rate limit kept, and
-// the process no larger at the end than when it had warmed up.
+// TestSoak puts a mixed load on one plugin process for a long time, while config is rewritten, keys are rotated and
+// Pipedream fails. Every error must be a known one, every token must be alive, and the rate limit must be kept. At the
+// end the process must be no larger than after it warmed up.
 func TestSoak(t *testing.T) {
 	vault := newVault(t)
 	m := enable(t, vault, "pipedream")
@@ -77,10 +77,10 @@ func TestSoak(t *testing.T) {
 	vault.noIrrevocableLease(t)
 	assert.LessOrEqual(t, pipedreamtest.MostPerMinute(m.sim.Requests()), 100)
 	early, late := samples[len(samples)/6:len(samples)/2], samples[len(samples)*2/3:]
-	// What a process is at its smallest, for answers of 10 MB make it larger for a while.
+	// This is the process at its smallest, because answers of 10 MB make it larger for a while.
 	assert.LessOrEqual(t, smallest(late).rss, smallest(early).rss*3/2, "kB of memory")
 	assert.LessOrEqual(t, smallest(late).threads, smallest(early).threads+16, "threads")
-	// A connection that is in use when config is written stays open for 90 s more; there are 100 requests a minute.
+	// A connection that is in use when config is written stays open for another 90 s. There are 100 requests a minute.
 	assert.LessOrEqual(t, smallest(late).files, smallest(samples).files+150, "open files")
 }
 
@@ -123,7 +123,7 @@ func (s *soak) count(what string) {
 	s.counts[what]++
 }
 
-// call makes one request, whose error has to be one of the table's.
+// call makes one request. An error must be one of the known ones.
 func (s *soak) call(what string, f func(*api.Logical) error) {
 	err := f(s.vault.root.Logical())
 	if err == nil {
@@ -143,7 +143,7 @@ func (s *soak) call(what string, f func(*api.Logical) error) {
 	s.count(fmt.Sprintf("%s: %d", what, answer.StatusCode))
 }
 
-// readOne reads an account or a role, and looks at what it gets.
+// readOne reads an account or a role and checks the answer.
 func (s *soak) readOne(r *rand.Rand) {
 	path, name := "static-creds/", soakAccount(r.IntN(soakAccounts))
 	if r.IntN(10) == 0 {
@@ -198,7 +198,7 @@ func (s *soak) rewriteConfig(r *rand.Rand) {
 	})
 }
 
-// rotateKey does what an operator does: the old key is refused before Vault knows the new one.
+// rotateKey does what an operator does: Pipedream rejects the old key before Vault has the new one.
 func (s *soak) rotateKey() {
 	s.apiKey = "pdkey_" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	s.sim.SetAPIKey(s.apiKey)
@@ -232,14 +232,14 @@ func (s *soak) failForAWhile(r *rand.Rand) {
 	s.count("faults")
 }
 
-// sample is how large a process is.
+// sample is the size of a process.
 type sample struct {
 	at             time.Duration
 	rss            int // in kB
 	files, threads int
 }
 
-// smallest is the least of each size in samples.
+// smallest returns the smallest value of each size.
 func smallest(samples []sample) sample {
 	least := samples[0]
 	for _, other := range samples {

@@ -17,9 +17,9 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestFiveHundredReadersOfAColdAccount is a deployment that starts all at once. Pipedream is slow, so that all of them are
-// there before it answers.
-func TestFiveHundredReadersOfAColdAccount(t *testing.T) {
+// TestFiveHundredReadersShareOneRequest is like a deployment whose programs all start at once. Pipedream is slow, so
+// that all of them wait when it answers.
+func TestFiveHundredReadersShareOneRequest(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -30,7 +30,7 @@ func TestFiveHundredReadersOfAColdAccount(t *testing.T) {
 	var group sync.WaitGroup
 	var served atomic.Int64
 	for i := range readers {
-		path := []string{"creds/", "static-creds/"}[min(i%10, 1)] // leases take Vault a while to write, and to revoke
+		path := []string{"creds/", "static-creds/"}[min(i%10, 1)] // Vault takes a while to write and revoke leases
 		group.Go(func() {
 			secret, err := client.Logical().Read(m.in(path + githubID))
 			if assert.NoError(t, err) && assert.NotNil(t, secret) {
@@ -46,7 +46,7 @@ func TestFiveHundredReadersOfAColdAccount(t *testing.T) {
 
 var tryAgain = regexp.MustCompile(`try again in ([0-9]+) s`)
 
-// toldWhen asserts that an error is a 429 that says when to come again, which is within a minute.
+// toldWhen asserts that an error is a 429 that says when to try again: within a minute.
 func toldWhen(t *testing.T, err error) {
 	t.Helper()
 	var answer *api.ResponseError
@@ -61,10 +61,10 @@ func toldWhen(t *testing.T, err error) {
 	}
 }
 
-// TestMoreColdAccountsThanTheBudget reads more accounts at once than may be asked for in a minute. Each answer comes within
-// request_timeout, and whoever gets nothing is told when to come again. That they get it then is a matter of minutes, which
-// the engine's own tests pass on a clock of theirs; here somebody raises the limit.
-func TestMoreColdAccountsThanTheBudget(t *testing.T) {
+// TestReadersBeyondTheRateLimitAreToldWhenToRetry reads more accounts at once than may be fetched in a minute. Each
+// answer comes within request_timeout, and readers who get nothing are told when to try again. That they succeed then
+// takes minutes, so the engine's own tests check it on a fake clock. Here the limit is raised instead.
+func TestReadersBeyondTheRateLimitAreToldWhenToRetry(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	const limit, accounts = 20, 60
@@ -98,7 +98,7 @@ func TestMoreColdAccountsThanTheBudget(t *testing.T) {
 	assert.LessOrEqual(t, pipedreamtest.MostPerMinute(m.sim.Requests()), 100)
 }
 
-// TestAStuckClientLeavesTheBudgetToOthers asks for an account that there is not as fast as it can, over many connections.
+// TestAStuckClientLeavesTheBudgetToOthers asks for an unknown account as fast as it can, over many connections.
 func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -120,5 +120,5 @@ func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
 		m.read(t, "static-creds/"+id)
 	}
 	group.Wait()
-	assert.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), others+6, "requests for 200 reads of nobody's account")
+	assert.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), others+6, "requests for 200 reads of an unknown account")
 }

@@ -13,14 +13,15 @@ import (
 
 const pluginName = "vault-plugin-secrets-pipedream"
 
-// The programs under test, as absolute paths without symbolic links: Vault refuses a plugin directory that has any.
+// These are the programs under test, as absolute paths without symbolic links, which Vault does not allow in a plugin
+// directory.
 var (
 	vaultBin      string
 	pluginBin     string
 	pluginVersion string
 )
 
-// onOpenBao tells that the server under test is OpenBao, which comes of Vault and differs in a few things.
+// onOpenBao reports whether the server under test is OpenBao, a fork of Vault that differs in a few ways.
 var onOpenBao bool
 
 // cliName is the command that the engine's texts name: the server's own.
@@ -32,8 +33,8 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	if err := locateBinaries(); err != nil {
-		// Not a skip: a suite that passes because nothing was there to test says nothing.
-		fmt.Fprintf(os.Stderr, "%v\nBuild what these tests need, and run them, with: make test-acceptance\n", err)
+		// This is not a skip: a suite that passes because it had nothing to test proves nothing.
+		fmt.Fprintf(os.Stderr, "%v\nTo build what these tests need and run them: make test-acceptance\n", err)
 		return 1
 	}
 	forgetEnvironment()
@@ -88,11 +89,11 @@ func locate(variable, fallback string) (string, error) {
 	return resolved, nil
 }
 
-// forgetEnvironment removes what Vault's client would read: an address or a token of the developer's own.
+// forgetEnvironment removes the variables that Vault's client reads, such as the address and token of the developer.
 func forgetEnvironment() {
 	for _, variable := range os.Environ() {
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "VAULT_") {
-			_ = os.Unsetenv(name) // fails for an invalid name alone
+			_ = os.Unsetenv(name) // fails only for an invalid name
 		}
 	}
 }

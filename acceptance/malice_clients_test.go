@@ -22,10 +22,10 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestNoClientTripsOverAFieldsName gives credentials fields of every name that the engine has on its list, as JSON of every
-// type, and has each kind of client read them: consul-template panics on some of these names, Vault's own HTTP layer obeys
-// others.
-func TestNoClientTripsOverAFieldsName(t *testing.T) {
+// TestFieldNamesBreakNoClient uses every name on the engine's list of reserved names for a field of credentials, with
+// JSON values of every type. Each kind of client reads them. Some of these names make consul-template panic, and
+// Vault's own HTTP layer gives others a meaning.
+func TestFieldNamesBreakNoClient(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t, pipedreamtest.WithLimit(0))
 	m.write(t, "config", map[string]any{"rate_limit": 0})
@@ -33,7 +33,7 @@ func TestNoClientTripsOverAFieldsName(t *testing.T) {
 		"string": "text", "number": json.Number("17"), "list": []any{"a", "b"}, "map": map[string]any{"deletion_time": "2001-01-01T00:00:00Z"}, "null": nil,
 	}
 	var paths []string
-	want := map[string][]string{} // lines that the template has to bring, by path
+	want := map[string][]string{} // lines that the template must produce, by path
 	add := func(id string, fields map[string]any, static bool) {
 		account := stripe()
 		account.ID, account.Credentials = id, fields
@@ -68,7 +68,7 @@ func TestNoClientTripsOverAFieldsName(t *testing.T) {
 			together[name] = value
 			alone := map[string]any{name: value}
 			if value == nil {
-				alone["other"] = "text" // else there would be no credential
+				alone["other"] = "text" // otherwise there would be no credential
 			}
 			add(fmt.Sprintf("apn_%s_%d", kind, i), alone, true)
 		}
@@ -102,7 +102,7 @@ func TestNoClientTripsOverAFieldsName(t *testing.T) {
 	t.Run("consul-template", func(t *testing.T) { m.readThroughConsulTemplate(t, client.Token(), template.String(), rendered) })
 }
 
-// namesReserved are the names on the engine's own list, and one for each prefix on it.
+// namesReserved are the names on the engine's own list, and one name for each prefix on it.
 func namesReserved(t *testing.T) (names []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "internal", "credential", "reserved.go"), nil, 0)
@@ -122,7 +122,7 @@ func namesReserved(t *testing.T) (names []string) {
 	return names
 }
 
-// readThroughAgent has Vault Agent render a template, and pass reads on by its API proxy with its cache in between.
+// readThroughAgent has Vault Agent render a template and pass on reads through its API proxy, with its cache on.
 func (m *mount) readThroughAgent(t *testing.T, vaultToken, template string, paths []string, rendered func(*testing.T, string)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -155,7 +155,7 @@ template {
 	config.Address = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	proxy, err := api.NewClient(config)
 	require.NoError(t, err)
-	for range 2 { // the second time a lease comes from the cache
+	for range 2 { // the second time, a lease comes from the cache
 		for _, path := range paths {
 			direct := m.read(t, path).Data
 			secret, err := proxy.Logical().Read(m.in(path))
@@ -203,7 +203,7 @@ type clientProcess struct {
 	log string
 }
 
-// alive returns an error once the process has ended by itself.
+// alive returns an error if the process has ended by itself.
 func (c *clientProcess) alive() error {
 	if c.running() {
 		return nil

@@ -14,8 +14,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestOddNamesOverHTTP sends paths that no client of Vault's would make, byte for byte. None reaches Pipedream or a
-// credential, and none makes anything fail.
+// TestOddNamesOverHTTP sends paths, byte for byte, that no Vault client would send. None of them reaches Pipedream or a
+// credential, and none breaks anything.
 func TestOddNamesOverHTTP(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -53,12 +53,12 @@ func TestOddNamesOverHTTP(t *testing.T) {
 	}
 	assert.Empty(t, m.sim.Requests())
 
-	// An escape of what needs none is the same name.
+	// Needless escapes do not change the name.
 	status, body := m.raw(t, http.MethodGet, "creds/%61pn_github", "")
 	assert.Equal(t, http.StatusOK, status, body)
 }
 
-// raw sends a request whose path is not touched on the way, and follows no redirect.
+// raw sends a request with its path unchanged. It follows no redirects.
 func (m *mount) raw(t *testing.T, method, path, body string) (status int, answer string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, m.vault.addr, strings.NewReader(body))
@@ -74,7 +74,8 @@ func (m *mount) raw(t *testing.T, method, path, body string) (status int, answer
 	return response.StatusCode, string(content)
 }
 
-// TestTwoMountsShareNothing has two mounts in one process, with a key each and an account of the same id.
+// TestTwoMountsShareNothing has two mounts in one process. Each has its own key, and both have an account with the same
+// id.
 func TestTwoMountsShareNothing(t *testing.T) {
 	t.Parallel()
 	vault := newVault(t)
@@ -84,7 +85,7 @@ func TestTwoMountsShareNothing(t *testing.T) {
 		m.sim.SetAccount(github())
 		m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID = fmt.Sprintf("apn_only_%d", i) }))
 	}
-	vault.pluginPID(t) // the only one
+	vault.pluginPID(t) // asserts that there is only one
 
 	first, second := one.read(t, "creds/"+githubID), two.read(t, "creds/"+githubID)
 	assert.Equal(t, one.sim.Token(githubID), first.Data["oauth_access_token"])
@@ -93,7 +94,7 @@ func TestTwoMountsShareNothing(t *testing.T) {
 	refused(t, two.errorOf(t, "creds/apn_only_0"), http.StatusBadRequest, "apn_only_0")
 	refused(t, one.errorOf(t, "creds/apn_only_1"), http.StatusBadRequest, "apn_only_1")
 
-	// A hold-off of the whole mount, an emptied cache and a deleted config are the one mount's alone.
+	// A hold-off of the whole mount, an emptied cache and a deleted config affect one mount only.
 	one.sim.AddFault(pipedreamtest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"300"}}})
 	one.sim.SetAccount(stripe())
 	refused(t, one.errorOf(t, "creds/"+stripeID), http.StatusTooManyRequests)
@@ -107,14 +108,14 @@ func TestTwoMountsShareNothing(t *testing.T) {
 
 	for _, m := range []*mount{one, two} {
 		for _, request := range m.sim.Requests() {
-			assert.True(t, request.Authorized, "a request with another's key: %s", request.Path)
+			assert.True(t, request.Authorized, "a request with the key of another mount: %s", request.Path)
 		}
 	}
 }
 
-// TestTheKeyIsSentNowhereElse tries to have the stored key sent to a host of the attacker's own, who may write config and
-// knows no key.
-func TestTheKeyIsSentNowhereElse(t *testing.T) {
+// TestKeyIsSentOnlyToItsURL has an attacker who may write config but does not know the key. The attacker tries to have
+// the stored key sent to a host of their own.
+func TestKeyIsSentOnlyToItsURL(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -142,7 +143,7 @@ func TestTheKeyIsSentNowhereElse(t *testing.T) {
 			assert.NotContains(t, err.Error(), m.apiKey)
 		}
 	}
-	// Nor does it go to a gateway's own idea of a place, with the URL left alone.
+	// Other fields cannot redirect the key either, with the URL unchanged.
 	for _, fields := range []map[string]any{
 		{"project_id": "../../" + host}, {"project_id": "proj_a/../../x"}, {"environment": "production\r\nX: y"}, {"scope": "a\nb"}, {"ca_cert": "-----BEGIN"},
 	} {
@@ -153,7 +154,7 @@ func TestTheKeyIsSentNowhereElse(t *testing.T) {
 	assert.Equal(t, m.apiURL, m.read(t, "config").Data["base_url"])
 	m.read(t, "creds/"+githubID)
 
-	// With a key of their own they get what they ask for, and that key alone.
+	// With a key of their own the attacker gets what they ask for, but only with that key.
 	_, err = writer.Logical().Write(m.in("config"), map[string]any{"base_url": attackerURL, "api_key": "pd_test_key"})
 	require.NoError(t, err)
 	for _, request := range attacker.Requests() {
@@ -161,9 +162,9 @@ func TestTheKeyIsSentNowhereElse(t *testing.T) {
 	}
 }
 
-// TestErrorsTellNothingOfOtherAccounts puts another account into every state there is. A reader who may read one account
-// gets the same answers throughout: nothing tells whether there is another, or how it is.
-func TestErrorsTellNothingOfOtherAccounts(t *testing.T) {
+// TestErrorsRevealNothingAboutOtherAccounts puts another account into every possible state. A reader who may read only
+// one account gets the same answers each time, so nothing shows whether the other exists or what state it is in.
+func TestErrorsRevealNothingAboutOtherAccounts(t *testing.T) {
 	t.Parallel()
 	const other = "apn_somebody_elses"
 	m := onSharedVault(t)
@@ -204,7 +205,8 @@ func TestErrorsTellNothingOfOtherAccounts(t *testing.T) {
 		for i, path := range otherPaths {
 			assert.Equal(t, denied[i], ask(path), "%s: %s", name, path)
 		}
-		// The reader's own account may be held off along with the mount, but for no reason of the other's.
+		// The reader's own account may be held off with the rest of the mount, but the error must not mention the other
+		// account.
 		m.sim.SetAccount(github())
 		own := ask("creds/" + githubID)
 		assert.NotContains(t, own, "somebody", name)

@@ -16,15 +16,15 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestFatAnswersLeaveMemoryAlone has 300 accounts of 3.9 MB each, and a list whose pages are as fat as an answer may be and
-// that never ends. All are refused or bounded, and the plugin's process stays small.
-func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
+// TestLargeAnswersDoNotGrowMemory has 300 accounts of 3.9 MB each, and an endless list whose pages are as large as an
+// answer may be. All of them are rejected or bounded, and the plugin's process stays small.
+func TestLargeAnswersDoNotGrowMemory(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/status"); err != nil {
-		t.Skip("there is no /proc here to read a process's size from")
+		t.Skip("reading the size of a process needs /proc")
 	}
 	if strings.Contains(pluginBin, "race") {
-		t.Skip("the race detector takes many times the memory: make test-size runs this without it")
+		t.Skip("the race detector needs far more memory; make test-size runs this without it")
 	}
 	const most = 150 << 20
 	m := onOwnVault(t)
@@ -43,7 +43,7 @@ func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
 			places <- struct{}{}
 			defer func() { <-places }()
 			_, err := client.Logical().Read(m.in(fmt.Sprintf("static-creds/apn_fat%d", i)))
-			assert.Error(t, err) // by the bound, or for want of time on a slow machine
+			assert.Error(t, err) // the answer is too large, or a slow machine runs out of time
 		})
 	}
 	readers.Wait()
@@ -52,7 +52,7 @@ func TestFatAnswersLeaveMemoryAlone(t *testing.T) {
 	require.Less(t, size, most)
 }
 
-// residentSize is the memory of a process that is in RAM, in bytes.
+// residentSize returns the resident memory of a process in bytes.
 func residentSize(t *testing.T, pid int) int {
 	t.Helper()
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
@@ -65,6 +65,6 @@ func residentSize(t *testing.T, pid int) int {
 			return n << 10
 		}
 	}
-	t.Fatal("the process has no VmRSS")
+	t.Fatal("there is no VmRSS")
 	return 0
 }

@@ -15,16 +15,18 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// mount is the plugin enabled at a path, with a simulated Pipedream of its own.
+// mount is the plugin enabled at a path, with its own simulated Pipedream.
 type mount struct {
 	vault  *vaultServer
 	path   string
 	sim    *pipedreamtest.Server
 	apiURL string
 	apiKey string
+	// watcher is set by watch.
+	watcher *watcher
 }
 
-// onSharedVault enables and configures the plugin on the shared server, at a path of the test's own.
+// onSharedVault enables and configures the plugin on the shared server, at a path that only this test uses.
 func onSharedVault(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	t.Helper()
 	m := unconfigured(t, opts...)
@@ -36,12 +38,12 @@ func onSharedVault(t *testing.T, opts ...pipedreamtest.Option) *mount {
 func unconfigured(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	t.Helper()
 	m := enable(t, sharedVault(t), slug(t.Name()), opts...)
-	// Also proves, for each test, that nothing it did keeps an operator from disabling the engine.
+	// This also proves that nothing the test did prevents an operator from disabling the engine.
 	t.Cleanup(func() { require.NoError(t, m.vault.root.Sys().Unmount(m.path)) })
 	return m
 }
 
-// onOwnVault enables and configures the plugin at pipedream/ on a server that this test alone uses.
+// onOwnVault enables and configures the plugin at pipedream/ on a server that only this test uses.
 func onOwnVault(t *testing.T) *mount {
 	t.Helper()
 	m := enable(t, newVault(t), "pipedream")
@@ -62,13 +64,13 @@ func enable(t *testing.T, vault *vaultServer, path string, opts ...pipedreamtest
 	return m
 }
 
-// slug makes a mount path of a test's name.
+// slug turns the name of a test into a mount path.
 func slug(name string) string {
 	words := regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(strings.TrimPrefix(name, "Test"), "$1-$2")
 	return strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(words), "-"), "-")
 }
 
-// configure writes config with the key and URL of the simulated Pipedream, and whatever else is given.
+// configure writes config with the key and URL of the simulated Pipedream, and the given fields.
 func (m *mount) configure(t *testing.T, fields map[string]any) {
 	t.Helper()
 	config := map[string]any{"api_key": m.apiKey, "base_url": m.apiURL}
@@ -76,7 +78,7 @@ func (m *mount) configure(t *testing.T, fields map[string]any) {
 	m.write(t, "config", config)
 }
 
-// checkLogs holds after every test: nothing secret in any log, no data race and no panic.
+// checkLogs runs after every test. It asserts that no log contains a secret, a data race or a panic.
 func (m *mount) checkLogs(t *testing.T) {
 	t.Helper()
 	audit, log := m.vault.readAudit(t), m.vault.readLog(t)
@@ -85,25 +87,25 @@ func (m *mount) checkLogs(t *testing.T) {
 	lacks(t, "the server's log", log, "DATA RACE", "panic:")
 }
 
-// lacks asserts that none of the words stands in a text, which may be too long to be printed.
+// lacks asserts that a text contains none of the words. It does not print the text, which may be long.
 func lacks(t *testing.T, where, text string, words ...string) {
 	t.Helper()
 	for _, word := range words {
 		if strings.Contains(text, word) {
-			t.Errorf("%s holds %q", where, word)
+			t.Errorf("%s contains %q", where, word)
 		}
 	}
 }
 
-// in returns the full path of one below the mount.
+// in returns the full path of a path below the mount.
 func (m *mount) in(path string) string { return m.path + "/" + path }
 
-// read returns what a read answers, which must be a secret.
+// read returns the answer to a read, which must be a secret.
 func (m *mount) read(t *testing.T, path string) *api.Secret {
 	t.Helper()
 	secret, err := m.vault.root.Logical().Read(m.in(path))
 	require.NoError(t, err)
-	require.NotNil(t, secret, "%s answers nothing", path)
+	require.NotNil(t, secret, "%s returned nothing", path)
 	return secret
 }
 
@@ -112,11 +114,11 @@ func (m *mount) readWith(t *testing.T, path string, query map[string][]string) *
 	t.Helper()
 	secret, err := m.vault.root.Logical().ReadWithData(m.in(path), query)
 	require.NoError(t, err)
-	require.NotNil(t, secret, "%s answers nothing", path)
+	require.NotNil(t, secret, "%s returned nothing", path)
 	return secret
 }
 
-// write returns what a write answers: nil for no content.
+// write returns the answer to a write: nil if it has no content.
 func (m *mount) write(t *testing.T, path string, data map[string]any) *api.Secret {
 	t.Helper()
 	secret, err := m.vault.root.Logical().Write(m.in(path), data)
@@ -130,7 +132,7 @@ func (m *mount) deleteConfig(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// list returns the keys and what is known of each.
+// list returns the keys of a list and the details of each.
 func (m *mount) list(t *testing.T, path string, query map[string][]string) (keys []string, info map[string]any) {
 	t.Helper()
 	secret := m.readWith(t, path, listing(query))
@@ -141,14 +143,14 @@ func (m *mount) list(t *testing.T, path string, query map[string][]string) (keys
 	return keys, info
 }
 
-// listing turns query parameters into those of a list: the client's own List takes none.
+// listing turns query parameters into those of a list, because the client's own List takes none.
 func listing(query map[string][]string) map[string][]string {
 	all := map[string][]string{"list": {"true"}}
 	maps.Copy(all, query)
 	return all
 }
 
-// refused asserts that an error is an answer with this code, whose text holds all of the given words.
+// refused asserts that an error is an answer with this code, and that its text contains the given words.
 func refused(t *testing.T, err error, code int, words ...string) {
 	t.Helper()
 	var answer *api.ResponseError
@@ -160,7 +162,7 @@ func refused(t *testing.T, err error, code int, words ...string) {
 	}
 }
 
-// errorOf returns the error of a read that must fail.
+// errorOf returns the error of a read, which must fail.
 func (m *mount) errorOf(t *testing.T, path string) error {
 	t.Helper()
 	secret, err := m.vault.root.Logical().Read(m.in(path))
@@ -169,7 +171,7 @@ func (m *mount) errorOf(t *testing.T, path string) error {
 	return err
 }
 
-// asType fails the test where a value is of another type.
+// asType converts a value to a type. It fails the test if the value is of another type.
 func asType[T any](t *testing.T, value any) T {
 	t.Helper()
 	typed, ok := value.(T)

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestOneShotPrograms runs programs that read once, print and end: vals, and gomplate. Each shows the token, and the
-// engine's text where there is none.
+// TestOneShotPrograms runs programs that read once, print and exit: vals and gomplate. They show the token, or the
+// engine's error if there is none.
 func TestOneShotPrograms(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

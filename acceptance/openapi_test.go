@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endpoint is an operation of the OpenAPI document.
+// endpoint is an operation in the OpenAPI document.
 type endpoint struct {
 	method, path string // below the mount
 	id           string
-	parameters   []string // of path and query
+	parameters   []string // in path and query
 	request      []string // fields of the body
-	response     []string // fields of the answer; none for no content
+	response     []string // fields of the answer; none if it has no content
 	text         bool     // the answer is text, and so has no fields
 }
 
@@ -80,12 +80,12 @@ var endpoints = []endpoint{
 	{method: "get", path: "metrics", id: "read-metrics", text: true},
 }
 
-// TestOpenAPI reads the document that Vault's own UI and generated clients are made of.
+// TestOpenAPI reads the document from which Vault's UI and generated clients are made.
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	m := unconfigured(t)
 	var document *api.Secret
-	// Vault asks every mount, and fails if another test's is disabled at that moment.
+	// Vault asks every mount, and fails if the mount of another test is disabled at that moment.
 	require.NoError(t, poll(readyTimeout, "the document of all mounts", func() (bool, error) {
 		var err error
 		document, err = m.vault.root.Logical().Read("sys/internal/specs/openapi")
@@ -109,7 +109,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 			described = append(described, method+" "+below)
 			id := asType[string](t, operation["operationId"])
-			assert.False(t, ids[id], "operation id %s is there twice", id)
+			assert.False(t, ids[id], "operation id %s is used twice", id)
 			ids[id] = true
 			assert.NotEmpty(t, operation["summary"], id)
 			assert.Equal(t, []any{"secrets"}, operation["tags"], id)
@@ -127,8 +127,8 @@ func TestOpenAPI(t *testing.T) {
 	assert.ElementsMatch(t, expected, described)
 }
 
-// check compares e with what the document says. Vault loses the references to schemas on their way from any external
-// plugin, so the schemas are looked up under the names that they are known to have.
+// check compares e with the document. Vault loses the references to schemas of external plugins, so the schemas are
+// looked up by their known names.
 func (e *endpoint) check(t *testing.T, item, operation, schemas map[string]any) {
 	t.Helper()
 	assert.Equal(t, "pipedream-"+e.id, operation["operationId"])
@@ -157,7 +157,8 @@ func (e *endpoint) check(t *testing.T, item, operation, schemas map[string]any) 
 	checkFields(t, schemas, name+"Response", e.response)
 }
 
-// checkFields asserts that a schema has these fields, each with a type and a description, or is not there without any.
+// checkFields asserts that a schema has these fields, each with a type and a description. Without fields there must be
+// no schema.
 func checkFields(t *testing.T, schemas map[string]any, name string, fields []string) {
 	t.Helper()
 	schema, ok := schemas[name].(map[string]any)

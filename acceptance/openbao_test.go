@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestOpenBaoByConfiguration has OpenBao register the plugin, and log to a file, by its configuration alone.
+// TestOpenBaoByConfiguration has OpenBao register the plugin and log to a file through its configuration only.
 func TestOpenBaoByConfiguration(t *testing.T) {
 	t.Parallel()
 	if !onOpenBao {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLiveTokenOutlivesItsProcess shows that no end of a process, orderly or not, costs a request for a live token:
-// after an outage, all that every application reads at once would exceed Pipedream's limit.
+// TestLiveTokenOutlivesItsProcess shows that the end of a process, orderly or not, costs no request for a live token.
+// Otherwise all programs that read after an outage would exceed the rate limit.
 func TestLiveTokenOutlivesItsProcess(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
@@ -43,7 +43,7 @@ func TestLiveTokenOutlivesItsProcess(t *testing.T) {
 	}
 }
 
-// TestLeaseOutlivesTheServer shows that a lease of before a restart can be revoked after it.
+// TestLeaseOutlivesTheServer shows that a lease from before a restart can be revoked after it.
 func TestLeaseOutlivesTheServer(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
@@ -57,9 +57,9 @@ func TestLeaseOutlivesTheServer(t *testing.T) {
 	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: secret.LeaseID, Sync: true}))
 }
 
-// TestWhatIsCachedOutlivesAnOutage shows that what has not ended is served while Pipedream is down: before it is due and
-// after, and when the server is restarted meanwhile.
-func TestWhatIsCachedOutlivesAnOutage(t *testing.T) {
+// TestCachedCredentialsOutliveAnOutage shows that live credentials are served while Pipedream is down: before and after
+// they are due, and after a restart of the server.
+func TestCachedCredentialsOutliveAnOutage(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
 	m.configure(t, map[string]any{"static_ttl": "1s", "max_retries": 0})
@@ -82,8 +82,8 @@ func TestWhatIsCachedOutlivesAnOutage(t *testing.T) {
 	served()
 }
 
-// TestWhatIsStoredIsEncrypted looks for secrets in everything that the server wrote to its disk.
-func TestWhatIsStoredIsEncrypted(t *testing.T) {
+// TestStoredSecretsAreEncrypted searches everything that the server wrote to disk for secrets.
+func TestStoredSecretsAreEncrypted(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
 	m.sim.SetAccount(github())
@@ -108,12 +108,12 @@ func (m *mount) reload(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// killPlugin ends the plugin's process, and makes sure that another one answers.
+// killPlugin kills the plugin's process and waits until another one answers.
 func (m *mount) killPlugin(t *testing.T) {
 	t.Helper()
 	pid := m.vault.pluginPID(t)
 	require.NoError(t, killPlugin(pid))
-	// Vault starts another process with the next request, and may fail that one request.
+	// Vault starts another process with the next request, and may fail that request.
 	require.NoError(t, poll(30*time.Second, "the plugin to be back", func() (bool, error) {
 		_, err := m.vault.root.Logical().Read(m.in("status"))
 		return err == nil, nil
@@ -121,7 +121,7 @@ func (m *mount) killPlugin(t *testing.T) {
 	assert.NotEqual(t, pid, m.vault.pluginPID(t))
 }
 
-// loseAndRestore deletes everything that the engine stored, and brings it back.
+// loseAndRestore deletes the config and restores a snapshot that has it.
 func (m *mount) loseAndRestore(t *testing.T, snapshot string) {
 	t.Helper()
 	m.deleteConfig(t)

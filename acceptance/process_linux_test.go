@@ -10,13 +10,13 @@ import (
 	"syscall"
 )
 
-// dieWithParent has the kernel end a child when the test binary itself is killed and cleans nothing up. SIGTERM, for
-// Vault passes that on to its plugins; killed, it would leave them behind.
+// dieWithParent makes the kernel end a child if the test binary is killed and cannot clean up. It uses SIGTERM, which
+// Vault passes on to its plugins. SIGKILL would leave them behind.
 func dieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 }
 
-// childrenOf returns the pids of a process's children that run the given program.
+// childrenOf returns the pids of the children of a process that run the given program.
 func childrenOf(pid int, program string) ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -33,7 +33,7 @@ func childrenOf(pid int, program string) ([]int, error) {
 }
 
 // startedWith returns the pids of processes that run the program with a setting such as HOME=/x in their environment,
-// whoever their parent is by now.
+// whoever their parent is now.
 func startedWith(setting, program string) (pids []int) {
 	environments, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range environments {
@@ -49,13 +49,13 @@ func startedWith(setting, program string) (pids []int) {
 	return pids
 }
 
-// readStat returns the pid and the parent of the process, and false when it is gone.
+// readStat returns the pid and the parent of a process, and false if the process is gone.
 func readStat(path string) (pid, parent int, ok bool) {
 	content, err := os.ReadFile(path) //nolint:gosec // below /proc
 	if err != nil {
 		return 0, 0, false
 	}
-	// "pid (name) state ppid …", where the name may hold spaces and parentheses of its own.
+	// The format is "pid (name) state ppid …". The name may contain spaces and parentheses.
 	_, afterName, found := cutLast(string(content), ") ")
 	if !found {
 		return 0, 0, false
@@ -76,7 +76,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// runs tells whether the process with this pid runs the program. It is asked before each kill: a pid can be reused.
+// runs reports whether the process with this pid runs the program. It is checked before each kill, because pids are
+// reused.
 func runs(pid int, program string) bool {
 	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 	return err == nil && strings.TrimSuffix(exe, " (deleted)") == program

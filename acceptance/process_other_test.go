@@ -7,11 +7,12 @@ import (
 	"syscall"
 )
 
-// dieWithParent needs the kernel's help, which only Linux gives: elsewhere a killed test binary leaves its server.
+// dieWithParent needs support from the kernel, which only Linux has. Elsewhere a killed test binary leaves its server
+// behind.
 func dieWithParent() *syscall.SysProcAttr { return nil }
 
 func childrenOf(int, string) ([]int, error) {
-	return nil, errors.New("looking up a process's children needs /proc, as on Linux")
+	return nil, errors.New("finding the children of a process needs /proc, which only Linux has")
 }
 
 func startedWith(string, string) []int { return nil }

@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// stopTimeout is how long a process has to end by itself, before it is killed.
+// stopTimeout is how long a process may take to exit before it is killed.
 const stopTimeout = 20 * time.Second
 
-// process is a program that a test started. Its output goes to a file, and it is signalled by its pid alone.
+// process is a program that a test started. Its output goes to a file. It is only ever signalled by its pid.
 type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	err    error // valid once exited is closed
 }
 
-// startProcess runs a program with the given environment and nothing of the tests' own.
+// startProcess runs a program with exactly the given environment.
 func startProcess(output *os.File, env []string, name string, args ...string) (*process, error) {
 	cmd := exec.Command(name, args...) //nolint:gosec,noctx // a program under test, ended by stop or kill
 	cmd.Env = env
@@ -50,7 +50,7 @@ func (p *process) running() bool {
 	}
 }
 
-// stop asks the process to end and waits for it. One that does not is killed, which is an error.
+// stop asks the process to exit and waits. If it does not exit in time, stop kills it and returns an error.
 func (p *process) stop() error {
 	if err := p.signal(syscall.SIGTERM); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (p *process) stop() error {
 	}
 }
 
-// kill ends the process at once, as a crash or an OOM killer would.
+// kill ends the process at once, as a crash or the OOM killer would.
 func (p *process) kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (p *process) kill() error {
 	return nil
 }
 
-// signal does nothing to a process that has ended.
+// signal sends a signal. It does nothing if the process has ended.
 func (p *process) signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("signal %v to process %d: %w", s, p.pid(), err)
@@ -80,7 +80,7 @@ func (p *process) signal(s os.Signal) error {
 	return nil
 }
 
-// launcher returns a queue of functions that all run on one thread, which never ends.
+// launcher returns a queue of functions. They all run on one thread, which never ends.
 var launcher = sync.OnceValue(func() chan<- func() {
 	queue := make(chan func())
 	go func() {
@@ -92,8 +92,8 @@ var launcher = sync.OnceValue(func() chan<- func() {
 	return queue
 })
 
-// onLauncher runs f on the launcher's thread. Linux ends a child that asked for it when the thread that started it
-// ends, not the process, and Go may end any other thread.
+// onLauncher runs f on the launcher's thread. A child started with dieWithParent ends when the thread that started it
+// ends, not when the process does, and Go may end any other thread.
 func onLauncher(f func() error) error {
 	result := make(chan error)
 	launcher() <- func() { result <- f() }

@@ -22,8 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// faster is by how much the tests shorten every time that the examples for Prometheus give: an hour of theirs takes two
-// minutes. The engine's own times stay as they are.
+// faster is the factor by which the tests shorten all times in the Prometheus examples: an hour takes two minutes. The
+// times of the engine do not change.
 const faster = 30
 
 // prometheusServer is a real Prometheus that runs with docs/examples/prometheus-scrape.yml and prometheus-rules.yml.
@@ -33,7 +33,7 @@ type prometheusServer struct {
 	process *process
 }
 
-// programOf returns a program that an environment variable names, and skips the test where it names none.
+// programOf returns the program that an environment variable names. It skips the test if the variable is not set.
 func programOf(t *testing.T, variable string) string {
 	t.Helper()
 	if os.Getenv(variable) == "" {
@@ -44,8 +44,8 @@ func programOf(t *testing.T, variable string) string {
 	return path
 }
 
-// startPrometheus runs Prometheus until the test ends. It reads the metrics of mounts with the token in a file, through
-// the front.
+// startPrometheus runs Prometheus until the test ends. It reads the metrics of mounts through the front, with the token
+// in a file.
 func startPrometheus(t *testing.T, front *httptest.Server, tokenFile string, mounts []string) *prometheusServer {
 	t.Helper()
 	p := &prometheusServer{dir: t.TempDir()}
@@ -100,17 +100,17 @@ func prometheusExample(t *testing.T, name string) string {
 	return readFile(t, filepath.Join("..", "docs", "examples", name))
 }
 
-// replaceValue replaces the one place where a setting has a value.
+// replaceValue replaces the value of a setting that occurs once.
 func replaceValue(t *testing.T, config, from, to string) string {
 	t.Helper()
-	// In what is a comment it says how to make the file.
+	// In a comment, the path says how to make the file.
 	place := regexp.MustCompile(`(?m)^([^#\n]*)` + regexp.QuoteMeta(from) + `$`)
 	require.Len(t, place.FindAllString(config, -1), 1, from)
 	return place.ReplaceAllString(config, "${1}"+to)
 }
 
-// fasterScrape shortens how often a mount is scraped, and how often rules are evaluated, which the example leaves at
-// Prometheus's minute.
+// fasterScrape shortens the intervals at which mounts are scraped and rules are evaluated. The example uses the
+// defaults of Prometheus, a minute.
 func fasterScrape(t *testing.T, config string) string {
 	t.Helper()
 	interval := (30 * time.Second / faster).String()
@@ -118,7 +118,7 @@ func fasterScrape(t *testing.T, config string) string {
 		"\nglobal:\n  evaluation_interval: " + interval + "\n"
 }
 
-// withMounts adds a target for each further mount, as the example says.
+// withMounts adds a target for each additional mount, as the example says.
 func withMounts(t *testing.T, config string, mounts []string) string {
 	t.Helper()
 	target := regexp.MustCompile(`(?m)^ +- targets:\n.*\n +labels:\n +mount: pipedream\n`)
@@ -132,8 +132,8 @@ func withMounts(t *testing.T, config string, mounts []string) string {
 	})
 }
 
-// fasterRules shortens how long something has to hold, the ranges that are looked back over, and the seconds without a
-// success. All else of the rules stays.
+// fasterRules shortens how long a condition must hold, the ranges of queries, and the seconds without a success. It
+// changes nothing else in the rules.
 func fasterRules(t *testing.T, rules string) string {
 	t.Helper()
 	const seconds = 120
@@ -158,7 +158,7 @@ func (p *prometheusServer) fetch(t *testing.T, path string) (status int, body []
 	return response.StatusCode, body
 }
 
-// get asks Prometheus's API, and decodes the data of its answer.
+// get queries Prometheus's API and decodes the data of the answer.
 func (p *prometheusServer) get(t *testing.T, path string, query url.Values, data any) {
 	t.Helper()
 	status, body := p.fetch(t, "/api/v1/"+path+"?"+query.Encode())
@@ -166,14 +166,14 @@ func (p *prometheusServer) get(t *testing.T, path string, query url.Values, data
 	require.NoError(t, json.Unmarshal(body, &struct{ Data any }{data}))
 }
 
-// alert is one that is pending or firing.
+// alert is a pending or firing alert.
 type alert struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	State       string
 }
 
-// alert returns the alert of that name for a mount; nil for none.
+// alert returns the alert with that name for a mount, or nil if there is none.
 func (p *prometheusServer) alert(t *testing.T, name, path string) *alert {
 	t.Helper()
 	var active struct{ Alerts []*alert }
@@ -186,7 +186,7 @@ func (p *prometheusServer) alert(t *testing.T, name, path string) *alert {
 	return nil
 }
 
-// alertNames are those of the rules that Prometheus has loaded.
+// alertNames returns the alerts in the rules that Prometheus has loaded.
 func (p *prometheusServer) alertNames(t *testing.T) (names []string) {
 	t.Helper()
 	var loaded struct {
@@ -201,7 +201,7 @@ func (p *prometheusServer) alertNames(t *testing.T) (names []string) {
 	return names
 }
 
-// scrapedSample is one series of a query's result. The value is a time and a number as text.
+// scrapedSample is a series in the result of a query. Its value is a time and a number as text.
 type scrapedSample struct {
 	Metric map[string]string
 	Value  [2]any
@@ -214,7 +214,7 @@ func (p *prometheusServer) query(t *testing.T, expression string) []scrapedSampl
 	return answer.Result
 }
 
-// behindTLS is the server as others in a company reach it.
+// behindTLS puts the server behind TLS, as others in a company would reach it.
 func (s *vaultServer) behindTLS(t *testing.T) *httptest.Server {
 	t.Helper()
 	target, err := url.Parse(s.addr)
@@ -224,7 +224,7 @@ func (s *vaultServer) behindTLS(t *testing.T) *httptest.Server {
 	return front
 }
 
-// promtool runs Prometheus's tool on a text.
+// promtool runs Prometheus's promtool on a text.
 func promtool(t *testing.T, input string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), programOf(t, "PROMTOOL_BIN"), args...) //nolint:gosec // the caller's own

@@ -28,29 +28,29 @@ import (
 const (
 	// alertTimeout is far longer than any alert takes at the speed of these tests.
 	alertTimeout = 5 * time.Minute
-	// lookEvery is how often a reader reads, and somebody looks at the alerts.
+	// lookEvery is how often credentials are read and the alerts are checked.
 	lookEvery = 400 * time.Millisecond
 	// metricsType is the content type of Prometheus's text format.
 	metricsType = "text/plain; version=0.0.4; charset=utf-8"
 )
 
-// incident is what one of the alerts is for.
+// incident is the condition that an alert is for.
 type incident struct {
 	reads []string // the accounts that somebody reads all the while, in turns
-	// cause brings it about, and returns what ends it. Where it returns nothing the incident goes on.
+	// cause starts the incident and returns a function that ends it. If it returns nil, the incident goes on.
 	cause func(t *testing.T, m *mount) (end func())
 }
 
-// shortLived is github with tokens that live for seconds. Pipedream does not say when it replaces them, so that each read
-// of one that is about to end asks for the next.
+// shortLived is github with tokens that live for seconds. Pipedream does not say when it replaces them, so each read of
+// a token that is about to expire asks for the next one.
 func shortLived() pipedreamtest.Account {
 	return githubWith(func(a *pipedreamtest.Account) {
 		a.TokenLife, a.RefreshBefore, a.OmitNextRefresh = 6*time.Second, 3*time.Second, true
 	})
 }
 
-// fleet are so many accounts that one or another is always to be asked for again: the engine waits for up to half a minute
-// with each that failed, which is long at the speed of these tests.
+// fleet is enough accounts that at any time one of them is to be fetched again. The engine waits for up to half a
+// minute after a failure, which is long at the speed of these tests.
 var fleet = func() (ids []string) {
 	for i := range 40 {
 		ids = append(ids, fmt.Sprintf("apn_fleet_%d", i))
@@ -58,7 +58,7 @@ var fleet = func() (ids []string) {
 	return ids
 }()
 
-// incidents has one for each of the alerts, by its name.
+// incidents has one incident for each alert, by the name of the alert.
 var incidents = map[string]incident{
 	"PipedreamEngineMissing": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		require.NoError(t, m.vault.root.Sys().Unmount(m.path))
@@ -87,7 +87,7 @@ var incidents = map[string]incident{
 	"PipedreamBudgetNearlyUsedUp": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		m.sim.SetAccount(shortLived())
 		m.write(t, "config", map[string]any{"rate_limit": 10})
-		m.write(t, "refresh/"+githubID, nil) // else the token that lives an hour stays
+		m.write(t, "refresh/"+githubID, nil) // otherwise the token that lives for an hour stays
 		return func() { m.write(t, "config", map[string]any{"rate_limit": 1000}) }
 	}},
 	"PipedreamThrottled": {reads: []string{stripeID}, cause: func(_ *testing.T, m *mount) func() {
@@ -109,17 +109,17 @@ var incidents = map[string]incident{
 	}},
 	"PipedreamTokensRefreshedLate": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		m.sim.SetAccount(shortLived())
-		m.write(t, "refresh/"+githubID, nil) // else the token that lives an hour stays
+		m.write(t, "refresh/"+githubID, nil) // otherwise the token that lives for an hour stays
 		return nil
 	}},
 }
 
-// TestPrometheusWatchesTheEngine has a real Prometheus read the metrics of mounts, and each alert seen in it: a mount each
-// to which it happens, and one at which all is well.
+// TestPrometheusWatchesTheEngine has a real Prometheus read the metrics of mounts, and waits for each alert. Each
+// incident has its own mount, and one mount has none.
 func TestPrometheusWatchesTheEngine(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"PROMETHEUS_BIN", "PROMTOOL_BIN"} {
-		programOf(t, program) // before a server is started for nothing
+		programOf(t, program) // before a server is started
 	}
 	vault := newVault(t)
 	mounts := map[string]*mount{"": nil}
@@ -145,7 +145,7 @@ func TestPrometheusWatchesTheEngine(t *testing.T) {
 	first := readFile(t, tokenFile)
 	p := startPrometheus(t, front, tokenFile, paths)
 
-	require.ElementsMatch(t, slices.Collect(maps.Keys(incidents)), p.alertNames(t), "an alert without an incident, or the other way round")
+	require.ElementsMatch(t, slices.Collect(maps.Keys(incidents)), p.alertNames(t), "each alert needs an incident, and each incident an alert")
 	require.NoError(t, poll(readyTimeout, "every mount to be scraped", func() (bool, error) {
 		return len(p.query(t, `up{job="vault-pipedream"} == 1`)) == len(mounts), nil
 	}))
@@ -162,17 +162,18 @@ func TestPrometheusWatchesTheEngine(t *testing.T) {
 	})
 
 	well.read(t, "static-creds/"+githubID)
-	// Where a loaded machine keeps Prometheus waiting, it is right to say that there were no metrics.
+	// On a loaded machine Prometheus may be right that there were no metrics for a while.
 	assert.Empty(t, p.query(t, `count_over_time(ALERTS{mount="pipedream", alertstate="firing", alertname!="PipedreamEngineMissing"}[1h])`))
 	p.showsTheDashboard(t)
 	p.survives(t, well, first)
 	well.metricsAreAudited(t)
 }
 
-// metricsTokenTTL makes Agent log in anew while the test runs.
+// metricsTokenTTL is short enough for Agent to log in again during the test.
 const metricsTokenTTL = 30 * time.Second
 
-// keepMetricsToken has Vault Agent keep a token as docs/examples/agent-prometheus.hcl does, and returns the token's file.
+// keepMetricsToken has Vault Agent keep a token as docs/examples/agent-prometheus.hcl does, and returns the file with
+// the token.
 func (m *mount) keepMetricsToken(t *testing.T, rules string) (path string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -195,7 +196,7 @@ func (m *mount) keepMetricsToken(t *testing.T, rules string) (path string) {
 	return path
 }
 
-// survives waits until a token has ended, and then for the next scrape.
+// survives waits until a token has expired, and then for a scrape.
 func (p *prometheusServer) survives(t *testing.T, m *mount, token string) {
 	t.Helper()
 	require.NoError(t, poll(readyTimeout, "the first token to end", func() (bool, error) {
@@ -208,7 +209,7 @@ func (p *prometheusServer) survives(t *testing.T, m *mount, token string) {
 	}))
 }
 
-// sees has an incident happen, and waits until its alert fires, and until it no longer does.
+// sees starts an incident, waits until its alert fires, ends the incident and waits until the alert is gone.
 func (p *prometheusServer) sees(t *testing.T, name string, what incident, m *mount) {
 	t.Helper()
 	began := time.Now()
@@ -227,7 +228,7 @@ func (p *prometheusServer) sees(t *testing.T, name string, what incident, m *mou
 	t.Logf("%-28s fires after %s, is over %s after its cause: %s", name, after, time.Since(began).Round(time.Second), fired.Annotations["summary"])
 }
 
-// waitFor has readers read until the alert is as it should be, whatever they are answered.
+// waitFor keeps reading, whatever the answers are, until the alert is in the wanted state.
 func (p *prometheusServer) waitFor(t *testing.T, name string, what incident, m *mount, is func(*alert) bool) (last *alert) {
 	t.Helper()
 	turn := 0
@@ -243,7 +244,7 @@ func (p *prometheusServer) waitFor(t *testing.T, name string, what incident, m *
 	return last
 }
 
-// ask sends a request as whoever has the token in a file.
+// ask sends a request with the token in a file.
 func ask(t *testing.T, front *httptest.Server, tokenFile, method, path string) (status int, contentType, body string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, front.URL+"/v1/"+path, strings.NewReader("{}"))
@@ -257,7 +258,7 @@ func ask(t *testing.T, front *httptest.Server, tokenFile, method, path string) (
 	return response.StatusCode, response.Header.Get("Content-Type"), string(text)
 }
 
-// metricsAreSound has Prometheus's tool look at what Prometheus reads.
+// metricsAreSound checks the metrics with promtool.
 func (m *mount) metricsAreSound(t *testing.T, front *httptest.Server, tokenFile string) {
 	t.Helper()
 	status, contentType, text := ask(t, front, tokenFile, http.MethodGet, m.in("metrics"))
@@ -268,7 +269,7 @@ func (m *mount) metricsAreSound(t *testing.T, front *httptest.Server, tokenFile 
 	t.Logf("the metrics of a mount after one read:\n%s", text)
 }
 
-// mayReadNothingElse tries all that the engine has, and some of what Vault has.
+// mayReadNothingElse tries everything that the engine offers and some of what Vault offers.
 func (m *mount) mayReadNothingElse(t *testing.T, front *httptest.Server, tokenFile string) {
 	t.Helper()
 	requests := len(m.sim.Requests())
@@ -300,7 +301,7 @@ func (m *mount) mayReadNothingElse(t *testing.T, front *httptest.Server, tokenFi
 	assert.Len(t, m.sim.Requests(), requests)
 }
 
-// showsTheDashboard asks all that the dashboard asks, as Grafana does with all mounts selected.
+// showsTheDashboard runs all queries of the dashboard, as Grafana does with all mounts selected.
 func (p *prometheusServer) showsTheDashboard(t *testing.T) {
 	t.Helper()
 	var dashboard any
@@ -330,7 +331,7 @@ func (p *prometheusServer) showsTheDashboard(t *testing.T) {
 	t.Logf("%d queries and %d variables of the dashboard have a result", len(expressions), len(variables))
 }
 
-// valuesUnder returns the texts that stand under a key, however deep.
+// valuesUnder returns the texts under a key, at any depth.
 func valuesUnder(node any, key string) (values []string) {
 	switch node := node.(type) {
 	case map[string]any:
@@ -348,7 +349,7 @@ func valuesUnder(node any, key string) (values []string) {
 	return values
 }
 
-// metricsAreAudited holds that the audit log tells of each scrape, and has nothing of its text but a hash.
+// metricsAreAudited asserts that the audit log records scrapes, but only a hash of their text.
 func (m *mount) metricsAreAudited(t *testing.T) {
 	t.Helper()
 	read := m.audited(t, "metrics")

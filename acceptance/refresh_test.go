@@ -10,14 +10,15 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-func TestRefreshBringsTheTokenOfNow(t *testing.T) {
+func TestRefreshFetchesTheCurrentToken(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
 	m.read(t, "creds/"+githubID)
 	m.sim.Rotate(githubID)
 
-	// For some seconds after a fetch a refresh costs no request, so that a caller in a loop cannot use up the budget.
+	// For some seconds after a fetch, a refresh sends no request, so that a caller in a loop cannot use up the rate
+	// limit.
 	require.NoError(t, poll(30*time.Second, "a refresh to go out", func() (bool, error) {
 		m.write(t, "refresh/"+githubID, nil)
 		return m.sim.Count(pipedreamtest.KindAccount) == 2, nil

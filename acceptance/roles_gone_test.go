@@ -11,9 +11,9 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestRoleOfAnAccountThatGoesUnderLoad deletes one account after the other while many read it: once one reader was told
-// that it is gone, no read that begins later is given what was cached.
-func TestRoleOfAnAccountThatGoesUnderLoad(t *testing.T) {
+// TestDeletedAccountIsNotServedUnderLoad deletes one account after the other while many readers read it. Once a reader
+// has been told that the account is gone, no later read may get the cached credential.
+func TestDeletedAccountIsNotServedUnderLoad(t *testing.T) {
 	t.Parallel()
 	const accounts, readers, refusals = 8, 16, 10
 	m := onSharedVault(t, pipedreamtest.WithLimit(0))
@@ -45,6 +45,6 @@ func TestRoleOfAnAccountThatGoesUnderLoad(t *testing.T) {
 			})
 		}
 		all.Wait()
-		assert.Zero(t, late.Load(), "reads of %s that were given what is gone", account.ID)
+		assert.Zero(t, late.Load(), "reads of %s that got the deleted account", account.ID)
 	}
 }

@@ -25,7 +25,7 @@ func (s *vaultServer) revoke(lease string) error {
 	return s.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: lease, Sync: true})
 }
 
-// leasedFor asserts how long a lease lasts, in seconds. Vault takes off what it needs to store one, where that is long.
+// leasedFor asserts how many seconds a lease lasts. Vault subtracts the time that it takes to store the lease.
 func leasedFor(t *testing.T, seconds int, secret *api.Secret) {
 	t.Helper()
 	assert.NotEmpty(t, secret.LeaseID)
@@ -57,7 +57,7 @@ func TestRolesAreWrittenReadListedAndDeleted(t *testing.T) {
 	keys, _ := m.list(t, "roles", nil)
 	assert.Equal(t, []string{"billing", "ci"}, keys)
 
-	// A write changes what it names.
+	// A write changes only the fields that it names.
 	m.write(t, "roles/billing", map[string]any{"ttl": 0})
 	data := m.read(t, "roles/billing").Data
 	assert.Equal(t, 0, number(t, data["ttl"]))
@@ -83,17 +83,17 @@ func TestRoleIsRefused(t *testing.T) {
 		fields map[string]any
 		words  []string
 	}{
-		"no account":                  {"r", nil, []string{"account_id"}},
-		"two kinds of account":        {"r", map[string]any{"account_id": githubID, "app": "github", "external_user_id": "alice"}, []string{"account_id", "app"}},
-		"an account id that is none":  {"r", map[string]any{"account_id": "apn_a/../b"}, []string{"account_id"}},
-		"a user without an app":       {"r", map[string]any{"external_user_id": "alice"}, []string{"app"}},
-		"an app without a user":       {"r", map[string]any{"app": "github"}, []string{"external_user_id"}},
-		"a user of 251 characters":    {"r", map[string]any{"app": "github", "external_user_id": strings.Repeat("é", 251)}, []string{"external_user_id", "250"}},
-		"braces that do not match":    {"r", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id"}, []string{"external_user_id", "braces"}},
-		"a template of the time":      {"r", map[string]any{"app": "github", "external_user_id": "{{time.now}}"}, []string{"external_user_id", "template"}},
-		"a ttl that is no duration":   {"r", map[string]any{"account_id": githubID, "ttl": "soon"}, []string{"ttl"}},
-		"a name that poses":           {githubID, map[string]any{"account_id": stripeID}, []string{"apn_"}},
-		"a name longer than any name": {strings.Repeat("r", 200), map[string]any{"account_id": githubID}, []string{"name"}},
+		"no account":                   {"r", nil, []string{"account_id"}},
+		"both an account and an app":   {"r", map[string]any{"account_id": githubID, "app": "github", "external_user_id": "alice"}, []string{"account_id", "app"}},
+		"an invalid account id":        {"r", map[string]any{"account_id": "apn_a/../b"}, []string{"account_id"}},
+		"a user without an app":        {"r", map[string]any{"external_user_id": "alice"}, []string{"app"}},
+		"an app without a user":        {"r", map[string]any{"app": "github"}, []string{"external_user_id"}},
+		"a user of 251 characters":     {"r", map[string]any{"app": "github", "external_user_id": strings.Repeat("é", 251)}, []string{"external_user_id", "250"}},
+		"braces that do not match":     {"r", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id"}, []string{"external_user_id", "braces"}},
+		"a template for the time":      {"r", map[string]any{"app": "github", "external_user_id": "{{time.now}}"}, []string{"external_user_id", "template"}},
+		"a ttl that is not a duration": {"r", map[string]any{"account_id": githubID, "ttl": "soon"}, []string{"ttl"}},
+		"a name like an account id":    {githubID, map[string]any{"account_id": stripeID}, []string{"apn_"}},
+		"a name that is too long":      {strings.Repeat("r", 200), map[string]any{"account_id": githubID}, []string{"name"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := m.vault.root.Logical().Write(m.in("roles/"+test.role), test.fields)
@@ -132,7 +132,7 @@ func TestRoleGivesChosenFieldsAndAShorterLease(t *testing.T) {
 
 	wide := m.read(t, "creds/all")
 	assert.Equal(t, direct.Data, wide.Data)
-	assert.InDelta(t, 3600, wide.LeaseDuration, 5, "a cap above the token's life does nothing")
+	assert.InDelta(t, 3600, wide.LeaseDuration, 5, "a ttl above the token's life changes nothing")
 	assert.Empty(t, wide.Warnings)
 
 	static := m.read(t, "static-creds/ci").Data
@@ -146,8 +146,8 @@ func TestRoleGivesChosenFieldsAndAShorterLease(t *testing.T) {
 	assert.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount), "one request for each account, however many roles it has")
 }
 
-// TestRoleOfARefreshToken names what is given out only where config says so: a role cannot ask for more.
-func TestRoleOfARefreshToken(t *testing.T) {
+// TestRoleCannotExposeARefreshToken shows that a role gives out a refresh token only if config allows that.
+func TestRoleCannotExposeARefreshToken(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -170,7 +170,7 @@ func TestRoleLeaseIsCappedByTheMount(t *testing.T) {
 	assert.Empty(t, secret.Warnings)
 }
 
-// TestRoleLeaseEnds lets a lease of seconds end, as only its role says it does: the token itself lives on.
+// TestRoleLeaseEnds waits for the end of a short lease that only the role limits. The token lives on.
 func TestRoleLeaseEnds(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -185,18 +185,18 @@ func TestRoleLeaseEnds(t *testing.T) {
 	assert.Equal(t, secret.Data, m.read(t, "creds/brief").Data)
 }
 
-func TestRoleMinTTLIsInsteadOfTheMounts(t *testing.T) {
+func TestRoleMinTTLReplacesTheMounts(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.write(t, "config", map[string]any{"min_ttl": "10m"})
-	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = 20*time.Second, true }))
+	m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.TokenLife, a.OmitNextRefresh = time.Minute, true }))
 	m.write(t, "roles/patient", map[string]any{"account_id": githubID, "min_ttl": "1s"})
 	m.write(t, "roles/ordinary", map[string]any{"account_id": githubID})
 	first := m.read(t, "creds/patient").Data["oauth_access_token"]
 	m.sim.Rotate(githubID)
 
-	// Due for the one long before it is for the other. Right after a fetch both wait for a quarter of what is left.
-	require.NoError(t, poll(15*time.Second, "the token of now", func() (bool, error) {
+	// The token is due for one role long before it is for the other. After a fetch both wait for a quarter of its life.
+	require.NoError(t, poll(readyTimeout, "the current token", func() (bool, error) {
 		assert.Equal(t, first, m.read(t, "creds/patient").Data["oauth_access_token"])
 		return m.read(t, "creds/ordinary").Data["oauth_access_token"] == m.sim.Token(githubID) || t.Failed(), nil
 	}))
@@ -215,7 +215,7 @@ func TestRoleChangeTakesEffectAtOnce(t *testing.T) {
 	}
 }
 
-func TestRolesOnlyWhereAccountIDsAreNotAllowed(t *testing.T) {
+func TestOnlyRolesWorkIfAccountIDsAreNotAllowed(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
@@ -238,7 +238,7 @@ func TestRolesOnlyWhereAccountIDsAreNotAllowed(t *testing.T) {
 	m.read(t, "creds/"+githubID)
 }
 
-// TestRolePolicies gives one token the use of a role and another its administration, and neither the other's part.
+// TestRolePolicies lets one token use a role and another manage it. Neither can do what the other can.
 func TestRolePolicies(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -277,7 +277,7 @@ func TestRolePolicies(t *testing.T) {
 	}
 }
 
-// TestRoleLeasesOutliveTheirRole deletes a role while its leases last, and the account with it.
+// TestRoleLeasesOutliveTheirRole deletes a role and its account while there are leases.
 func TestRoleLeasesOutliveTheirRole(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
@@ -311,7 +311,7 @@ func TestRoleIsRefreshed(t *testing.T) {
 		return m.sim.Count(pipedreamtest.KindAccount) == 2, nil
 	}))
 	assert.Equal(t, m.sim.Token(githubID), m.read(t, "creds/ci").Data["oauth_access_token"])
-	assert.Equal(t, m.sim.Token(githubID), m.read(t, "creds/"+githubID).Data["oauth_access_token"], "the same account's")
+	assert.Equal(t, m.sim.Token(githubID), m.read(t, "creds/"+githubID).Data["oauth_access_token"], "the same account")
 }
 
 func TestRoleOfAUserNeedsAProject(t *testing.T) {
@@ -344,7 +344,7 @@ func TestRoleTakesTheAccountCreatedLast(t *testing.T) {
 		assert.Equal(t, "apn_new", c.read(t, "static-creds/"+role).Data["pipedream_account_id"])
 	}
 	assert.Equal(t, 2, c.sim.Count(pipedreamtest.KindList))
-	assert.Zero(t, c.sim.Count(pipedreamtest.KindAccount), "the list brought the credentials")
+	assert.Zero(t, c.sim.Count(pipedreamtest.KindAccount), "the list had the credentials")
 }
 
 func TestRolesHaveHelp(t *testing.T) {

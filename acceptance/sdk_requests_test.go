@@ -16,25 +16,25 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// differences are what the engine's requests and those of Pipedream's official SDK for the same operations differ in, and why.
-// Each has to be there: one that is gone is to be taken off the list.
+// differences are the known differences between the engine's requests and those of Pipedream's official SDK for the
+// same operations, with the reason for each. A difference that no longer exists must be removed.
 var differences = map[string]string{
-	"header User-Agent: both, differing":            "each says who it is",
-	"header Accept: both, differing":                "the engine takes JSON alone, and an answer that is none is no answer",
-	"header X-Fern-Language: the SDK alone":         "the SDK says what made it",
+	"header User-Agent: both, differing":            "each has its own name",
+	"header Accept: both, differing":                "the engine accepts only JSON",
+	"header X-Fern-Language: the SDK alone":         "the SDK names its generator",
 	"header X-Fern-Sdk-Name: the SDK alone":         "likewise",
 	"header X-Fern-Sdk-Version: the SDK alone":      "likewise",
 	"header X-Fern-Runtime: the SDK alone":          "likewise",
 	"header X-Fern-Runtime-Version: the SDK alone":  "likewise",
 	"token: header Content-Length: both, differing": "the bodies differ",
-	"token: body scope: the engine alone":           "the SDK asks for all scopes, the engine for the least that reads accounts",
+	"token: body scope: the engine alone":           "the SDK asks for all scopes, the engine for the one that reads accounts",
 }
 
-// transportHeaders are a matter of the HTTP client under either. What the SDK sends of them depends on the version of Node.
+// transportHeaders are set by the HTTP client. What the SDK sends depends on the version of Node.
 var transportHeaders = []string{"Accept-Encoding", "Accept-Language", "Connection", "Sec-Fetch-Mode"}
 
-// TestRequestsBesideTheSDK holds the engine's requests beside those of Pipedream's official SDK for the same operations. It runs
-// where NODE_MODULES says that Node and the SDK are there: see "make test-node".
+// TestRequestsBesideTheSDK compares the engine's requests with those of Pipedream's official SDK for the same
+// operations. It runs only if NODE_MODULES is set. See "make test-node".
 func TestRequestsBesideTheSDK(t *testing.T) {
 	t.Parallel()
 	program := sdk.Start(t)
@@ -108,7 +108,7 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 	assert.Empty(t, c.sim.Violations())
 }
 
-// firstRequest returns the first request of a kind that something sends.
+// firstRequest returns the first request of a kind that a function causes.
 func (c *connect) firstRequest(t *testing.T, kind pipedreamtest.Kind, f func()) pipedreamtest.Request {
 	t.Helper()
 	c.sim.ResetRequests()
@@ -119,7 +119,7 @@ func (c *connect) firstRequest(t *testing.T, kind pipedreamtest.Kind, f func()) 
 	return log[i]
 }
 
-// unlike lists what two requests differ in: names, and the values of what is no header.
+// unlike lists the differences between two requests: names, and values except those of headers.
 func unlike(t *testing.T, engine, official pipedreamtest.Request) (differing []string) {
 	t.Helper()
 	for what, parts := range map[string][2]map[string]string{
@@ -160,7 +160,7 @@ func headerOf(r pipedreamtest.Request) map[string]string {
 	return header
 }
 
-// flat returns each name's values as one text.
+// flat joins the values of each name.
 func flat(values map[string][]string) map[string]string {
 	all := map[string]string{}
 	for name, list := range values {

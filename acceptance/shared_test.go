@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shared is the server of the tests that leave it as they found it. Nothing is started until one asks for it.
+// shared is the server of the tests that leave it as they found it. It starts when the first test needs it.
 var shared struct {
 	once   sync.Once
 	server *vaultServer
@@ -34,8 +34,8 @@ func sharedVault(t *testing.T) *vaultServer {
 	return shared.server
 }
 
-// serverToDisableOn returns a server for a test that disables a mount while requests of it wait for Pipedream. That keeps
-// every other mount of an OpenBao server waiting too, so there it is one for the test alone.
+// serverToDisableOn returns a server for a test that disables a mount while requests wait for Pipedream. On OpenBao
+// that blocks all other mounts of the server, so there the test gets its own.
 func serverToDisableOn(t *testing.T) *vaultServer {
 	t.Helper()
 	if onOpenBao {

@@ -6,16 +6,16 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// The ids of the two accounts that most tests read.
+// These are the ids of the two accounts that most tests read.
 const (
 	githubID = "apn_github"
 	stripeID = "apn_stripe"
 )
 
-// stripeKey is the credential of an account that never expires.
+// stripeKey is a credential that never expires.
 const stripeKey = "sk_simulated_7d1f0a93c2"
 
-// github is an account whose token lives an hour.
+// github is an account whose token lives for an hour.
 func github() pipedreamtest.Account {
 	return pipedreamtest.Account{
 		ID:        githubID,
@@ -25,7 +25,7 @@ func github() pipedreamtest.Account {
 	}
 }
 
-// githubWith is github with something changed.
+// githubWith is github with a change.
 func githubWith(change func(*pipedreamtest.Account)) pipedreamtest.Account {
 	account := github()
 	change(&account)

@@ -32,7 +32,7 @@ func TestStatusCostsNoRequest(t *testing.T) {
 	assert.Len(t, m.sim.Requests(), requests)
 }
 
-func TestStatusTellsOfFailures(t *testing.T) {
+func TestStatusReportsFailures(t *testing.T) {
 	t.Parallel()
 	m := onSharedVault(t)
 	m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: 403, Body: upstreamBody})

@@ -20,8 +20,8 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// TestTerraformReadsACredential applies docs/examples/terraform.tf, with a program in place of the other provider, and
-// looks for the token in all that is left.
+// TestTerraformReadsACredential applies docs/examples/terraform.tf, with a program in place of the second provider, and
+// searches all files that remain for the token.
 func TestTerraformReadsACredential(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
@@ -49,13 +49,13 @@ func TestTerraformReadsACredential(t *testing.T) {
 	w.run(t, "apply", "-auto-approve", "plan")
 	assert.Equal(t, m.sim.Token(exampleID), strings.TrimSpace(readFile(t, used)))
 	require.NoError(t, os.Remove(used))
-	w.run(t, "apply", "-auto-approve", "-replace=terraform_data.app") // which makes a backup of the state
+	w.run(t, "apply", "-auto-approve", "-replace=terraform_data.app") // also creates a backup of the state
 	assert.Equal(t, m.sim.Token(exampleID), strings.TrimSpace(readFile(t, used)))
 	w.lacks(t, m.sim.Token(exampleID))
 	assert.Equal(t, 4, m.reads(t, "static-creds/"+exampleID), "one read for each plan and each apply")
 }
 
-// TestTerraformsDataSourceKeepsTheToken shows why the example does not use it.
+// TestTerraformsDataSourceKeepsTheToken shows why the example does not use the data source.
 func TestTerraformsDataSourceKeepsTheToken(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
@@ -98,11 +98,11 @@ path "pipedream/roles/*" { capabilities = ["create", "read", "update", "delete"]
 	assert.Equal(t, m.sim.Token(exampleID), secret.Data["oauth_access_token"])
 	assert.LessOrEqual(t, secret.LeaseDuration, int((15 * time.Minute).Seconds()))
 
-	w.run(t, "plan", "-detailed-exitcode", "-out=plan") // fails where there is something to change
+	w.run(t, "plan", "-detailed-exitcode", "-out=plan") // fails if there is something to change
 	w.run(t, "apply", "-auto-approve", "-replace=vault_generic_endpoint.billing")
 	w.lacks(t, m.apiKey)
 
-	// It is written at each plan, so a change is put back, though no plan shows it.
+	// config is written at each plan, so a change is undone, although no plan shows it.
 	m.write(t, "config", map[string]any{"api_key": "pdkey_of_somebody", "verify": false})
 	w.run(t, "plan", "-detailed-exitcode")
 	m.write(t, "refresh/billing", nil)
@@ -114,14 +114,15 @@ path "pipedream/roles/*" { capabilities = ["create", "read", "update", "delete"]
 	w.lacks(t, m.apiKey)
 }
 
-// workspace is a directory for OpenTofu, with its state.
+// workspace is a directory for OpenTofu and its state.
 type workspace struct {
 	dir  string
 	tofu string
 	env  []string
 }
 
-// newWorkspace makes one whose Vault token has the given rules and may make itself children, as the provider does.
+// newWorkspace creates a workspace. Its Vault token has the given rules and may create child tokens, as the provider
+// does.
 func newWorkspace(t *testing.T, m *mount, rules string) *workspace {
 	t.Helper()
 	tofu, err := locate("TOFU_BIN", filepath.Join("..", "bin", "tofu"))
@@ -142,7 +143,7 @@ func newWorkspace(t *testing.T, m *mount, rules string) *workspace {
 
 func (w *workspace) in(name string) string { return filepath.Join(w.dir, name) }
 
-// write puts an example with the changes into the workspace.
+// write copies an example with the changes into the workspace.
 func (w *workspace) write(t *testing.T, name string, changes ...string) {
 	t.Helper()
 	example(t, w.dir, name, changes)
@@ -157,7 +158,7 @@ func (w *workspace) run(t *testing.T, args ...string) {
 	require.NoError(t, err, "tofu %s: %s", strings.Join(args, " "), output)
 }
 
-// lacks asserts that no file in the workspace holds the secret: not the state, nor its backup, nor a plan.
+// lacks asserts that no file in the workspace contains the secret: not the state, its backup or a plan.
 func (w *workspace) lacks(t *testing.T, secret string) {
 	t.Helper()
 	for _, name := range []string{"terraform.tfstate", "terraform.tfstate.backup"} {

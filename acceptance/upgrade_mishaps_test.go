@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onUpgradableVault enables the plugin on a server with a plugin directory of its own, in which the next version is
-// registered too, and reads a token.
+// onUpgradableVault enables the plugin on a server with its own plugin directory, reads a token, and registers the next
+// version.
 func onUpgradableVault(t *testing.T) (m *mount, token, nextVersion string) {
 	t.Helper()
 	next, nextVersion := nextPlugin(t)
@@ -26,7 +26,7 @@ func onUpgradableVault(t *testing.T) (m *mount, token, nextVersion string) {
 	return m, token, nextVersion
 }
 
-// startWithOwnPlugins is newVault for a server with a plugin directory of its own.
+// startWithOwnPlugins is newVault with a plugin directory of its own.
 func startWithOwnPlugins(t *testing.T) *vaultServer {
 	t.Helper()
 	s := &vaultServer{dir: t.TempDir()}
@@ -41,26 +41,26 @@ func startWithOwnPlugins(t *testing.T) *vaultServer {
 	return s
 }
 
-// serves asserts which version serves the mount, and that it serves the token without a request for it.
+// serves asserts that this version serves the mount, and that it serves the token without a request.
 func (m *mount) serves(t *testing.T, version, token string) {
 	t.Helper()
 	found, err := m.version()
 	require.NoError(t, err)
 	assert.Equal(t, version, found)
 	assert.Equal(t, token, m.read(t, "static-creds/"+githubID).Data["oauth_access_token"])
-	assert.Empty(t, m.sim.Requests(), "requests for what is alive")
+	assert.Empty(t, m.sim.Requests(), "requests for live credentials")
 }
 
-// isGone asserts that there is no engine: as a reader sees it, and in Vault's log.
+// isGone asserts that there is no engine, both for a reader and in Vault's log.
 func (m *mount) isGone(t *testing.T) {
 	t.Helper()
 	secret, err := m.vault.root.Logical().Read(m.in("status"))
-	require.NoError(t, err, "a path that nothing serves is a 404 without a text")
+	require.NoError(t, err, "a path without an engine is a 404 without a text")
 	require.Nil(t, secret)
 	assert.Contains(t, m.vault.readLog(t), "skipping plugin-based mount entry: path="+m.in(""))
 }
 
-// otherArchitecture returns a program for a processor that this machine has not: the same with another number in it.
+// otherArchitecture returns a program for another processor: the plugin with another machine number in its header.
 func otherArchitecture(t *testing.T) []byte {
 	t.Helper()
 	content, err := os.ReadFile(pluginBin)
@@ -71,22 +71,22 @@ func otherArchitecture(t *testing.T) []byte {
 	return content
 }
 
-// TestUpgradeToWhatCannotBeStarted shows what Vault says to an operator, and that tuning back is the way out of each:
-// before the next start of Vault for nobody to notice, and after it, when there is no engine.
-func TestUpgradeToWhatCannotBeStarted(t *testing.T) {
+// TestUpgradeToAPluginThatCannotStart shows the errors that an operator gets, and that tuning back helps: before the
+// next start of Vault, so that no one notices, and after it, when there is no engine.
+func TestUpgradeToAPluginThatCannotStart(t *testing.T) {
 	t.Parallel()
 	m, token, _ := onUpgradableVault(t)
 	for _, broken := range []struct {
 		name, version, err string
 		content            []byte
 	}{
-		{"it ends at once", "v98.0.0", "Unrecognized remote plugin message", []byte("#!/bin/sh\nexit 1\n")},
-		{"it is no plugin", "v98.0.1", "Unrecognized remote plugin message: hello", []byte("#!/bin/sh\necho hello\n")},
+		{"it exits at once", "v98.0.0", "Unrecognized remote plugin message", []byte("#!/bin/sh\nexit 1\n")},
+		{"it is not a plugin", "v98.0.1", "Unrecognized remote plugin message: hello", []byte("#!/bin/sh\necho hello\n")},
 		{"it is for another architecture", "v98.0.2", "exec format error", otherArchitecture(t)},
 	} {
 		t.Run(broken.name, func(t *testing.T) {
 			m.vault.installContent(t, broken.content, broken.version)
-			require.NoError(t, m.vault.registerFile(broken.version, broken.version), "Vault registers it under any version")
+			require.NoError(t, m.vault.registerFile(broken.version, broken.version), "Vault accepts any version")
 			err := m.vault.root.Sys().Mount("try", &api.MountInput{
 				Type: pluginName, Config: api.MountConfigInput{PluginVersion: broken.version},
 			})
@@ -110,7 +110,7 @@ func TestUpgradeToWhatCannotBeStarted(t *testing.T) {
 	}
 }
 
-// TestVersionIsDeregisteredWhileInUse shows that it is served until it has to be started again.
+// TestVersionIsDeregisteredWhileInUse shows that the version keeps serving until it has to be started again.
 func TestVersionIsDeregisteredWhileInUse(t *testing.T) {
 	t.Parallel()
 	m, token, nextVersion := onUpgradableVault(t)
@@ -144,7 +144,7 @@ func TestVersionIsDeregisteredWhileInUse(t *testing.T) {
 	})
 }
 
-// TestFileOfTheRunningVersionChanges shows that the file may not be written over, nor be gone, when Vault starts it.
+// TestFileOfTheRunningVersionChanges shows that Vault cannot start a plugin whose file was overwritten or removed.
 func TestFileOfTheRunningVersionChanges(t *testing.T) {
 	t.Parallel()
 	m, token, _ := onUpgradableVault(t)
@@ -153,13 +153,13 @@ func TestFileOfTheRunningVersionChanges(t *testing.T) {
 		err string
 		to  func()
 	}{
-		"another version is written over it": {"checksums did not match", func() {
+		"it is replaced by another version": {"checksums did not match", func() {
 			require.NoError(t, os.Remove(file)) // as install does
 			next, _ := nextPlugin(t)
 			m.vault.install(t, next, filepath.Base(file))
 		}},
-		"it is removed":     {"no such file or directory", func() { require.NoError(t, os.Remove(file)) }},
-		"it may not be run": {"permission denied", func() { require.NoError(t, os.Chmod(file, 0o600)) }},
+		"it is removed":        {"no such file or directory", func() { require.NoError(t, os.Remove(file)) }},
+		"it is not executable": {"permission denied", func() { require.NoError(t, os.Chmod(file, 0o600)) }},
 		"it is a link to nowhere": {"no such file or directory", func() {
 			require.NoError(t, os.Remove(file))
 			require.NoError(t, os.Symlink("/nowhere", file))
@@ -177,7 +177,7 @@ func TestFileOfTheRunningVersionChanges(t *testing.T) {
 	}
 }
 
-// TestSymbolicLinksAmongPlugins shows which of them Vault refuses.
+// TestSymbolicLinksAmongPlugins shows which symbolic links Vault rejects.
 func TestSymbolicLinksAmongPlugins(t *testing.T) {
 	t.Parallel()
 	next, nextVersion := nextPlugin(t)
@@ -198,8 +198,8 @@ func TestSymbolicLinksAmongPlugins(t *testing.T) {
 	})
 }
 
-// TestSnapshotIsRestoredIntoANewCluster shows that a snapshot has the catalog and not the file: the new servers need the
-// one that is registered.
+// TestSnapshotIsRestoredIntoANewCluster shows that a snapshot contains the catalog but not the plugin file: the new
+// servers need the registered file.
 func TestSnapshotIsRestoredIntoANewCluster(t *testing.T) {
 	t.Parallel()
 	m, token, nextVersion := onUpgradableVault(t)
@@ -208,12 +208,12 @@ func TestSnapshotIsRestoredIntoANewCluster(t *testing.T) {
 	lease := m.read(t, "creds/"+githubID).LeaseID
 	snapshot := m.vault.snapshot(t)
 
-	s := startWithOwnPlugins(t)    // with the old version's file alone
+	s := startWithOwnPlugins(t)    // has only the file of the old version
 	file, err := os.Open(snapshot) //nolint:gosec // written by snapshot
 	require.NoError(t, err)
 	defer file.Close() //nolint:errcheck // only read
 	require.NoError(t, s.root.Sys().RaftSnapshotRestoreWithContext(t.Context(), file, true))
-	// Its keys are those of the cluster that the snapshot is of.
+	// Its keys are now those of the cluster that the snapshot came from.
 	s.unsealKey, s.rootToken = m.vault.unsealKey, m.vault.rootToken
 	s.root.SetToken(s.rootToken)
 	require.NoError(t, poll(readyTimeout, "the snapshot to be taken in", func() (bool, error) {
@@ -233,8 +233,8 @@ func TestSnapshotIsRestoredIntoANewCluster(t *testing.T) {
 	require.NoError(t, err, "a lease was lost")
 }
 
-// TestLeaseEndsWhileThereIsNoEngine shows what becomes of it: Vault gives up on it at once, and an operator revokes it when
-// the engine is back.
+// TestLeaseEndsWhileThereIsNoEngine shows what happens to a lease: Vault gives up on it at once, and an operator can
+// revoke it when the engine is back.
 func TestLeaseEndsWhileThereIsNoEngine(t *testing.T) {
 	t.Parallel()
 	m, token, _ := onUpgradableVault(t)
@@ -244,7 +244,7 @@ func TestLeaseEndsWhileThereIsNoEngine(t *testing.T) {
 	m.vault.restart(t)
 	m.isGone(t)
 
-	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: m.in("creds/"), Prefix: true}), "it is to end now")
+	require.NoError(t, m.vault.root.Sys().RevokeWithOptions(&api.RevokeOptions{LeaseID: m.in("creds/"), Prefix: true}), "the lease ends now")
 	require.NoError(t, poll(readyTimeout, "Vault to give up on the lease", func() (bool, error) {
 		return len(m.vault.irrevocable(t)) == 1, nil
 	}))

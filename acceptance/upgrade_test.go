@@ -20,10 +20,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nextCommand is what the next version is called in a plugin directory, beside the one under test.
+// nextCommand is the file name of the next version in a plugin directory, beside the one under test.
 const nextCommand = pluginName + "-next"
 
-// nextPlugin returns the program that an upgrade goes to, and its version: the same code under another version.
+// nextPlugin returns the program to upgrade to, and its version. It is the same code with another version.
 func nextPlugin(t *testing.T) (program, version string) {
 	t.Helper()
 	program, err := locate("NEXT_PLUGIN_BIN", filepath.Join(filepath.Dir(pluginBin), "next", pluginName))
@@ -35,7 +35,7 @@ func nextPlugin(t *testing.T) (program, version string) {
 	return program, version
 }
 
-// withOwnPlugins gives a server a plugin directory of its own, with the plugin under test in it.
+// withOwnPlugins gives a server its own plugin directory with the plugin under test.
 func withOwnPlugins(t *testing.T, s *vaultServer) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(s.dir)
@@ -43,7 +43,7 @@ func withOwnPlugins(t *testing.T, s *vaultServer) {
 	s.plugins = filepath.Join(dir, "plugins")
 	require.NoError(t, os.Mkdir(s.plugins, 0o700))
 	s.install(t, pluginBin, filepath.Base(pluginBin))
-	// A plugin that its server left behind runs a file of this directory.
+	// A plugin that its server left behind runs a file from this directory.
 	t.Cleanup(func() {
 		files, err := filepath.Glob(filepath.Join(s.plugins, "*"))
 		assert.NoError(t, err)
@@ -57,7 +57,7 @@ func withOwnPlugins(t *testing.T, s *vaultServer) {
 	})
 }
 
-// install copies a program to the server's plugin directory, as an operator does.
+// install copies a program to the server's plugin directory, as an operator would.
 func (s *vaultServer) install(t *testing.T, program, name string) {
 	t.Helper()
 	content, err := os.ReadFile(program) //nolint:gosec // a program under test
@@ -71,18 +71,18 @@ func (s *vaultServer) installContent(t *testing.T, content []byte, name string) 
 	require.NoError(t, os.WriteFile(path, content, 0o700)) //nolint:gosec // it is run
 }
 
-// registerFile registers a file of the plugin directory under a version.
+// registerFile registers a file in the plugin directory under a version.
 func (s *vaultServer) registerFile(command, version string) error {
 	return s.register(api.PluginTypeSecrets, pluginName, filepath.Join(s.plugins, command), version)
 }
 
-// tuneTo has the mount be of a version, from the next time on that it is started.
+// tuneTo sets the version of the mount, which takes effect when the plugin is next started.
 func (m *mount) tuneTo(t *testing.T, version string) error {
 	t.Helper()
 	return m.vault.root.Sys().TuneMountAllowNil(m.path, api.TuneMountConfigInput{PluginVersion: &version})
 }
 
-// reloadPlugin reloads all mounts of the plugin, as the documentation has it.
+// reloadPlugin reloads all mounts of the plugin, as the documentation says.
 func (m *mount) reloadPlugin(t *testing.T) error {
 	t.Helper()
 	_, err := m.vault.root.Sys().RootReloadPlugin(context.Background(),
@@ -90,7 +90,7 @@ func (m *mount) reloadPlugin(t *testing.T) error {
 	return err
 }
 
-// version is that of the plugin that serves the mount now; there is none where there is no engine.
+// version returns the version of the plugin that serves the mount, or an empty string if there is no engine.
 func (m *mount) version() (string, error) {
 	secret, err := m.vault.root.Logical().Read(m.in("status"))
 	if err != nil || secret == nil {
@@ -100,7 +100,7 @@ func (m *mount) version() (string, error) {
 	return version, nil
 }
 
-// traffic is what readers of a cluster see.
+// traffic records what the readers of a cluster see.
 type traffic struct {
 	served, leased  atomic.Int64
 	failingOver     atomic.Bool // a server is being restarted
@@ -111,7 +111,7 @@ type traffic struct {
 	servedByServers []*atomic.Int64
 }
 
-// read reads through one server until it is stopped, as a client that does not try again.
+// read reads through one server until it is stopped, like a client without retries.
 func (tr *traffic) read(t *testing.T, stop *atomic.Bool, s *vaultServer, path, token string, served *atomic.Int64, pause time.Duration) {
 	t.Helper()
 	client := s.client(s.rootToken)
@@ -134,7 +134,7 @@ func (tr *traffic) read(t *testing.T, stop *atomic.Bool, s *vaultServer, path, t
 	}
 }
 
-// count notes an error by what it is and not by the addresses in it.
+// count counts an error by its text without addresses.
 func (tr *traffic) count(failingOver bool, err error) {
 	what := "no value found"
 	var answer *api.ResponseError
@@ -157,7 +157,7 @@ func (tr *traffic) count(failingOver bool, err error) {
 	}
 }
 
-// untilServed waits until every server has served some more reads.
+// untilServed waits until every server has answered some more reads.
 func (tr *traffic) untilServed(t *testing.T) {
 	t.Helper()
 	for _, n := range tr.servedByServers {
@@ -173,9 +173,9 @@ func (tr *traffic) untilServed(t *testing.T) {
 	}))
 }
 
-// TestUpgradeOneServerAfterTheOther walks through the upgrade that docs/production.md describes, and back again, on a
-// cluster that is read all the while.
-func TestUpgradeOneServerAfterTheOther(t *testing.T) {
+// TestRollingUpgrade performs the upgrade that docs/production.md describes, and the way back, on a cluster that is
+// read throughout.
+func TestRollingUpgrade(t *testing.T) {
 	t.Parallel()
 	next, nextVersion := nextPlugin(t)
 	c := newCluster(t, func(s *vaultServer) { withOwnPlugins(t, s) })
@@ -211,15 +211,15 @@ func TestUpgradeOneServerAfterTheOther(t *testing.T) {
 	group.Wait()
 
 	t.Logf("%d reads served, %d of them with a lease; %d requests to Pipedream", tr.served.Load(), tr.leased.Load(), len(m.sim.Requests()))
-	t.Logf("refused while a server was restarted: %v", tr.whileFailing)
-	t.Logf("refused otherwise: %v", tr.otherwise)
-	assert.Empty(t, m.sim.Requests(), "requests for what is alive")
+	t.Logf("errors during a restart: %v", tr.whileFailing)
+	t.Logf("other errors: %v", tr.otherwise)
+	assert.Empty(t, m.sim.Requests(), "requests for live credentials")
 	for what := range tr.whileFailing {
-		assert.True(t, what == "no connection" || isVaultsOwn(what), "a read refused while a server was restarted, and not by Vault itself: %s", what)
+		assert.True(t, what == "no connection" || isVaultsOwn(what), "a read failed during a restart, but not because of Vault itself: %s", what)
 	}
-	// On a loaded machine there may be an election at any time.
+	// On a loaded machine an election can happen at any time.
 	for what := range tr.otherwise {
-		assert.True(t, isVaultsOwn(what), "a read refused while no server was restarted: %s", what)
+		assert.True(t, isVaultsOwn(what), "a read failed although no server was restarted: %s", what)
 	}
 	for _, lease := range append(tr.leases, first.LeaseID, key.LeaseID) {
 		_, err := m.vault.root.Sys().Lookup(lease)
@@ -229,8 +229,8 @@ func TestUpgradeOneServerAfterTheOther(t *testing.T) {
 	m.vault.noIrrevocableLease(t)
 }
 
-// isVaultsOwn tells whether an error that readers saw is of a server that is sealed or looks for the active one. What a
-// plugin's end does to a request under way is not.
+// isVaultsOwn reports whether an error that a reader got comes from a server that is sealed or is looking for the
+// active server. An error from a request that a dying plugin dropped does not count as such.
 func isVaultsOwn(what string) bool {
 	code, text, _ := strings.Cut(what, " ")
 	if code != "500" && code != "503" {
@@ -262,7 +262,8 @@ func (c *cluster) moveTo(t *testing.T, m *mount, tr *traffic, version string) {
 	}
 }
 
-// allServe waits until each server answers, which the active one does for it, and asserts that the version is right.
+// allServe waits until every server answers, which may forward to the active one, and asserts that the version is
+// right.
 func (c *cluster) allServe(t *testing.T, m *mount, version string) {
 	t.Helper()
 	for _, s := range c.servers {

@@ -20,30 +20,30 @@ import (
 )
 
 const (
-	// readyTimeout is generous: a loaded machine starts Vault slowly, and a test that gives up early tells nothing.
+	// readyTimeout is generous: a loaded machine starts Vault slowly, and a test that gives up early proves nothing.
 	readyTimeout = time.Minute
 	pollInterval = 50 * time.Millisecond
 
-	// startAttempts bounds the search for free ports: one found free can be taken before Vault listens on it.
+	// startAttempts limits the search for free ports: another program may take a port before Vault listens on it.
 	startAttempts = 5
 
 	// logTail is how much of the server's log a failed test shows.
 	logTail = 8 << 10
 )
 
-// vaultServer is a real Vault server with one raft node, on loopback, with the plugin registered by its SHA-256.
+// vaultServer is a real Vault server on loopback with one raft node. The plugin is registered with its SHA-256.
 type vaultServer struct {
 	dir       string
-	plugins   string // its plugin directory; that of the plugin under test where empty
+	plugins   string // the plugin directory; if empty, that of the plugin under test
 	process   *process
 	addr      string
-	root      *api.Client // may do anything
+	root      *api.Client // has the root token
 	unsealKey string
 	rootToken string
-	more      string // of its configuration
+	more      string // additional configuration
 }
 
-// newVault starts a server for one test alone, which ends it.
+// newVault starts a server for this test only and stops it when the test ends.
 func newVault(t *testing.T) *vaultServer {
 	t.Helper()
 	s, err := startVault(t.TempDir())
@@ -57,8 +57,8 @@ func newVault(t *testing.T) *vaultServer {
 	return s
 }
 
-// startVault returns a server that is ready for a mount. One that failed after its process started comes with the
-// error, for its log to be read and its process to be ended.
+// startVault starts a server that is ready for a mount. If it fails after the process has started, it returns the
+// server too, so that the caller can show its log and stop it.
 func startVault(dir string) (*vaultServer, error) {
 	s := &vaultServer{dir: dir}
 	err := s.start()
@@ -68,7 +68,7 @@ func startVault(dir string) (*vaultServer, error) {
 	return s, err
 }
 
-// start brings up a new server.
+// start starts and initializes a new server.
 func (s *vaultServer) start() error {
 	steps := []func() error{s.makeDirectories, s.launch, s.initialize, s.unseal, s.enableAudit, s.registerPlugin}
 	for _, step := range steps {
@@ -88,7 +88,7 @@ func (s *vaultServer) makeDirectories() error {
 	return nil
 }
 
-// launch starts the process and waits until it listens, on other ports if these turn out to be taken.
+// launch starts the process and waits until it listens. It tries other ports if the first are taken.
 func (s *vaultServer) launch() error {
 	for range startAttempts {
 		if err := s.launchOnFreePorts(); !errors.Is(err, errPortTaken) {
@@ -127,8 +127,8 @@ func (s *vaultServer) launchOnFreePorts() error {
 	return s.waitUntilListening(offset)
 }
 
-// config is that of a server on loopback with everything logged. The raft timing is the tightest there is, for a
-// single node has nobody to wait for.
+// config is the configuration of a server on loopback that logs everything. The raft timing is as tight as possible,
+// since a single node waits for no others.
 func (s *vaultServer) config(port, clusterPort int) string {
 	config := fmt.Sprintf(`
 storage "raft" {
@@ -160,10 +160,10 @@ func (s *vaultServer) pluginDir() string {
 	return s.plugins
 }
 
-// home is the server's alone, and its plugins have it too.
+// home is the home directory of the server and its plugins.
 func (s *vaultServer) home() string { return filepath.Join(s.dir, "home") }
 
-// environment is all that the server sees of the tests' environment, so that nobody's own VAULT_* changes a result.
+// environment is the complete environment of the server, so that no VAULT_* variable of the developer changes a result.
 func (s *vaultServer) environment() []string {
 	return []string{
 		"HOME=" + s.home(),
@@ -172,7 +172,8 @@ func (s *vaultServer) environment() []string {
 	}
 }
 
-// waitUntilListening looks at the log from the offset on: on a port that is taken, another server would answer.
+// waitUntilListening reads the log from the offset on. It does not connect: if the port is taken, another server would
+// answer.
 func (s *vaultServer) waitUntilListening(offset int64) error {
 	return poll(readyTimeout, "vault to listen", func() (bool, error) {
 		running := s.process.running()
@@ -211,7 +212,7 @@ func (s *vaultServer) unseal() error {
 	}
 	return poll(readyTimeout, "vault to be active", func() (bool, error) {
 		health, err := s.root.Sys().Health()
-		// An error is the server's way of saying that it is not there yet.
+		// An error means that the server is not ready yet.
 		return err == nil && health.Initialized && !health.Sealed && !health.Standby, nil
 	})
 }
@@ -227,7 +228,7 @@ func (s *vaultServer) registerPlugin() error {
 	return s.register(api.PluginTypeSecrets, pluginName, pluginBin, pluginVersion)
 }
 
-// register has Vault know a plugin, which lies in its plugin directory.
+// register registers a plugin from the plugin directory.
 func (s *vaultServer) register(kind api.PluginType, name, path, version string) error {
 	content, err := os.ReadFile(path) //nolint:gosec // a program under test
 	if err != nil {
@@ -243,7 +244,7 @@ func (s *vaultServer) register(kind api.PluginType, name, path, version string) 
 	})
 }
 
-// restart ends the server as an operator would, and starts it on the same data.
+// restart stops the server as an operator would, and starts it again on the same data.
 func (s *vaultServer) restart(t *testing.T) {
 	t.Helper()
 	require.NoError(t, s.process.stop())
@@ -251,13 +252,13 @@ func (s *vaultServer) restart(t *testing.T) {
 	require.NoError(t, s.unseal())
 }
 
-// crash ends the server as a power cut would, and starts it on the same data.
+// crash kills the server as a power cut would, and starts it again on the same data.
 func (s *vaultServer) crash(t *testing.T) {
 	t.Helper()
 	orphans, err := childrenOf(s.process.pid(), pluginBin)
 	require.NoError(t, err)
 	require.NoError(t, s.process.kill())
-	// A plugin does not notice that the server that started it is gone; a power cut would have taken it too.
+	// A plugin does not notice that its server is gone. A power cut would have ended it too.
 	for _, pid := range orphans {
 		require.NoError(t, killPlugin(pid))
 	}
@@ -271,7 +272,7 @@ func (s *vaultServer) sealAndUnseal(t *testing.T) {
 	require.NoError(t, s.unseal())
 }
 
-// pluginPID returns the process that serves the mounts. There is one: the plugin is multiplexed.
+// pluginPID returns the process that serves the mounts. There is only one, because the plugin is multiplexed.
 func (s *vaultServer) pluginPID(t *testing.T) int {
 	t.Helper()
 	pids, err := childrenOf(s.process.pid(), pluginBin)
@@ -280,7 +281,7 @@ func (s *vaultServer) pluginPID(t *testing.T) int {
 	return pids[0]
 }
 
-// killPlugin ends a plugin's process as a crash would, after making sure that the pid is still that of a plugin.
+// killPlugin kills a plugin's process as a crash would, after making sure that the pid still belongs to a plugin.
 func killPlugin(pid int) error {
 	if !runs(pid, pluginBin) {
 		return nil
@@ -291,20 +292,20 @@ func killPlugin(pid int) error {
 	return poll(stopTimeout, "the plugin to end", func() (bool, error) { return !runs(pid, pluginBin), nil })
 }
 
-// client returns a client that asks once: a retry would hide the failure that a test is after.
+// client returns a client without retries, which would hide the failures that tests look for.
 func (s *vaultServer) client(token string) *api.Client {
 	config := api.DefaultConfig()
 	config.Address = s.addr
 	config.MaxRetries = 0
 	client, err := api.NewClient(config)
 	if err != nil {
-		panic(err) // an address of this file's own making
+		panic(err) // cannot happen: this file makes the address
 	}
 	client.SetToken(token)
 	return client
 }
 
-// login returns a client whose token has one policy, made of the given rules.
+// login returns a client whose token has a single policy with the given rules.
 func (s *vaultServer) login(t *testing.T, policy, rules string) *api.Client {
 	t.Helper()
 	require.NoError(t, s.root.Sys().PutPolicy(policy, rules))
@@ -313,7 +314,7 @@ func (s *vaultServer) login(t *testing.T, policy, rules string) *api.Client {
 	return s.client(secret.Auth.ClientToken)
 }
 
-// snapshot writes what the server stores to a file, as a backup does, and returns its path.
+// snapshot saves a backup of the storage to a file and returns its path.
 func (s *vaultServer) snapshot(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "raft.snap")
@@ -324,7 +325,7 @@ func (s *vaultServer) snapshot(t *testing.T) string {
 	return path
 }
 
-// restore puts back what a snapshot holds, as after a disaster. Vault takes it in after this has returned.
+// restore restores a snapshot, as after a disaster. Vault loads it after this returns.
 func (s *vaultServer) restore(t *testing.T, path string) {
 	t.Helper()
 	file, err := os.Open(path) //nolint:gosec // written by snapshot
@@ -346,7 +347,7 @@ func (s *vaultServer) readAudit(t *testing.T) string {
 	return readFile(t, s.auditPath())
 }
 
-// showLog prints the end of the server's log when the test failed.
+// showLog prints the end of the log if the test failed.
 func (s *vaultServer) showLog(t *testing.T) {
 	t.Helper()
 	if !t.Failed() {
@@ -357,7 +358,7 @@ func (s *vaultServer) showLog(t *testing.T) {
 		log = log[len(log)-logTail:]
 		_, log, _ = strings.Cut(log, "\n")
 	}
-	t.Logf("the end of vault's log:\n%s", log)
+	t.Logf("the end of Vault's log:\n%s", log)
 }
 
 func readFile(t *testing.T, path string) string {
@@ -367,7 +368,7 @@ func readFile(t *testing.T, path string) string {
 	return string(content)
 }
 
-// freePorts returns ports that were free a moment ago, all different.
+// freePorts returns different ports that were free a moment ago.
 func freePorts(n int) ([]int, error) {
 	ports := make([]int, 0, n)
 	for range n {
@@ -381,12 +382,12 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
-// poll asks until the condition holds, it fails, or the time is up.
+// poll checks a condition again and again until it holds, it fails or the time is up.
 func poll(timeout time.Duration, what string, condition func() (bool, error)) error {
 	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(pollInterval) {
 		if done, err := condition(); done || err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("waited %s for %s", timeout, what)
+	return fmt.Errorf("waited %s in vain for %s", timeout, what)
 }

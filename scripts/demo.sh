@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
 #
-# Shows the plugin at work in a real Vault server, on a simulated Pipedream: what a lease looks like, that reads are
-# served from the cache, that policies and the audit log hold, that one role gives each user their own account, that a
-# user who has none connects it through Vault, and that Vault Agent replaces a token in a file.
+# Shows the plugin at work in a real Vault server with a simulated Pipedream: leases, cached reads, policies, one role for
+# many users, a user who connects an account through Vault, Vault Agent replacing a token in a file, and the audit log.
 #
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
 #
-# DEMO_SERVER=path runs it on another server than bin/vault, OpenBao say, whose command line is the same.
+# DEMO_SERVER=path runs the demo on another server than bin/vault, such as OpenBao, which has the same command line.
 #
-# With PIPEDREAM_API_KEY and PIPEDREAM_ACCOUNT_ID set it runs on the real Pipedream, or on the API at PIPEDREAM_BASE_URL,
-# and leaves out what only the simulated one can show.
+# If PIPEDREAM_API_KEY and PIPEDREAM_ACCOUNT_ID are set, the demo uses the real Pipedream, or the API at
+# PIPEDREAM_BASE_URL, and leaves out what only the simulator can show.
 #
-# Each thing that is said is also checked: the first that does not hold ends the demo with an error. Everything that was
-# started is stopped at the end, by its process id.
+# The demo checks every claim that it prints, and stops with an error at the first that is false. At the end it stops
+# everything that it started, by process id.
 set -Eeuo pipefail
 trap 'printf "%s: line %d: %s: ended with code %d\n" "$0" "$LINENO" "$BASH_COMMAND" "$?" >&2' ERR
 
@@ -24,8 +23,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly BIN=$PWD/bin
 readonly PLUGIN=vault-plugin-secrets-pipedream
 readonly SIM_KEY=pdkey_of_the_demo
-# Pipedream replaces a token a twelfth of its life before its end. With less than 2 s of that, Agent reads twice within a
-# second, takes the second answer for the first, and the new token stays out of the file.
+# Pipedream replaces a token when a twelfth of its life is left. If that were less than 2 s, Agent would read twice within
+# a second, mistake the second answer for the first, and not write the new token to the file.
 readonly SHORT_LIFE=25s
 
 main() {
@@ -63,16 +62,18 @@ show() {
   printf '%s$ %s%s\n' "$cyan" "$*" "$plain"
 }
 
-# run shows a command, runs it, and keeps all it printed in $out.
+# run shows a command, runs it, and keeps its output in $out.
 run() {
   show "$@"
   capture "$@"
   printf '%s\n' "$out"
 }
 
-# run_secret is run for a command that prints credentials: they are shortened on the screen, and whole in $out.
+# run_secret is run for a command that prints credentials. They are shortened on the screen and complete in $out. $asked
+# is when the command started.
 run_secret() {
   show "$@"
+  asked=$(now)
   capture "$@"
   shorten "$out"
 }
@@ -81,23 +82,23 @@ capture() {
   out=$("$@" 2>&1) || fail "$1 ended with code $?:"$'\n'"$out"
 }
 
-# promise says what was just seen to hold.
+# promise prints a claim that was just checked.
 promise() {
-  printf '%s  ok  %s%s\n' "$green" "$*" "$plain"
+  printf '%s  ok: %s%s\n' "$green" "$*" "$plain"
 }
 
 fail() {
   printf '\n%sfailed: %s%s\n' "$red" "$*" "$plain" >&2
   local log=${work:-}/vault.log
   if [[ -s $log ]] && grep -q -E '\[(WARN|ERROR)\]' "$log"; then
-    printf '\nwarnings and errors in the log of Vault:\n' >&2
+    printf '\nwarnings and errors that Vault logged:\n' >&2
     grep -E '\[(WARN|ERROR)\]' "$log" | tail -n 15 >&2
   fi
   exit 1
 }
 
-# shorten prints the table of a secret with each value of the app's own cut. A line that is no row of it is the rest of
-# a value of many lines, and left out.
+# shorten prints the table of a secret with the app's own values cut short. A line that is not a row belongs to a
+# multi-line value and is left out.
 shorten() {
   local line
   while IFS= read -r line; do
@@ -111,7 +112,7 @@ shorten() {
   done <<<"$1"
 }
 
-# cut_short leaves enough of a simulated token to tell it from another, and hardly anything of a real one.
+# cut_short leaves enough of a simulated token to tell it from others, and hardly anything of a real one.
 cut_short() {
   if [[ -z $simulated ]]; then
     printf '%s…' "${1:0:${#1} > 16 ? 4 : 0}"
@@ -143,7 +144,7 @@ look_for_programs() {
   server=${DEMO_SERVER:-$BIN/vault}
   local program
   for program in "$server" "$BIN/$PLUGIN" "$BIN/pipedream-sim"; do
-    [[ -x $program ]] || fail "$program is not there; build everything and run the demo with: make demo"
+    [[ -x $program ]] || fail "$program is missing; to build everything and run the demo: make demo"
   done
   PATH=$BIN:$PATH
 }
@@ -155,11 +156,11 @@ choose_pipedream() {
       fail "set both PIPEDREAM_API_KEY and PIPEDREAM_ACCOUNT_ID, or neither"
     simulated='' api_key=$PIPEDREAM_API_KEY account=$PIPEDREAM_ACCOUNT_ID base_url=${PIPEDREAM_BASE_URL:-}
   fi
-  # Programs that are started here have no business with the key, save the one that is given it by standard input.
+  # The programs started here must not see the key in their environment. One gets it on standard input.
   unset PIPEDREAM_API_KEY PIPEDREAM_ACCOUNT_ID
 }
 
-# prepare makes the directory of the demo, and forgets the Vault that the user may be logged in to.
+# prepare creates a directory for the demo, and hides the Vault that the user may be logged in to.
 prepare() {
   local name
   for name in "${!VAULT_@}"; do
@@ -177,7 +178,7 @@ prepare() {
   export HOME=$work/home
 }
 
-# start runs a program in the background, its output in a file, until the demo ends.
+# start runs a program in the background until the demo ends. Its output goes to a file.
 start() {
   local log=$1
   shift
@@ -189,7 +190,7 @@ stop_all() {
   local status=$? pid
   trap - EXIT
   trap '' HUP INT TERM
-  # The last one started is the first one stopped.
+  # The last program started is stopped first.
   for pid in ${pids[@]+"${pids[@]}"}; do
     pids_reversed="$pid ${pids_reversed:-}"
   done
@@ -210,7 +211,7 @@ stop() {
   kill -9 "$1" 2>/dev/null || true
 }
 
-# wait_for asks until a command succeeds, for as many seconds as its first argument says.
+# wait_for repeats a command until it succeeds, for at most as many seconds as the first argument says.
 wait_for() {
   local deadline=$((SECONDS + $1))
   shift
@@ -221,7 +222,7 @@ wait_for() {
 }
 
 start_simulator() {
-  title "A simulated Pipedream, and a real Vault server"
+  title "Start a simulated Pipedream and a real Vault server"
   PIPEDREAM_SIM_API_KEY=$SIM_KEY start "$work/sim.log" pipedream-sim -listen 127.0.0.1:0 -ready-file "$work/sim.url" -short-life "$SHORT_LIFE"
   wait_for 10 test -s "$work/sim.url" || fail "the simulator did not start: $(tail -n 5 "$work/sim.log")"
   base_url=$(<"$work/sim.url")
@@ -229,7 +230,7 @@ start_simulator() {
 }
 
 start_vault() {
-  [[ $simulated ]] || title "A real Vault server"
+  [[ $simulated ]] || title "Start a Vault server"
   local attempt
   for attempt in 1 2 3 4 5; do
     launch_vault "$(free_port)" "$(free_port)" && break
@@ -245,16 +246,16 @@ start_vault() {
   export VAULT_TOKEN
   wait_for 30 is_active || fail "Vault did not become active"
   capture vault audit enable file file_path="$work/audit.log"
-  say "Vault listens on $VAULT_ADDR, with raft storage and an audit log below $work."
+  say "Vault listens on $VAULT_ADDR. Its storage and its audit log are in $work."
 }
 
-# launch_vault starts Vault on two ports; it returns 1 where one of them turns out to be taken.
+# launch_vault starts Vault on two ports. It returns 1 if one of them is taken.
 launch_vault() {
   export VAULT_ADDR=http://127.0.0.1:$1
   vault_config "$1" "$2" >"$work/vault.hcl"
   start "$work/vault.log" vault server -config="$work/vault.hcl"
   local pid=${pids[${#pids[@]} - 1]}
-  wait_for 30 answers_or_ended "$pid" || fail "Vault does not answer"
+  wait_for 30 answers_or_ended "$pid" || fail "Vault does not respond"
   kill -0 "$pid" 2>/dev/null
 }
 
@@ -276,11 +277,11 @@ plugin_directory = "$work/plugins"
 disable_mlock    = true
 log_level        = "trace"
 END
-  # OpenBao enables audit devices by its configuration, and by its API only where that says so.
+  # OpenBao enables audit devices through its API only if the configuration allows that.
   [[ $(vault version) != OpenBao* ]] || printf 'unsafe_allow_api_audit_creation = true\n'
 }
 
-# free_port prints a port that nothing listens on just now.
+# free_port prints a port that nothing listens on at the moment.
 free_port() {
   local port
   while :; do
@@ -290,7 +291,8 @@ free_port() {
   printf '%d' "$port"
 }
 
-# answers_or_ended: vault status ends with 2 for a server that is sealed, and with 1 for none.
+# answers_or_ended succeeds once the server answers or has ended. "vault status" exits with 2 if the server is sealed, and
+# with 1 if there is none.
 answers_or_ended() {
   local status=0
   kill -0 "$1" 2>/dev/null || return 0
@@ -298,7 +300,7 @@ answers_or_ended() {
   ((status != 1))
 }
 
-# is_active asks for something that only an active server answers.
+# is_active makes a request that only an active server answers.
 is_active() {
   vault secrets list >/dev/null 2>&1
 }
@@ -306,7 +308,7 @@ is_active() {
 # --- the demo --------------------------------------------------------------------------------------------------------
 
 enable_plugin() {
-  title "The plugin is registered by its SHA-256, and enabled"
+  title "Register the plugin by its SHA-256, and enable it"
   local sum version
   cp "$BIN/$PLUGIN" "$work/plugins/"
   sum=$(sha256 "$work/plugins/$PLUGIN")
@@ -326,18 +328,18 @@ sha256() {
 }
 
 configure() {
-  title "An operator stores the Pipedream API key once"
-  say "It comes by standard input, so that no list of processes and no shell history holds it."
+  title "Store the Pipedream API key"
+  say "The key is passed on standard input, so it appears in no process list and no shell history."
   local command=(vault write pipedream/config api_key=-)
   [[ -z $base_url ]] || command+=(base_url="$base_url")
   run "${command[@]}" < <(printf '%s' "$api_key")
   run vault read pipedream/config
   [[ $out != *"$api_key"* ]] || fail "the config shows the key"
-  promise "the key was checked with Pipedream, is stored encrypted, and is never shown again"
+  promise "Pipedream accepted the key. Vault stores it encrypted and never shows it."
 }
 
 read_credentials() {
-  title "An application reads the credentials of a connected account, twice"
+  title "Read the credentials of a connected account, twice"
   local first before after
   before=$(requests)
   run_secret vault read "pipedream/creds/$account"
@@ -347,35 +349,35 @@ read_credentials() {
   after=$(requests)
   [[ $(without_lease "$out") == $(without_lease "$first") ]] || fail "the two reads differ"
   [[ $((after - before)) == 1 ]] || fail "$((after - before)) requests went to Pipedream"
-  promise "one request went to Pipedream for both reads${simulated:+, by the log of the simulator}"
+  promise "Both reads together cost one request to Pipedream${simulated:+, according to its log}."
   remember_secrets
 }
 
-# check_lease holds for the read in $out.
+# check_lease checks the lease of the read in $out, which was asked for at $asked.
 check_lease() {
   [[ $(field lease_id) == "pipedream/creds/"* ]] || fail "there is no lease"
   [[ $(field lease_renewable) == false ]] || fail "the lease can be renewed past the end of the token"
   if [[ -z $(field expires_at) ]]; then
-    promise "the credentials never expire, so the lease is static_ttl: $(field lease_duration)"
+    promise "This key never expires, so its lease is the configured static_ttl: $(field lease_duration)."
     return
   fi
   local left
-  left=$(($(second_of_day "$(field expires_at)") - $(second_of_day "$(now)")))
-  # Where the token outlives the day, or the longest lease of the mount, there is nothing as simple to compare.
-  if [[ $simulated ]] && (((left + 86400) % 86400 < $(seconds "$(field lease_duration)") - 2)); then
+  left=$(($(second_of_day "$(field expires_at)") - $(second_of_day "$asked")))
+  # A real token may outlive the day or the mount's longest lease, so only a simulated one is compared.
+  if [[ $simulated ]] && (((left + 86400) % 86400 < $(seconds "$(field lease_duration)"))); then
     fail "the lease of $(field lease_duration) is longer than the token's life, which ends at $(field expires_at)"
   fi
-  [[ $(field expires_at) > $(now) ]] || fail "the token has ended"
-  promise "the lease of $(field lease_duration) ends when the token does: it is $(now), and expires_at is $(field expires_at)"
+  [[ $(field expires_at) > $asked ]] || fail "the token had already expired"
+  promise "The lease ends with the token: it was read at $asked and lasts $(field lease_duration)."
 }
 
-# second_of_day is that of a time like 2026-01-31T09:08:07Z. A number with a leading 0 would be octal without the 10#.
+# second_of_day converts a time like 2026-01-31T09:08:07Z. Without the 10#, a number with a leading 0 would be octal.
 second_of_day() {
   [[ $1 =~ T(..):(..):(..) ]]
   printf '%d' $((10#${BASH_REMATCH[1]} * 3600 + 10#${BASH_REMATCH[2]} * 60 + 10#${BASH_REMATCH[3]}))
 }
 
-# seconds is a duration like 1h, 59m56s or 20s as a number.
+# seconds converts a duration like 1h, 59m56s or 20s to a number.
 seconds() {
   [[ $1 =~ ^(([0-9]+)h)?(([0-9]+)m)?(([0-9]+)s)?$ ]]
   printf '%d' $((10#0${BASH_REMATCH[2]} * 3600 + 10#0${BASH_REMATCH[4]} * 60 + 10#0${BASH_REMATCH[6]}))
@@ -385,15 +387,15 @@ now() {
   date -u +%Y-%m-%dT%H:%M:%SZ
 }
 
-# without_lease prints a secret's table without what differs from read to read.
+# without_lease prints the table of a secret without the rows that differ from read to read.
 without_lease() {
   grep -v '^lease_' <<<"$1"
 }
 
-# requests counts what went to Pipedream for the account: by the simulator's own log, or else by the plugin's counter.
+# requests prints how many requests Pipedream got for the account, from the simulator's log or the plugin's counter.
 requests() {
   if [[ $simulated ]]; then
-    # grep ends with 1 where there are none.
+    # grep exits with 1 if there are none.
     { simulator_log | grep -o "\"account_id\": *\"$account\"" || true; } | wc -l
   else
     vault read -field=requests pipedream/status
@@ -404,7 +406,7 @@ simulator_log() {
   visit "${base_url%/v1}/requests"
 }
 
-# visit asks for a page, or sends it the form that is its second argument, and prints the answer.
+# visit requests a page, or sends it the form in the second argument, and prints the response.
 visit() {
   local address=${1#http://} form=${2:-} method=GET
   local path=/${address#*/}
@@ -417,7 +419,7 @@ visit() {
   exec 3>&-
 }
 
-# remember_secrets keeps the values of the app's own in $out, to look for them in the logs.
+# remember_secrets keeps the app's own values in $out, so that the logs can be searched for them.
 remember_secrets() {
   local key value
   while read -r key value; do
@@ -429,20 +431,20 @@ remember_secrets() {
 }
 
 read_static_credentials() {
-  title "An account with an API key, which never expires"
+  title "Read an account whose API key never expires"
   run_secret vault read pipedream/creds/apn_stripe
   check_lease
   remember_secrets
 }
 
 list_accounts() {
-  title "Every account that the key sees, without any credentials"
+  title "List the accounts that the key can see, without their credentials"
   run vault list -detailed pipedream/accounts
   [[ $out == *"$account"* ]] || fail "$account is not in the list"
 }
 
 check_policy() {
-  title "A policy for one account refuses every other"
+  title "Allow an application one account and no other"
   local other=apn_stripe token
   show "vault policy write one-account -"
   say "path \"pipedream/creds/$account\" { capabilities = [\"read\"] }"
@@ -459,27 +461,27 @@ check_policy() {
   fi
   printf '%s\n' "$out"
   [[ $out == *"Code: 403"* ]] || fail "not a 403"
-  promise "one account was read, the other refused"
+  promise "The policy allowed the one account and denied the other."
 }
 
 check_logs() {
-  title "The audit log knows each read, and no credential"
-  say "Each read is there twice, as a request and as its answer. The file secrets holds all that was handed out above."
+  title "Search the logs for reads, and for secrets"
+  say "The audit log records each read twice: the request and the response. The file named secrets lists every secret used above."
   show "grep -c 'pipedream/creds/$account' audit.log"
-  grep -c "\"path\":\"pipedream/creds/$account\"" "$work/audit.log" || fail "no read in the audit log"
+  grep -c "\"path\":\"pipedream/creds/$account\"" "$work/audit.log" || fail "the audit log has no reads"
   show "grep -c -F -f secrets audit.log vault.log    # at log level trace"
   printf '%s\n' "$api_key" >>"$work/secrets"
   ! (cd "$work" && grep -c -F -f secrets audit.log vault.log) || fail "a log holds a secret"
-  promise "neither log holds the API key${simulated:+, the client secret, a password, a link} or any credential that was read"
+  promise "Neither log contains the API key${simulated:+, the client secret, a password, a link} or a credential that was read."
 }
 
 share_one_role() {
-  title "One role and one policy, and each user reads their own account"
-  say "A second mount serves a Connect project, whose accounts belong to its users, as the OAuth client of a workspace."
+  title "Give each user their own account, with one role and one policy"
+  say "A second mount serves a Pipedream Connect project, in which each account belongs to a user. It uses an OAuth client."
   local accessor own client_id client_secret alice bob
   client_id=$(sed -n 's/^client_id=//p' "$work/sim.log")
   client_secret=$(sed -n 's/^client_secret=//p' "$work/sim.log")
-  [[ $client_id && $client_secret ]] || fail "the simulator told of no OAuth client"
+  [[ $client_id && $client_secret ]] || fail "the simulator did not print an OAuth client"
   printf '%s\n' "$client_secret" >>"$work/secrets"
   run vault secrets enable -path=pipedream-connect "$PLUGIN"
   run vault write pipedream-connect/config client_id="$client_id" client_secret=- \
@@ -493,7 +495,7 @@ share_one_role() {
   show "vault policy write own-github -"
   own_github
   own_github | vault policy write own-github - >/dev/null
-  say "Three users, who all hold this policy, log in:"
+  say "Three users log in, all with this policy:"
   log_in alice
   log_in bob
   log_in carol
@@ -506,12 +508,12 @@ share_one_role() {
   [[ $alice && $bob && $alice != "$bob" ]] || fail "the two were given the same token"
   show "VAULT_TOKEN=\$(<carol.token) vault read pipedream-connect/creds/github"
   if out=$(VAULT_TOKEN=$(<"$work/carol.token") vault read pipedream-connect/creds/github 2>&1); then
-    fail "carol has connected nothing, and reads an account"
+    fail "carol has connected nothing, but can read an account"
   fi
   printf '%s\n' "$out"
-  [[ $out == *"Code: 400"* && $out == *carol* && $out == *github* ]] || fail "not what carol has to connect"
-  [[ $out == *"vault write -force pipedream-connect/connect/github"* ]] || fail "not how carol connects it"
-  promise "alice and bob were each given the token of their own account, and carol was told what to connect, and how"
+  [[ $out == *"Code: 400"* && $out == *carol* && $out == *github* ]] || fail "the error does not say what carol has to connect"
+  [[ $out == *"vault write -force pipedream-connect/connect/github"* ]] || fail "the error does not say how carol can connect it"
+  promise "Alice and Bob each got the token of their own account. Carol has none yet, and the error says how to connect one."
 }
 
 own_github() {
@@ -522,38 +524,38 @@ END
 }
 
 connect_an_account() {
-  title "Carol connects an account of her own, and reads its token"
+  title "Let Carol connect her own account"
   local link page id clicked
   show "VAULT_TOKEN=\$(<carol.token) vault write -force pipedream-connect/connect/github"
   out=$(VAULT_TOKEN=$(<"$work/carol.token") vault write -force pipedream-connect/connect/github 2>&1) || fail "refused: $out"
   shorten "$out"
   link=$(field connect_link_url)
-  [[ $link =~ [?\&]token=(ctok_[0-9a-f]+) ]] || fail "that is no link"
+  [[ $link =~ [?\&]token=(ctok_[0-9a-f]+) ]] || fail "that is not a link"
   printf '%s\n' "${BASH_REMATCH[1]}" >>"$work/secrets"
-  [[ $(field external_user_id) == carol && $link == *app=github* && $link == *oauthAppId=oa_demo* ]] || fail "the link is not for what carol asked"
-  say "She opens the link in a browser. At the real Pipedream she signs in to GitHub there; the simulated one has one button:"
+  [[ $(field external_user_id) == carol && $link == *app=github* && $link == *oauthAppId=oa_demo* ]] || fail "the link is for something else"
+  say "She opens the link in her browser. The real Pipedream would ask her to sign in to GitHub. The simulator shows a button:"
   show "curl \"\$LINK\""
   page=$(visit "$link")
   [[ $page == *'id="connect"'* ]] || fail "the page has no button: $page"
   grep -A 1 '<h1>' <<<"$page"
-  show "curl --data result=connect \"\$LINK\"     # what the browser sends when she clicks it"
+  show "curl --data result=connect \"\$LINK\"     # sent by the browser when she clicks the button"
   page=$(visit "$link" result=connect)
   clicked=$SECONDS
   [[ $page =~ \<span\ id=\"account\"\>(apn_[0-9a-z]+)\< ]] || fail "nothing was connected: $page"
   id=${BASH_REMATCH[1]}
   say "Connected: $id"
-  wait_for 5 reads_an_account carol || fail "carol still reads nothing after 5 s"
+  wait_for 60 reads_an_account carol || fail "carol still cannot read her account"
+  clicked=$((SECONDS - clicked))
   read_as carol
   [[ $(field pipedream_account_id) == "$id" ]] || fail "carol reads another account"
-  ((SECONDS - clicked <= 5)) || fail "that took $((SECONDS - clicked)) s"
-  promise "carol read her own token within 5 s of the click, and nobody but Vault and Pipedream took part"
+  promise "Carol could read her token within $((clicked + 1)) s of the click. No administrator had to do anything."
 }
 
 reads_an_account() {
   VAULT_TOKEN=$(<"$work/$1.token") vault read pipedream-connect/creds/github >/dev/null 2>&1
 }
 
-# log_in adds a user and has them log in with their password; the token is in a file from then on.
+# log_in adds a user and logs them in with their password. Their token is in a file from then on.
 log_in() {
   local password=$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM
   printf '%s' "$password" |
@@ -563,7 +565,7 @@ log_in() {
   printf '%s\n' "$password" >>"$work/secrets"
 }
 
-# read_as shows what the role gives a user.
+# read_as shows what a user gets through the role.
 read_as() {
   show "VAULT_TOKEN=\$(<$1.token) vault read pipedream-connect/creds/github"
   out=$(VAULT_TOKEN=$(<"$work/$1.token") vault read pipedream-connect/creds/github 2>&1) || fail "refused: $out"
@@ -572,28 +574,38 @@ read_as() {
 }
 
 run_agent() {
-  title "Vault Agent keeps a token in a file, and replaces it before it ends"
-  local file=$work/slack first until second
+  title "Keep a fresh token in a file with Vault Agent"
+  local file=$work/slack content until attempt
   vault policy write agent - >/dev/null <<<'path "pipedream/creds/apn_slack" { capabilities = ["read"] }'
   (umask 077 && vault token create -policy=agent -field=token >"$work/agent.token")
   agent_config >"$work/agent.hcl"
-  say "The account's token lives $SHORT_LIFE. The template:"
+  say "The token of this account lives only $SHORT_LIFE. Agent writes it to a file with this template:"
   agent_template
   show "vault agent -config=agent.hcl &"
   start "$work/agent.log" vault agent -config="$work/agent.hcl"
 
   wait_for 30 test -s "$file" || fail "Agent wrote no file: $(tail -n 5 "$work/agent.log")"
-  first=$(<"$file") until=${first##* }
-  say "  $(now)  $(cut_short "$first")  which ends at $until"
-  printf '%s\n' "${first%% *}" >>"$work/secrets"
-  wait_for 60 differs "$file" "$first" || fail "Agent did not replace the token: $(tail -n 5 "$work/agent.log")"
-  second=$(<"$file")
-  say "  $(now)  $(cut_short "$second")  which ends at ${second##* }"
-  # expires_at is rounded down, so the token is good for a part of a second more.
-  touch -d "${until%Z}.999Z" "$work/until"
-  [[ ! $file -nt $work/until ]] || fail "the token was replaced after it had ended"
-  [[ ${second##* } > $until ]] || fail "the new token does not live longer"
-  promise "the token in the file was replaced before it ended"
+  content=$(<"$file")
+  show_token "$content"
+  for attempt in 1 2 3; do
+    until=${content##* }
+    wait_for 60 differs "$file" "$content" || fail "Agent did not replace the token: $(tail -n 5 "$work/agent.log")"
+    # expires_at is rounded down, so the token is good for a part of a second more.
+    touch -d "${until%Z}.999Z" "$work/until"
+    content=$(<"$file")
+    show_token "$content"
+    [[ ${content##* } > $until ]] || fail "the new token does not live longer"
+    [[ $file -nt $work/until ]] || break
+    ((attempt < 3)) || fail "Agent replaced three tokens in a row after they had expired"
+    say "This machine is busy, and Agent was late. Waiting for the next token:"
+  done
+  promise "Agent replaced the token in the file before it expired."
+}
+
+# show_token prints what Agent wrote to the file, and keeps the token for the search of the logs.
+show_token() {
+  say "  at $(now): $(cut_short "${1%% *}") expires at ${1##* }"
+  printf '%s\n' "${1%% *}" >>"$work/secrets"
 }
 
 differs() {
@@ -628,12 +640,12 @@ END
 }
 
 finish() {
-  printf '\n%sAll of it held, in %d s.%s\n' "$bold" "$((SECONDS - started))" "$plain"
+  printf '\n%sEvery check passed, in %d s.%s\n' "$bold" "$((SECONDS - started))" "$plain"
   if [[ -z ${KEEP:-} ]]; then
     return
   fi
   trap - EXIT HUP INT TERM
-  say "Everything is left running. To use it:"
+  say "Everything is still running. To use it:"
   say "  export VAULT_ADDR=$VAULT_ADDR VAULT_TOKEN=\$(cat $work/root.token)"
   say "  $server read pipedream/creds/$account"
   say "To stop it:"

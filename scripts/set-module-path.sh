@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives the module the path that it is published under, so that go install and go get find it.
+# Sets the path under which the module is published, so that "go install" and "go get" find it.
 # usage: scripts/set-module-path.sh github.com/OWNER/vault-plugin-secrets-pipedream
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,17 +10,17 @@ if [[ ! $new =~ ^[a-z0-9-]+(\.[a-z0-9-]+)+(/[A-Za-z0-9._~-]+)+$ ]]; then
   exit 1
 fi
 old=$(go list -m)
-# In a regular expression a dot is any character.
+# In a regular expression a dot matches any character.
 pattern=${old//./\\.}
 
-# The module, and those of the tools below it.
+# Change the main module and the modules of the tools.
 for file in go.mod tools/*/go.mod; do
   path=$(cd "$(dirname "$file")" && go list -m)
   go mod edit -module="$new${path#"$old"}" "$file"
 done
 
-# An import stands on a line of its own, alone or after a name. Other strings may be the same and are something else:
-# the plugin has the module's name.
+# Change imports only, which are on a line of their own, alone or after a name. Other strings with the same text mean
+# something else: the plugin has the name of the module.
 import="^([[:space:]]*|import[[:space:]]+)([A-Za-z_.][A-Za-z0-9_]*[[:space:]]+)?\"$pattern(/[^\"]*)?\"([[:space:]]*//.*)?\$"
 find . -path ./bin -prune -o -path ./dist -prune -o -name '*.go' -print0 |
   while IFS= read -r -d '' file; do

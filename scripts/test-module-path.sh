@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gives a copy of the tree another module path, builds everything there, and installs the plugin as anybody would.
+# Changes the module path of a copy of the tree, builds everything there, and installs the plugin as a user would.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,29 +22,29 @@ git ls-files -z --cached --others --exclude-standard |
 old=$(cd "$tree" && go list -m)
 
 for path in '' plugin localhost/plugin https://example.com/plugin 'example.com/a b'; do
-  if "$tree/scripts/set-module-path.sh" "$path" 2>/dev/null; then fail "it takes the path \"$path\""; fi
+  if "$tree/scripts/set-module-path.sh" "$path" 2>/dev/null; then fail "it accepts the path \"$path\""; fi
 done
-[[ $(cd "$tree" && go list -m) == "$old" ]] || fail "a path that was refused was set"
+[[ $(cd "$tree" && go list -m) == "$old" ]] || fail "a rejected path was set anyway"
 
-# Twice, for whoever moves. The second is another one in each run: Go remembers what it found in a module.
+# It runs twice, because a project can move again. The second path is new in each run: Go caches what it finds in a module.
 owner=some-one-$$-$RANDOM
 for path in example.com/first/name "example.com/$owner/$plugin"; do
   "$tree/scripts/set-module-path.sh" "$path"
   [[ $(cd "$tree" && go list -m) == "$path" ]] || fail "the module is not $path"
 done
 for file in "$tree"/tools/*/go.mod; do
-  grep -q "^module $path/tools/" "$file" || fail "$file is of another module"
+  grep -q "^module $path/tools/" "$file" || fail "$file has the wrong module path"
 done
 (
   cd "$tree"
   [[ -z $(gofmt -l .) ]] || fail "not formatted: $(gofmt -l .)"
-  if go list -deps -test ./... | grep -E "^($old|example.com/first)(/|\$)"; then fail "imports of the old path"; fi
+  if go list -deps -test ./... | grep -E "^($old|example.com/first)(/|\$)"; then fail "there are imports of the old path"; fi
   go vet ./...
   make -s build
-  [[ $("bin/$plugin" -version) == "$version" ]] || fail "the plugin tells another version"
+  [[ $("bin/$plugin" -version) == "$version" ]] || fail "the plugin has the wrong version"
 )
 
-# What a module proxy would serve: the tree without the modules within it.
+# This is what a module proxy would serve: the tree without the nested modules.
 proxy=$work/proxy/$path/@v
 mkdir -p "$proxy" "$work/zip/$path@$version"
 cp -R "$tree/." "$work/zip/$path@$version"
@@ -56,5 +56,5 @@ echo "$version" > "$proxy/list"
 proxies=$(go env GOPROXY)
 export GOPROXY="file://$work/proxy,$proxies" GONOSUMDB=example.com GONOPROXY=none GOFLAGS=-modcacherw
 (cd "$work" && GOBIN=$work/installed CGO_ENABLED=0 go install "$path/cmd/$plugin@$version")
-"$work/installed/$plugin" -h | grep -q 'secrets engine' || fail "what go install installed does not work"
+"$work/installed/$plugin" -h | grep -q 'secrets engine' || fail "the installed plugin does not work"
 printf 'test-module-path: ok, %s\n' "$path"

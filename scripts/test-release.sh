@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks a release as whoever downloads it could: it is the same bits when made from two clones in different places with
-# different settings, from a tarball without git, and from make build; everything is in it; and its signature holds.
+# Checks a release as a user could. It must have the same bits when made from two clones in different places with different
+# settings, from a tarball without git, and by "make build". It must be complete, and its signature must be valid.
 # usage: scripts/test-release.sh PLATFORM..., such as linux/amd64
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,7 +19,7 @@ trap cleanup EXIT
 say() { printf '\n=== %s\n' "$*"; }
 fail() { printf 'test-release: %s\n' "$*" >&2; exit 1; }
 
-say "the tree as it is now, in a clone, in another clone elsewhere, and in a directory without git"
+say "copying the current tree to two clones and to a directory without git"
 plain=$work/tarball first=$work/first second=$work/some/where/else/altogether
 mkdir -p "$plain" "$first" "$second"
 git ls-files -z --cached --others --exclude-standard |
@@ -36,22 +36,22 @@ in_origin tag -m tag v9.9.9
 git clone -q "$work/origin" "$second"
 tar -xf "$work/source.tar" -C "$plain"
 
-say "a release from each"
+say "making a release from each copy"
 make -C "$first" release PLATFORMS="$platforms"
-# Nothing of somebody's own settings may get into it.
+# The settings of a user must not change the release.
 (umask 077 && TZ=Asia/Tokyo LC_ALL=C GOFLAGS='-buildvcs=true -tags=mine' GOAMD64=v3 GOARM=7 GOOS=plan9 \
   make -C "$second" release PLATFORMS="$platforms")
 make -C "$plain" release PLATFORMS="$platforms"
 
-say "the same from each"
+say "comparing the releases"
 cat "$first/dist/SHA256SUMS"
-diff -r "$first/dist" "$second/dist" || fail "another release from another clone"
-diff -r "$first/dist" "$plain/dist" || fail "another release without git"
+diff -r "$first/dist" "$second/dist" || fail "the releases of the two clones differ"
+diff -r "$first/dist" "$plain/dist" || fail "the release without git differs"
 (cd "$first/dist" && sha256sum --check --strict --quiet SHA256SUMS)
 listed=$(wc -l < "$first/dist/SHA256SUMS") files=$(find "$first/dist" -type f ! -name SHA256SUMS | wc -l)
 [[ $listed == "$files" ]] || fail "SHA256SUMS lists $listed files of $files"
 
-say "whole, and the same as make build makes"
+say "checking the contents, and comparing with make build"
 for platform in $platforms; do
   os=${platform%/*} arch=${platform#*/} extension=
   [[ $os != windows ]] || extension=.exe
@@ -66,11 +66,11 @@ for platform in $platforms; do
 
   built=$(GOOS=$os GOARCH=$arch make -s -C "$second" print-out)
   (cd "$second" && GOOS=$os GOARCH=$arch make -s build)
-  cmp "$unpacked/$plugin$extension" "$second/$built" || fail "$platform: make build makes another program"
+  cmp "$unpacked/$plugin$extension" "$second/$built" || fail "$platform: make build makes a different program"
 
-  # Every module that the program says is linked has its terms in the notices, and is in the SBOM.
+  # Every module that the program lists as linked must have its licence in the notices, and must be in the SBOM.
   go version -m "$unpacked/$plugin$extension" | awk '$1 == "dep" { print $2 " " $3 }' > "$work/modules"
-  [[ $(wc -l < "$work/modules") -gt 20 ]] || fail "$platform: the program does not say what is linked into it"
+  [[ $(wc -l < "$work/modules") -gt 20 ]] || fail "$platform: the program does not list its modules"
   while read -r module module_version; do
     grep -q "^$module  *$module_version" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack $module"
     grep -q "^$module/" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack the terms of $module"
@@ -78,20 +78,20 @@ for platform in $platforms; do
   done < "$work/modules"
   grep -q "^std/LICENSE" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack Go's own terms"
   sum=$(sha256sum "$unpacked/$plugin$extension" | cut -d' ' -f1)
-  grep -q "$sum" "$archive.cdx.json" || fail "$platform: the SBOM is another program's"
+  grep -q "$sum" "$archive.cdx.json" || fail "$platform: the SBOM is for a different program"
   for name in README.md CHANGELOG.md; do
     cmp "$name" "$unpacked/$name"
   done
 done
 
-say "the same from an empty build cache"
+say "building again with an empty cache"
 GOCACHE=$work/cache make -s -C "$plain" build
 native=$(make -s -C "$plain" print-out)
 (cd "$second" && make -s build)
-cmp "$plain/$native" "$second/$native" || fail "another compilation makes another program"
-[[ $("$plain/$native" -version) == "$version" ]] || fail "the program is of another version"
+cmp "$plain/$native" "$second/$native" || fail "the program differs with an empty build cache"
+[[ $("$plain/$native" -version) == "$version" ]] || fail "the program has the wrong version"
 
-say "signed, with a key that is thrown away"
+say "signing with a temporary key"
 one=${platforms%% *}
 export GNUPGHOME=$work/gnupg
 mkdir -m 700 "$GNUPGHOME"
@@ -100,13 +100,13 @@ make -s -C "$first" release PLATFORMS="$one" GPG_KEY=test@example.com
 gpg --verify "$first/dist/SHA256SUMS.asc" "$first/dist/SHA256SUMS"
 echo >> "$first/dist/SHA256SUMS"
 if gpg --verify "$first/dist/SHA256SUMS.asc" "$first/dist/SHA256SUMS" 2>/dev/null; then
-  fail "the signature holds for other sums"
+  fail "the signature is valid for changed checksums"
 fi
 
-say "refused where CHANGELOG.md says nothing of it"
+say "trying a version that CHANGELOG.md does not list"
 if make -s -C "$first" release PLATFORMS="$one" VERSION=v99.0.0 > "$work/refused" 2>&1; then
-  fail "a release without release notes"
+  fail "a release was made without release notes"
 fi
-grep "CHANGELOG.md has no section for v99.0.0" "$work/refused" || { cat "$work/refused"; fail "refused for another reason"; }
+grep "CHANGELOG.md has no section for v99.0.0" "$work/refused" || { cat "$work/refused"; fail "the release failed for another reason"; }
 
 printf '\ntest-release: ok, %s\n' "$platforms"

@@ -1,8 +1,8 @@
-// What a Node program does with the engine, by way of node-vault: it reads, follows a lease, passes parameters, lists, has
-// a token refreshed, and learns what was wrong. Ends with an error at the first thing that is not as it should be.
+// Uses the engine from Node through node-vault: it reads, follows a lease, passes parameters, lists, refreshes a token and
+// handles errors. It exits with an error if any result is wrong.
 //
-// "make test-node" runs it. By hand it needs VAULT_ADDR, VAULT_TOKEN, MOUNT, an ACCOUNT whose tokens live for seconds, and
-// node-vault where NODE_PATH says.
+// "make test-node" runs it. To run it by hand, set VAULT_ADDR, VAULT_TOKEN, MOUNT, ACCOUNT (whose tokens live for seconds)
+// and NODE_PATH (where node-vault is).
 'use strict';
 
 const assert = require('node:assert/strict');

@@ -1,5 +1,5 @@
-// Package sdk lets Go tests call the official SDK of Pipedream, which is a Node program: what it asks for and what it makes of
-// an answer is the nearest that a test without the real Pipedream gets to it.
+// Package sdk lets Go tests call Pipedream's official SDK, which runs in Node. Its requests, and what it makes of the
+// answers, are the best check of the simulator without the real Pipedream.
 package sdk
 
 import (
@@ -21,7 +21,7 @@ import (
 //go:embed sdk.js
 var program []byte
 
-// Program is a running Node program with the SDK in it.
+// Program is a running Node program that uses the SDK.
 type Program struct {
 	in  io.Writer
 	out *bufio.Reader
@@ -34,7 +34,7 @@ type Client struct {
 	options Options
 }
 
-// Options are those of a client, named as the SDK has them.
+// Options are the options of a client, named as in the SDK.
 type Options struct {
 	BaseURL      string `json:"baseUrl"` // without the API's version
 	ClientID     string `json:"clientId"`
@@ -43,8 +43,7 @@ type Options struct {
 	Environment  string `json:"projectEnvironment,omitempty"` // the SDK's default is production
 }
 
-// Start runs the program until the test ends. It skips the test where NODE_MODULES does not say that Node and the SDK are
-// there.
+// Start runs the program until the test ends. It skips the test if NODE_MODULES is not set.
 func Start(t *testing.T) *Program {
 	t.Helper()
 	modules := os.Getenv("NODE_MODULES")
@@ -80,13 +79,13 @@ func Start(t *testing.T) *Program {
 	return &Program{in: in, out: bufio.NewReader(out)}
 }
 
-// Client returns a client of that name, the same one for the same name.
+// Client returns the client with that name. The same name returns the same client.
 func (p *Program) Client(name string, options Options) *Client {
 	options.BaseURL = strings.TrimSuffix(options.BaseURL, "/v1")
 	return &Client{program: p, name: name, options: options}
 }
 
-// Result is what came of a call.
+// Result is the result of a call.
 type Result struct {
 	// Value is what the SDK returned, with {"date": "…"} for each time that it decoded.
 	Value json.RawMessage `json:"value"`
@@ -95,7 +94,7 @@ type Result struct {
 
 // Error is an error of the SDK.
 type Error struct {
-	Classes []string          `json:"classes"` // those of the SDK that it is an instance of, sorted
+	Classes []string          `json:"classes"` // the classes of the SDK that it is an instance of, sorted
 	Message string            `json:"message"`
 	Status  int               `json:"status"`
 	Body    any               `json:"body"`
@@ -131,12 +130,12 @@ func (c *Client) perform(t *testing.T, what call) (r Result) {
 	_, err = fmt.Fprintf(c.program.in, "%s\n", line)
 	require.NoError(t, err)
 	answer, err := c.program.out.ReadBytes('\n')
-	require.NoError(t, err, "the program has ended")
+	require.NoError(t, err, "the Node program has ended")
 	require.NoError(t, json.Unmarshal(answer, &r), string(answer))
 	return r
 }
 
-// Decode returns what a call returned, which has to have succeeded.
+// Decode returns the value of a call, which must have succeeded.
 func Decode[T any](t *testing.T, r Result) (v T) {
 	t.Helper()
 	require.Nil(t, r.Error)

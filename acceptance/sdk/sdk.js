@@ -1,5 +1,5 @@
-// Calls Pipedream's official SDK for a Go test. A call is a line of JSON on standard input, and what came of it a line on
-// standard output. A client lives from the first call that names it to the end of the program, so that it keeps its token.
+// Calls Pipedream's official SDK for a Go test. Each line of standard input is a call in JSON, and each line of standard
+// output is its result. A client lives from the first call that names it to the end of the program, so it keeps its token.
 'use strict';
 
 const readline = require('node:readline');

@@ -23,11 +23,11 @@ var (
 	open   = pipedreamtest.App{ID: "app_open01", Slug: "open_data", Name: "Open data", AuthType: "none"}
 )
 
-// dates are the members of an account that are times.
+// dates are the members of an account that hold times.
 var dates = []string{"createdAt", "updatedAt", "expiresAt", "lastRefreshedAt", "nextRefreshAt"}
 
-// setUp returns a simulated Pipedream, and a client of the SDK for it. The test fails if the SDK asked for anything against the
-// documentation.
+// setUp returns a simulated Pipedream and a client of the SDK for it. The test fails if a request of the SDK
+// contradicts the documentation.
 func setUp(t *testing.T, opts ...pipedreamtest.Option) (*pipedreamtest.Server, *Client) {
 	t.Helper()
 	p := Start(t)
@@ -40,7 +40,7 @@ func setUp(t *testing.T, opts ...pipedreamtest.Option) (*pipedreamtest.Server, *
 	return sim, p.Client("sdk", Options{BaseURL: base, ClientID: clientID, ClientSecret: clientSecret, ProjectID: project})
 }
 
-// once makes the SDK ask once, whatever the answer.
+// once makes the SDK send a single request, whatever the answer.
 func once() map[string]any { return map[string]any{"maxRetries": 0} }
 
 func with(credentials bool) map[string]any { return map[string]any{"includeCredentials": credentials} }
@@ -67,7 +67,7 @@ func TestAuthentication(t *testing.T) {
 	for range 2 {
 		require.Nil(t, client.Call(t, "accounts.retrieve", "apn_github").Error)
 	}
-	require.Equal(t, 1, sim.Count(pipedreamtest.KindToken), "a token is asked for once")
+	require.Equal(t, 1, sim.Count(pipedreamtest.KindToken), "requests for a token")
 	request := sim.Requests()[0]
 	require.Equal(t, "/v1/oauth/token", request.Path)
 	require.Equal(t, "application/json", request.Header.Get("Content-Type"))
@@ -170,7 +170,8 @@ func TestEachKindOfAccount(t *testing.T) {
 	}
 }
 
-// checkDates checks that each time of an account is decoded as one, and that only those are missing that it has not.
+// checkDates checks that each time of an account is decoded as a time, and that only times that the account does not
+// have are missing.
 func checkDates(t *testing.T, a pipedreamtest.Account, got map[string]any) {
 	t.Helper()
 	for _, name := range dates {
@@ -184,7 +185,7 @@ func checkDates(t *testing.T, a pipedreamtest.Account, got map[string]any) {
 	}
 }
 
-// checkApp checks that an account's app has all that the SDK knows of one, decoded.
+// checkApp checks that an account's app has everything that the SDK knows about apps, decoded.
 func checkApp(t *testing.T, want pipedreamtest.App, wantID, got any) {
 	t.Helper()
 	app, ok := got.(map[string]any)
@@ -210,7 +211,7 @@ func keys(m map[string]any) (names []string) {
 	return names
 }
 
-// populate adds 25 accounts: of alice, and each fifth of bob's and of another app.
+// populate adds 25 accounts. Every fifth is bob's and of another app, and the others are alice's.
 func populate(sim *pipedreamtest.Server) (all, bobs []string) {
 	for i := range 25 {
 		a := account("apn_"+string(rune('a'+i)), github, func(a *pipedreamtest.Account) { a.TokenLife, a.OAuthAppID = time.Hour, "oa_aPXiQd" })
@@ -251,7 +252,7 @@ func TestLists(t *testing.T) {
 		want     []string
 		requests int
 	}{
-		// The last page has a cursor, so the SDK asks for the one behind it.
+		// The last page has a cursor, so the SDK asks for one more page.
 		"all of them":            {map[string]any{}, all, 4},
 		"in pages of four":       {map[string]any{"limit": 4}, all, 8},
 		"in one page":            {map[string]any{"limit": 100}, all, 2},
@@ -388,7 +389,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestRealErrors has the errors that the simulated API gives by itself.
+// TestRealErrors checks the errors that the simulated API returns by itself.
 func TestRealErrors(t *testing.T) {
 	sim, client := setUp(t, pipedreamtest.WithConnectLimit(3, time.Hour))
 	sim.SetAccount(pipedreamtest.Account{ID: "apn_elsewhere", App: github, Project: "proj_other"})
@@ -411,7 +412,7 @@ func TestRealErrors(t *testing.T) {
 	require.NotEmpty(t, r.Error.Header["x-ratelimit-reset"])
 }
 
-// TestRetries has the SDK ask again by itself, after as long as the answer says.
+// TestRetries has the SDK retry by itself, after the time that the answer names.
 func TestRetries(t *testing.T) {
 	sim, client := setUp(t)
 	sim.SetAccount(account("apn_github", github, nil))
@@ -447,7 +448,7 @@ func TestOtherAnswers(t *testing.T) {
 	}
 }
 
-// TestRequests writes down what the SDK asks for: the plugin's own requests are held beside it in another test.
+// TestRequests records the requests of the SDK. Another test compares the plugin's requests with them.
 func TestRequests(t *testing.T) {
 	sim, client := setUp(t)
 	sim.SetAccount(account("apn_github", github, nil))
@@ -460,7 +461,7 @@ func TestRequests(t *testing.T) {
 		got = append(got, strings.TrimSpace(r.Method+" "+r.Path+"?"+r.RawQuery+" "+r.Body))
 		require.Equal(t, "production", r.Header.Get("x-pd-environment"))
 		require.Equal(t, "@pipedream/sdk", r.Header.Get("X-Fern-Sdk-Name"))
-		require.Equal(t, "3.1.6", r.Header.Get("X-Fern-Sdk-Version"), "the SDK of the lock file")
+		require.Equal(t, "3.1.6", r.Header.Get("X-Fern-Sdk-Version"), "the version in the lock file")
 		if r.Kind != pipedreamtest.KindToken {
 			require.Equal(t, "Bearer [redacted]", r.Header.Get("Authorization"))
 		}

@@ -14,8 +14,8 @@ import (
 // demoClient is the custom OAuth client of the Connect project.
 const demoClient = "oa_demo"
 
-// demoAccounts returns the accounts that are there without -accounts. The tokens of one of them live for shortLife, so that a
-// demo sees them replaced.
+// demoAccounts returns the default accounts. The tokens of one of them live for shortLife, so that a demo sees them
+// replaced.
 func demoAccounts(shortLife time.Duration) []pipedreamtest.Account {
 	github := pipedreamtest.App{ID: "app_OrZhaO", Slug: "github", Name: "GitHub", AuthType: "oauth"}
 	sheets := pipedreamtest.App{ID: "app_168hvn", Slug: "google_sheets", Name: "Google Sheets", AuthType: "oauth"}
@@ -32,7 +32,7 @@ func demoAccounts(shortLife time.Duration) []pipedreamtest.Account {
 	}
 }
 
-// accountInFile is an account as the file of -accounts has it. Its names are the API's where that has the field.
+// accountInFile is an account in the file of -accounts. Fields that the API has too have the same names.
 type accountInFile struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
@@ -46,7 +46,7 @@ type accountInFile struct {
 	Environment     string                     `json:"environment"`
 	ExternalUserID  string                     `json:"external_user_id"`
 	OAuthAppID      string                     `json:"oauth_app_id"`
-	Credentials     map[string]json.RawMessage `json:"credentials"` // raw, since numbers have to stay exact
+	Credentials     map[string]json.RawMessage `json:"credentials"` // raw, to keep numbers exact
 	TokenLife       duration                   `json:"token_life"`
 	RefreshBefore   duration                   `json:"refresh_before"`
 	NoRefresh       bool                       `json:"no_refresh"`
@@ -62,7 +62,7 @@ type accountInFile struct {
 	UpdatedAt       time.Time                  `json:"updated_at"`
 }
 
-// duration is a time.Duration written as time.ParseDuration reads it.
+// duration is a time.Duration in the format of time.ParseDuration.
 type duration time.Duration
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -86,7 +86,7 @@ func readAccounts(name string) ([]pipedreamtest.Account, error) {
 	return accounts, nil
 }
 
-// decodeAccounts reads the accounts, and refuses what would be a silent mistake: unknown fields, and an id given twice.
+// decodeAccounts decodes the accounts. It rejects likely mistakes: unknown fields and repeated ids.
 func decodeAccounts(r io.Reader) ([]pipedreamtest.Account, error) {
 	dec := json.NewDecoder(r)
 	dec.DisallowUnknownFields()
@@ -104,13 +104,13 @@ func decodeAccounts(r io.Reader) ([]pipedreamtest.Account, error) {
 		case a.ID == "":
 			return nil, fmt.Errorf("account %d has no id", i+1)
 		case seen[a.ID]:
-			return nil, fmt.Errorf("account %s is there twice", a.ID)
+			return nil, fmt.Errorf("account %s is listed twice", a.ID)
 		case a.TokenLife < 0:
 			return nil, fmt.Errorf("account %s: token_life must not be negative", a.ID)
 		case a.Environment != "" && a.Environment != "production" && a.Environment != "development":
 			return nil, fmt.Errorf("account %s: environment must be production or development", a.ID)
 		case !a.Times.Valid():
-			return nil, fmt.Errorf("account %s: there is no such form of times", a.ID)
+			return nil, fmt.Errorf("account %s: unknown format in times", a.ID)
 		}
 		seen[a.ID] = true
 		accounts = append(accounts, a.account())
@@ -118,7 +118,7 @@ func decodeAccounts(r io.Reader) ([]pipedreamtest.Account, error) {
 	return accounts, nil
 }
 
-// account returns what the simulated API is told.
+// account returns the account for the simulated API.
 func (a *accountInFile) account() pipedreamtest.Account {
 	credentials := make(map[string]any, len(a.Credentials))
 	for name, value := range a.Credentials {

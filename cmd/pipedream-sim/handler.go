@@ -15,7 +15,8 @@ import (
 
 const redacted = "[redacted]"
 
-// newHandler serves the simulated API and, for whoever watches the demo, GET /requests. With logTo it prints the API's requests.
+// newHandler serves the simulated API and GET /requests. If logTo is set, it prints a line for each request of the API
+// there.
 func newHandler(sim *pipedreamtest.Server, logTo io.Writer) http.Handler {
 	var api http.Handler = sim
 	if logTo != nil {
@@ -30,7 +31,7 @@ func newHandler(sim *pipedreamtest.Server, logTo io.Writer) http.Handler {
 	})
 }
 
-// shownRequests is the answer of GET /requests.
+// shownRequests is the answer to GET /requests.
 type shownRequests struct {
 	Counts        map[pipedreamtest.Kind]int `json:"counts"`
 	MostPerMinute int                        `json:"most_per_minute"` // of the requests for accounts
@@ -38,8 +39,8 @@ type shownRequests struct {
 	Requests      []pipedreamtest.Request    `json:"requests"`
 }
 
-// showRequests answers GET /requests. The log holds no bearer, but what a client puts into a path or query it should not is not
-// shown either.
+// showRequests answers GET /requests. The log has no bearer tokens. Secrets that a client puts into a path or query by
+// mistake are hidden too.
 func showRequests(w http.ResponseWriter, r *http.Request, sim *pipedreamtest.Server) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
@@ -65,7 +66,7 @@ func showRequests(w http.ResponseWriter, r *http.Request, sim *pipedreamtest.Ser
 	_ = enc.Encode(shown) // it fails when the client has gone away
 }
 
-// redact returns a text, or a mark in its place where it holds a secret, escaped or not and in whatever case.
+// redact returns a text, or a mark in its place if it contains a secret, escaped or not and in any case.
 func redact(text string, secrets []string) string {
 	plain, err := url.QueryUnescape(text)
 	if err != nil {
@@ -80,7 +81,7 @@ func redact(text string, secrets []string) string {
 	return text
 }
 
-// redactHeader returns a header with marks in place of the names and values that hold a secret.
+// redactHeader returns a header with marks in place of the names and values that contain a secret.
 func redactHeader(header http.Header, secrets []string) http.Header {
 	shown := http.Header{}
 	for name, values := range header {
@@ -92,7 +93,7 @@ func redactHeader(header http.Header, secrets []string) http.Header {
 	return shown
 }
 
-// requestLog prints a line for each request of the API once it is answered.
+// requestLog prints a line for each API request once it is answered.
 type requestLog struct {
 	sim *pipedreamtest.Server
 
@@ -112,7 +113,7 @@ func (l *requestLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.sim.ServeHTTP(answered, r)
 }
 
-// statusRecorder remembers the status that was sent; 0 for none.
+// statusRecorder records the status that was sent, or 0 if there was none.
 type statusRecorder struct {
 	http.ResponseWriter
 
@@ -124,5 +125,5 @@ func (w *statusRecorder) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap is for http.ResponseController, through which the API flushes.
+// Unwrap is for http.ResponseController, with which the API flushes.
 func (w *statusRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

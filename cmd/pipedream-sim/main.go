@@ -1,4 +1,4 @@
-// Command pipedream-sim serves a simulated Pipedream API on a loopback address, for tests and for the demo only: it keeps
+// Command pipedream-sim serves a simulated Pipedream API on a loopback address, for tests and the demo only. It keeps
 // everything in memory, and its tokens open nothing.
 package main
 
@@ -18,7 +18,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// stopTime is what requests under way get to end by themselves.
+// stopTime is how long running requests may take to finish at shutdown.
 const stopTime = 2 * time.Second
 
 func main() {
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, which is no error.
+// run serves until ctx ends, which is not an error.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	o, err := parseOptions(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		sim.SetAccount(a)
 	}
 
-	// A file that an earlier run left would send readers to where nobody listens.
+	// A file from an earlier run would send readers to a server that is gone.
 	if err := removeReady(o.readyFile); err != nil {
 		return err
 	}
@@ -88,7 +88,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 }
 
-// announce says where the API is, and the secrets that were made up for this run: those that were given are known.
+// announce prints the base URL and the secrets that were generated for this run. Those that were given are already
+// known.
 func announce(w io.Writer, base string, o options) error {
 	text := "# Simulated Pipedream API, for tests and demos only\nbase_url=" + base + "\n"
 	if o.madeKey {
@@ -101,7 +102,7 @@ func announce(w io.Writer, base string, o options) error {
 	return err
 }
 
-// shutDown lets the requests under way end, for a while. The end of ctx is what brought it here, so that is not waited for.
+// shutDown gives running requests some time to finish. ctx has already ended, so its end does not cut this short.
 func shutDown(ctx context.Context, srv *http.Server) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
@@ -111,7 +112,8 @@ func shutDown(ctx context.Context, srv *http.Server) error {
 	return nil
 }
 
-// writeReady puts the base URL into a file that appears with all of its content. It does nothing without a name.
+// writeReady writes the base URL to a file, which appears with its complete content. It does nothing if there is no
+// name.
 func writeReady(name, base string) (err error) {
 	if name == "" {
 		return nil
@@ -132,7 +134,7 @@ func writeReady(name, base string) (err error) {
 	return os.Rename(f.Name(), name)
 }
 
-// removeReady removes that file where it is.
+// removeReady removes that file if it exists.
 func removeReady(name string) error {
 	if name == "" {
 		return nil

@@ -20,7 +20,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// asProgram makes the test binary be the program, so that a test can send it signals.
+// asProgram makes the test binary run the program, so that a test can send it signals.
 const asProgram = "PIPEDREAM_SIM_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// announced reads what the program prints once it can be reached.
+// announced reads what the program prints once it is running.
 func announced(t *testing.T, stdout io.Reader, lines int) map[string]string {
 	t.Helper()
 	values := map[string]string{}
@@ -53,7 +53,7 @@ type running struct {
 	stop      func()
 }
 
-// start runs the program and waits until it can be reached, having announced that many values.
+// start runs the program and waits until it is running and has announced that many values.
 func start(t *testing.T, lines int, args ...string) running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -77,7 +77,7 @@ func start(t *testing.T, lines int, args ...string) running {
 	return running{announced(t, read, lines), &stderr, stop}
 }
 
-// get asks an address that the program announced, on a connection of its own.
+// get sends a request to an announced address, on a new connection.
 func get(t *testing.T, url, bearer string, header ...string) (status int, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -153,7 +153,7 @@ func TestRunWithEverythingGiven(t *testing.T) {
 	require.Empty(t, p.stderr.String())
 }
 
-// accessToken gets a workspace access token with the client that the program announced.
+// accessToken requests a workspace access token with the announced client.
 func (p *running) accessToken(t *testing.T, scope string) string {
 	t.Helper()
 	body, err := json.Marshal(map[string]string{
@@ -262,7 +262,7 @@ func TestRunWithoutReader(t *testing.T) {
 	require.NoFileExists(t, ready)
 }
 
-// TestRunStopsWithAnIdleConnection has a client that connected and said nothing.
+// TestRunStopsWithAnIdleConnection has a client that connects and sends nothing.
 func TestRunStopsWithAnIdleConnection(t *testing.T) {
 	p := start(t, 4)
 	var d net.Dialer

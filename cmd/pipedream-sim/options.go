@@ -12,17 +12,17 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// keyVariable is the environment variable with the API key.
+// keyVariable is the environment variable that holds the API key.
 const keyVariable = "PIPEDREAM_SIM_API_KEY"
 
-// options are the program's flags, with what was made up for those that are left out.
+// options are the program's flags, with generated values for those that are missing.
 type options struct {
 	listen        string
 	apiKey        string
 	clientID      string
 	clientSecret  string
 	limit         int
-	limitSet      bool // it was given: without it Pipedream's own limits hold
+	limitSet      bool // -limit was given; otherwise Pipedream's own limits apply
 	orgID         string
 	connectScopes bool
 	accounts      string
@@ -30,63 +30,63 @@ type options struct {
 	readyFile     string
 	log           bool
 
-	madeKey    bool // apiKey was made up
-	madeClient bool // clientID and clientSecret were
+	madeKey    bool // apiKey was generated
+	madeClient bool // clientID and clientSecret were generated
 }
 
 const usageHead = `pipedream-sim serves a simulated Pipedream API on a loopback address. It is for tests and demos only.
 
-The API is below /v1 of the address, and /_static/connect.html is the page of its Connect links, where one click connects an
-account. GET /requests on the same address shows, without any secret, what was asked for so far, and what of that was not as
-the API's documentation has it.
+The API is below /v1. Connect links lead to /_static/connect.html, where one click connects an account. GET /requests returns
+a log of all requests, without secrets, and lists those that contradict the documentation of the API.
 
 Flags:
 `
 
 const usageTail = `
-The file of -accounts is a JSON list of objects. Only "id" is required:
-  id, name            of the account, "apn_..."
-  app                 {"id", "name_slug", "name", "auth_type"}; "oauth", "keys" or "none" is the last
-  project             the Connect project, "proj_..."; without it, it is an account of the workspace
-  environment         of the Connect project: "production" (the default) or "development"
-  external_user_id    whose account it is in the Connect project
-  oauth_app_id        the custom OAuth client it was connected with, "oa_..."; it shows as the id of its app
-  credentials         an object, handed out as it is
-  token_life          "1h": it is an OAuth account, and each access token lives that long; oauth_access_token,
-                      oauth_client_id, oauth_refresh_token and oauth_uid are added to its credentials
-  refresh_before      "5m": how long before its end a token is replaced; without it, a twelfth of its life
-  no_refresh          true: a token that has expired is handed out still
+The file for -accounts is a JSON list of objects. Only "id" is required:
+  id, name            id ("apn_...") and name of the account
+  app                 {"id", "name_slug", "name", "auth_type"}; auth_type is "oauth", "keys" or "none"
+  project             Connect project, "proj_..."; without it, the account belongs to the workspace
+  environment         environment of the Connect project: "production" (the default) or "development"
+  external_user_id    owner of the account in the Connect project
+  oauth_app_id        custom OAuth client of the account, "oa_..."; shown as the id of its app
+  credentials         object that is returned unchanged
+  token_life          makes it an OAuth account whose access tokens live this long, for example "1h"; adds
+                      oauth_access_token, oauth_client_id, oauth_refresh_token and oauth_uid to its credentials
+  refresh_before      how long before its end a token is replaced, for example "5m" (default: a twelfth of its life)
+  no_refresh          true: an expired token is still returned
   dead, unhealthy     true or false
   error               why it is dead or unhealthy
-  no_credentials      true: it comes without credentials
-  omit_next_refresh   true: it comes without next_refresh_at
-  hide_expiry         true: its expires_at is null, beside a next_refresh_at
-  plain_app           true: its app shows id and name alone
-  times               how its times are written: "iso" (the default), "offset", "lower", "seconds" or "milliseconds"
+  no_credentials      true: it has no credentials
+  omit_next_refresh   true: it has no next_refresh_at
+  hide_expiry         true: its expires_at is null although it has a next_refresh_at
+  plain_app           true: its app shows only id and name
+  times               format of its times: "iso" (the default), "offset", "lower", "seconds" or "milliseconds"
   created_at, updated_at
-Without -accounts there are apn_github, apn_sheets, apn_slack (whose tokens live for -short-life), apn_stripe (a key), apn_dead,
-and in production of the Connect project proj_demo apn_alice1 and apn_bob1, of the external users alice and bob, connected with
-the OAuth client oa_demo. A Connect link with &app=github&oauthAppId=oa_demo connects more of that kind; without the client
-they come without credentials, as from Pipedream's own.
+
+Without -accounts, the workspace has the accounts apn_github, apn_sheets, apn_slack (with tokens that live for -short-life),
+apn_stripe (with an API key) and apn_dead. The Connect project proj_demo has apn_alice1 and apn_bob1 in production. They belong
+to the external users alice and bob, and use the OAuth client oa_demo. Connect links ending in &app=github&oauthAppId=oa_demo
+connect more such accounts. Without the OAuth client, they have no credentials, as with Pipedream's own client.
 `
 
-// parseOptions reads the command line. Asked for help, it prints it and returns flag.ErrHelp.
+// parseOptions parses the command line. If help is requested, it prints the help and returns flag.ErrHelp.
 func parseOptions(args []string, stdout io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("pipedream-sim", flag.ContinueOnError)
-	flags.StringVar(&o.listen, "listen", "127.0.0.1:0", "loopback `address` to listen on; port 0 takes a free one")
-	flags.StringVar(&o.apiKey, "api-key", "", "user API `key` to accept (default $"+keyVariable+", else made up and printed)")
-	flags.StringVar(&o.clientID, "client-id", "", "`id` of the workspace's OAuth client (default, with its secret, made up and printed)")
+	flags.StringVar(&o.listen, "listen", "127.0.0.1:0", "loopback `address` to listen on; port 0 means any free port")
+	flags.StringVar(&o.apiKey, "api-key", "", "user API `key` to accept (default $"+keyVariable+", otherwise generated and printed)")
+	flags.StringVar(&o.clientID, "client-id", "", "`id` of the workspace's OAuth client (by default generated and printed, like its secret)")
 	flags.StringVar(&o.clientSecret, "client-secret", "", "`secret` of that client")
-	flags.IntVar(&o.limit, "limit", 0, "`requests` for accounts a minute, all together; 0 for no limit (default Pipedream's own limits)")
-	flags.StringVar(&o.orgID, "org-id", "", "`id` of the workspace that lists need with the user API key (default none)")
-	flags.BoolVar(&o.connectScopes, "connect-scopes", false, "let the scopes of Connect read the accounts of the workspace")
-	flags.StringVar(&o.accounts, "accounts", "", "JSON `file` of accounts, in place of the demo's")
+	flags.IntVar(&o.limit, "limit", 0, "total `requests` for accounts per minute; 0 means no limit (default Pipedream's own limits)")
+	flags.StringVar(&o.orgID, "org-id", "", "workspace `id` that lists require with the user API key (default none)")
+	flags.BoolVar(&o.connectScopes, "connect-scopes", false, "let tokens with Connect scopes read the accounts of the workspace")
+	flags.StringVar(&o.accounts, "accounts", "", "JSON `file` with accounts to use instead of the demo's")
 	flags.DurationVar(&o.shortLife, "short-life", 20*time.Second, "how long the tokens of apn_slack live")
-	flags.StringVar(&o.readyFile, "ready-file", "", "`file` that holds the base URL while the API can be reached")
+	flags.StringVar(&o.readyFile, "ready-file", "", "`file` that contains the base URL while the API is running")
 	flags.BoolVar(&o.log, "log", false, "print a line for each request to standard error")
 
-	// Errors are the caller's to print, and help goes where a pager can have it.
+	// The caller prints errors. Help goes to standard output, so that it can be paged.
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	if err := flags.Parse(args); err != nil {
@@ -123,7 +123,7 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	return o, nil
 }
 
-// simulated returns what the simulated API is told.
+// simulated returns the options of the simulated API.
 func (o *options) simulated() []pipedreamtest.Option {
 	opts := []pipedreamtest.Option{pipedreamtest.WithAPIKey(o.apiKey), pipedreamtest.WithOrgID(o.orgID)}
 	if o.limitSet {

@@ -20,7 +20,7 @@ func TestHelpSaysWhatItIs(t *testing.T) {
 	}
 }
 
-func TestVersionIsAllThatIsPrinted(t *testing.T) {
+func TestVersionPrintsOnlyTheVersion(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, run([]string{"-version"}, &out))
 	assert.Equal(t, pipedream.Version()+"\n", out.String())

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// The values of [App.AuthType].
+// These are the values of [App.AuthType].
 const (
 	authOAuth = "oauth"
 	authKeys  = "keys"
 	authNone  = "none"
 )
 
-// App is what an account belongs to. What else the API tells of an app is made up.
+// App is the app that an account belongs to. Everything else that the API returns about an app is invented.
 type App struct {
-	ID       string // "app_…"; lists can ask for it, but not every account shows it, see [Account.OAuthAppID]
+	ID       string // "app_…"; lists can filter by it, but not every account shows it, see [Account.OAuthAppID]
 	Slug     string
 	Name     string
 	AuthType string // "oauth", "keys" or "none"
@@ -29,58 +29,59 @@ type Account struct {
 	Name string
 	App  App
 
-	ExternalUserID string // whose account it is, in a Connect project
-	Project        string // the Connect project; empty for an account of the workspace, served by the REST paths
+	ExternalUserID string // the owner of the account in a Connect project
+	Project        string // the Connect project; empty for an account of the workspace, which the REST paths serve
 	Environment    string // of the Connect project: "production", also when empty, or "development"
 
-	// OAuthAppID, "oa_…", is the custom OAuth client it was connected with. Lists can ask for it, and the account shows it as
-	// the id of its app. An account of an app with keys, or without authentication, shows null there.
+	// OAuthAppID ("oa_…") is the custom OAuth client that the account was connected with. Lists can filter by it, and
+	// the account shows it as the id of its app. An account whose app uses keys or no authentication shows null there.
 	OAuthAppID string
-	PlainApp   bool // its app shows id and name alone, as in an older sample of the API
+	PlainApp   bool // its app shows only id and name, as in an older sample of the API
 
-	// Credentials are marshalled as they are; a json.RawMessage or json.Number in them is written verbatim.
+	// Credentials are marshalled as given. A json.RawMessage or json.Number in them is written verbatim.
 	Credentials map[string]any
-	// RawCredentials, if set, is written verbatim in place of all credentials, even where it is no JSON.
+	// RawCredentials, if set, is written verbatim in place of all credentials, even if it is not JSON.
 	RawCredentials json.RawMessage
 
-	// TokenLife above 0 makes it an OAuth account: oauth_access_token, oauth_client_id, oauth_refresh_token and oauth_uid
-	// stand next to Credentials, except for those that are named there, and each access token lives that long.
+	// TokenLife above 0 makes this an OAuth account. oauth_access_token, oauth_client_id, oauth_refresh_token and
+	// oauth_uid are added to Credentials unless they are set there, and each access token lives this long.
 	TokenLife time.Duration
-	// RefreshBefore is how long before its end a token is replaced; a twelfth of its life where 0. A nanosecond keeps the
-	// same token until its very end. A negative one makes the replacement late: an expired token is handed out until then.
+	// RefreshBefore is how long before its end a token is replaced; 0 means a twelfth of its life. A nanosecond keeps
+	// the same token until it expires. A negative value makes the replacement late: the expired token is handed out
+	// until then.
 	RefreshBefore time.Duration
-	// NoRefresh keeps the token past its end: an expired token is handed out. Dead does the same.
+	// NoRefresh keeps handing out the token after it has expired. Dead does the same.
 	NoRefresh bool
 
 	Dead      bool
 	Unhealthy bool
 	Error     string // why it is dead or unhealthy
 
-	NoCredentials   bool // as with Pipedream's own OAuth client: no credentials, whoever asks
+	NoCredentials   bool // no credentials for any caller, as with Pipedream's own OAuth client
 	OmitNextRefresh bool // leave next_refresh_at out
-	OmitOwner       bool // leave external_id out, save in lists
-	HideExpiry      bool // expires_at is null, beside a next_refresh_at
+	OmitOwner       bool // leave external_id out, except in lists
+	HideExpiry      bool // expires_at is null although there is a next_refresh_at
 
-	CreatedAt time.Time // when it was set, where zero
-	UpdatedAt time.Time // CreatedAt, where zero; each refresh of the token moves it
-	Times     TimeForm  // how its times are written; as the server's are, where empty
+	CreatedAt time.Time // zero means when it was set
+	UpdatedAt time.Time // zero means CreatedAt; each refresh of the token updates it
+	Times     TimeForm  // how its times are written; empty means as the server's
 
-	// Override has members of the account that stand in place of its own, and Omit has the names of those that it lacks.
+	// Override has members that replace those of the account, and Omit has the names of members to leave out.
 	Override map[string]any
 	Omit     []string
 }
 
-// account is an Account with its place among the others and its current token. All of it is guarded by Server.mu.
+// account is an Account with its place among the others and its current token. Server.mu guards all of it.
 type account struct {
 	Account
-	order  int // its place in lists, kept when the account is replaced
-	serial int // tells its tokens from those of an account that had the same id before
+	order  int // its place in lists, which stays when the account is replaced
+	serial int // distinguishes its tokens from those of an earlier account with the same id
 	token  int64
 	issued time.Time // of that token
 }
 
-// SetAccount adds an account, or replaces the one of that id, which gets a new token. It panics if its credentials cannot be
-// marshalled.
+// SetAccount adds an account, or replaces the account with the same id, which then gets a new token. It panics if the
+// credentials cannot be marshalled.
 func (s *Server) SetAccount(a Account) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,15 +111,15 @@ func (s *Server) set(a Account, now time.Time) {
 	s.places[a.ID] = n.order
 }
 
-// DeleteAccount removes an account; it is no error if there is none.
+// DeleteAccount removes an account. It is not an error if there is none.
 func (s *Server) DeleteAccount(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.accounts, id)
 }
 
-// Update changes an account in place. Its token stays, unless the change is what makes it due to be refreshed now. The function
-// must not call the server. Update panics if there is no such account, and where SetAccount would.
+// Update changes an account in place. Its token stays the same unless the change makes it due for a refresh now. The
+// function must not call the server. Update panics if there is no such account, and for the same reasons as SetAccount.
 func (s *Server) Update(id string, f func(*Account)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,8 +148,8 @@ func (s *Server) Rotate(id string) {
 	a.issue(now)
 }
 
-// Token returns the OAuth access token that an account's credentials would show now, without that being a request. It is empty
-// where there is none.
+// Token returns the current OAuth access token of an account without logging a request. It is empty if the account has
+// none.
 func (s *Server) Token(id string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -162,7 +163,7 @@ func (s *Server) Token(id string) string {
 	return token
 }
 
-// ExpiresAt returns when that token ends: the zero time where there is none.
+// ExpiresAt returns when that token expires, or the zero time if there is none.
 func (s *Server) ExpiresAt(id string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +175,7 @@ func (s *Server) ExpiresAt(id string) time.Time {
 	return a.expires()
 }
 
-// mustMarshal makes a test that describes an impossible account fail where it does so.
+// mustMarshal makes a test that describes an impossible account fail at the place that does so.
 func (a *Account) mustMarshal() {
 	for _, object := range []map[string]any{a.Credentials, a.Override} {
 		if _, err := appendJSON(nil, object); err != nil {
@@ -186,7 +187,7 @@ func (a *Account) mustMarshal() {
 	}
 }
 
-// known returns an account that a test names and so must exist. The caller holds s.mu.
+// known returns an account that a test names, so it must exist. The caller holds s.mu.
 func (s *Server) known(id string) *account {
 	a := s.accounts[id]
 	if a == nil {

@@ -129,7 +129,7 @@ func TestRotate(t *testing.T) {
 	})
 }
 
-func TestTokenIsNoRequest(t *testing.T) {
+func TestTokenSendsNoRequest(t *testing.T) {
 	s := New()
 	s.SetAccount(github)
 	require.True(t, strings.HasPrefix(s.Token("apn_github"), "pdtok_apn_github_1_"))
@@ -138,7 +138,7 @@ func TestTokenIsNoRequest(t *testing.T) {
 	require.Zero(t, s.Count(""))
 }
 
-func TestMistakesOfATestPanic(t *testing.T) {
+func TestImpossibleAccountsPanic(t *testing.T) {
 	s := New()
 	s.SetAccount(stripe)
 	require.Panics(t, func() { s.Update("apn_none", func(*Account) {}) })

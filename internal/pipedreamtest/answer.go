@@ -2,26 +2,26 @@ package pipedreamtest
 
 import "net/http"
 
-// answer is a whole HTTP answer.
+// answer is a complete HTTP answer.
 type answer struct {
 	status int
-	header http.Header // besides Content-Type and Content-Length, or in their place
+	header http.Header // added to Content-Type and Content-Length, or replacing them
 	body   []byte
 }
 
-// success returns a 200 with that JSON.
+// success returns a 200 with this JSON.
 func success(body map[string]any) *answer {
 	raw, _ := appendJSON(nil, body) // what is not the API's own in it was marshalled before
 	return &answer{status: http.StatusOK, header: http.Header{}, body: raw}
 }
 
-// failure returns an error as the API words them.
+// failure returns an error in the form that the API uses.
 func failure(status int, text string) *answer {
 	raw, _ := appendJSON(nil, map[string]any{"error": text}) // strings always marshal
 	return &answer{status: status, header: http.Header{}, body: raw}
 }
 
-// notFound returns the answer for an account that there is not, in one of the two ways it has been seen.
+// notFound returns the answer for an unknown account, in one of the two forms that have been seen.
 func (s *Server) notFound() *answer {
 	status := http.StatusNotFound
 	if s.notFoundAs200 {

@@ -31,8 +31,8 @@ func (a *account) renderApp() map[string]any {
 	}
 }
 
-// appID returns what stands as the id of the app: for an account on a custom OAuth client that client's, and none where the app
-// has no OAuth.
+// appID returns the id that the account shows for its app: that of the custom OAuth client if there is one, and none if
+// the app has no OAuth.
 func (a *account) appID() any {
 	switch {
 	case a.OAuthAppID != "":
@@ -44,7 +44,7 @@ func (a *account) appID() any {
 	}
 }
 
-// customFields returns the fields that the app asks its users for, as the JSON text that the API has in a string.
+// customFields returns the fields that the app asks its users for, as JSON text, which the API puts into a string.
 func (a *account) customFields() string {
 	fields := []any{}
 	if a.App.AuthType == authKeys {
@@ -56,7 +56,7 @@ func (a *account) customFields() string {
 	return string(text)
 }
 
-// scopeProfiles returns the named sets of scopes that users of an OAuth app are asked for.
+// scopeProfiles returns the named sets of scopes that users of an OAuth app can be asked for.
 func (a *account) scopeProfiles() []any {
 	if a.App.AuthType != authOAuth {
 		return []any{}

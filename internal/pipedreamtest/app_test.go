@@ -52,7 +52,7 @@ func TestAppID(t *testing.T) {
 			require.Contains(t, app, "id")
 			require.Equal(t, tt.want, app["id"], tt.authType)
 			ids, _ := listed(t, c.get("/accounts?app=app_x"))
-			require.Equal(t, []string{"apn_x"}, ids, "what it shows is not what finds it")
+			require.Equal(t, []string{"apn_x"}, ids, "the id that it shows does not find it")
 		}
 	})
 }

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// The media types of request bodies.
+// These are the media types of request bodies.
 const (
 	mediaJSON = "application/json"
 	mediaForm = "application/x-www-form-urlencoded"
 )
 
-// workspaceToken is what is known of an access token that oauth/token handed out.
+// workspaceToken describes an access token that oauth/token handed out.
 type workspaceToken struct {
 	expires time.Time
-	scopes  []string // as asked for; none asked for: all
+	scopes  []string // as requested; none means all
 }
 
-// The scopes of which one is needed to read accounts and to create Connect tokens.
+// A request needs one of these scopes to read accounts or to create Connect tokens.
 var (
 	scopesThatRead   = []string{scopeAll, scopeConnect, "connect:accounts:*", "connect:accounts:read"}
 	scopesThatCreate = []string{scopeAll, scopeConnect, "connect:tokens:*", "connect:tokens:create"}
@@ -35,12 +35,12 @@ const (
 	scopeConnect = "connect:*"
 )
 
-// anyOf says whether scopes as they were granted, where none means all, have one of those that a request needs.
+// anyOf reports whether the granted scopes include one that a request needs. No granted scopes means all scopes.
 func anyOf(granted, needed []string) bool {
 	return len(granted) == 0 || slices.ContainsFunc(granted, func(scope string) bool { return slices.Contains(needed, scope) })
 }
 
-// SetAPIKey replaces the user API key; the old one is refused from now on.
+// SetAPIKey replaces the user API key. The old one is refused from now on.
 func (s *Server) SetAPIKey(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -48,8 +48,8 @@ func (s *Server) SetAPIKey(key string) {
 	s.keepSecret(key)
 }
 
-// SetOAuthClient sets the workspace's OAuth client, and how long the access tokens that it gets live; an hour where 0. Tokens
-// handed out before stay good. Until it is called, every client is refused.
+// SetOAuthClient sets the workspace's OAuth client and how long its access tokens live; 0 means an hour. Tokens that
+// were handed out before stay valid. Until it is called, every client is refused.
 func (s *Server) SetOAuthClient(id, secret string, tokenLife time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,21 +60,21 @@ func (s *Server) SetOAuthClient(id, secret string, tokenLife time.Duration) {
 	s.keepSecret(secret)
 }
 
-// RevokeAccessTokens makes the server refuse all workspace access tokens handed out so far.
+// RevokeAccessTokens makes the server refuse all workspace access tokens that it has handed out so far.
 func (s *Server) RevokeAccessTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.workspace)
 }
 
-// refuse returns the error answer for a request that may not have what it asks for, nil for one that may. It never repeats
-// what the request was authorized with. The caller holds s.mu.
+// refuse returns the error for a request that is not authorized, or nil. It never repeats the authorization of the
+// request. The caller holds s.mu.
 func (s *Server) refuse(x *exchange, now time.Time) *answer {
 	if x.kind == KindToken {
 		return s.refuseClient(x)
 	}
 	bearer, _ := strings.CutPrefix(x.r.Header.Get("Authorization"), "Bearer ")
-	// Connect takes workspace tokens alone, users/me a user's key alone, all else takes either.
+	// Connect accepts only workspace tokens, users/me only a user API key, and all other paths accept either.
 	if bearer != "" && bearer == s.apiKey && x.project == "" {
 		return s.refuseOrg(x)
 	}
@@ -88,7 +88,8 @@ func (s *Server) refuse(x *exchange, now time.Time) *answer {
 	return nil
 }
 
-// refuseOrg is refuse for a request with a user API key, which may see more workspaces than one. The caller holds s.mu.
+// refuseOrg is refuse for a request with a user API key, which may have access to several workspaces. The caller holds
+// s.mu.
 func (s *Server) refuseOrg(x *exchange) *answer {
 	if s.orgID == "" || x.kind != KindList {
 		return nil
@@ -103,7 +104,7 @@ func (s *Server) refuseOrg(x *exchange) *answer {
 	}
 }
 
-// allows says whether an access token with these scopes is good for a request. The caller holds s.mu.
+// allows reports whether an access token with these scopes is good for a request. The caller holds s.mu.
 func (s *Server) allows(scopes []string, x *exchange) bool {
 	switch {
 	case x.kind == KindConnectToken:
@@ -111,7 +112,7 @@ func (s *Server) allows(scopes []string, x *exchange) bool {
 	case x.kind == KindOther:
 		return true
 	case x.project == "" && !s.allowConnectScopes:
-		return anyOf(scopes, []string{scopeAll}) // the scopes of Connect are none of the workspace's
+		return anyOf(scopes, []string{scopeAll}) // the scopes of Connect do not apply to the workspace
 	default:
 		return anyOf(scopes, scopesThatRead)
 	}
@@ -125,8 +126,8 @@ type tokenRequest struct {
 	Scope        string `json:"scope"`
 }
 
-// parseTokenRequest reads the body of a request to oauth/token: JSON, or a form as older clients send it; bad says what is wrong
-// with it.
+// parseTokenRequest reads the body of a request to oauth/token: JSON, or a form as older clients send. bad says what is
+// wrong with it.
 func parseTokenRequest(contentType string, body []byte) (req tokenRequest, bad string) {
 	switch media, _, _ := mime.ParseMediaType(contentType); media {
 	case mediaJSON:

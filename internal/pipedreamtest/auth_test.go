@@ -118,7 +118,7 @@ func TestOAuthTokenRefusals(t *testing.T) {
 		post("{", "application/json").failed(t, http.StatusBadRequest)
 		post("", "application/json").failed(t, http.StatusBadRequest)
 		post(strings.Replace(good, "client_credentials", "password", 1), "application/json").failed(t, http.StatusBadRequest)
-		// What is too long is cut, and so is no JSON.
+		// A body that is too long is cut, so it is not valid JSON.
 		post(strings.Repeat(" ", maxRequestBody)+good, "application/json").failed(t, http.StatusBadRequest)
 	})
 }
@@ -154,7 +154,7 @@ func TestOAuthTokenByForm(t *testing.T) {
 		r := c.form(form)
 		require.Equal(t, http.StatusOK, r.status, r.body)
 		w := c.as(member[string](t, r.object(t), "access_token"))
-		w.connect("/connect/proj_a/accounts").failed(t, http.StatusForbidden) // it has the scope that was asked for
+		w.connect("/connect/proj_a/accounts").failed(t, http.StatusForbidden) // it only has the scope that was requested
 		form.Set("client_secret", "wrong_secret")
 		c.form(form).failed(t, http.StatusUnauthorized)
 		require.Empty(t, s.Violations())
@@ -195,7 +195,7 @@ func TestOrgID(t *testing.T) {
 		c.get("/accounts").failed(t, http.StatusBadRequest)
 		c.get("/accounts?org_id=o_other").failed(t, http.StatusForbidden)
 		require.Equal(t, http.StatusOK, c.get("/accounts?org_id=o_own").status)
-		require.Equal(t, http.StatusOK, c.get("/accounts/apn_github").status, "one resource needs none")
+		require.Equal(t, http.StatusOK, c.get("/accounts/apn_github").status, "a single account needs no org_id")
 		require.Equal(t, http.StatusOK, c.get("/users/me").status)
 		require.Equal(t, http.StatusOK, w.get("/accounts").status, "an OAuth client belongs to one workspace")
 	})

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxConnectTokenLife is how long a Connect token lives at most, and where the request does not say.
+// maxConnectTokenLife is the longest life of a Connect token, and the default.
 const maxConnectTokenLife = 4 * time.Hour
 
 // connectTokenRequest is the body of a request for a Connect token.
@@ -22,12 +22,12 @@ type connectTokenRequest struct {
 	Scope                  string   `json:"scope"`
 	SuccessRedirectURI     string   `json:"success_redirect_uri"`
 	ErrorRedirectURI       string   `json:"error_redirect_uri"`
-	WebhookURI             string   `json:"webhook_uri"` // checked, and never called
+	WebhookURI             string   `json:"webhook_uri"` // checked but never called
 	AllowedOrigins         []string `json:"allowed_origins"`
 	AllowProgressiveScopes bool     `json:"allow_progressive_scopes"`
 }
 
-// connectToken is a Connect token that was handed out. It is guarded by Server.mu.
+// connectToken is a Connect token that was handed out. Server.mu guards it.
 type connectToken struct {
 	connectTokenRequest
 	project, environment string
@@ -35,15 +35,15 @@ type connectToken struct {
 	used                 bool
 }
 
-// connectUser is an external user of an environment of a Connect project.
+// connectUser is an external user in an environment of a Connect project.
 type connectUser struct{ project, environment, user string }
 
-// connectUser returns whom a Connect token is asked for.
+// connectUser returns the user that a Connect token is requested for.
 func (x *exchange) connectUser() connectUser {
 	return connectUser{x.project, x.environment(), x.connect.ExternalUserID}
 }
 
-// parseConnectTokenRequest reads the body of a request for a Connect token; bad says what is wrong with it.
+// parseConnectTokenRequest reads the body of a request for a Connect token. bad says what is wrong with it.
 func parseConnectTokenRequest(contentType string, body []byte) (req connectTokenRequest, bad string) {
 	if media, _, _ := mime.ParseMediaType(contentType); media != mediaJSON {
 		return req, "the body must be JSON"
@@ -106,7 +106,7 @@ func (s *Server) answerConnectToken(x *exchange, environment string) *answer {
 	})
 }
 
-// origin is where the request found the server.
+// origin is the address under which the request reached the server.
 func (x *exchange) origin() string {
 	if x.r.TLS != nil {
 		return "https://" + x.r.Host

@@ -30,7 +30,7 @@ func TestConnectToken(t *testing.T) {
 
 		log := s.Requests()
 		require.True(t, log[len(log)-1].Authorized)
-		require.Zero(t, MostPerMinute(log), "it is none of the requests for accounts")
+		require.Zero(t, MostPerMinute(log), "it does not count as a request for accounts")
 	})
 }
 
@@ -71,11 +71,11 @@ func TestWhoMayCreateConnectTokens(t *testing.T) {
 		} {
 			require.Equal(t, status, c.scoped(s, scope).connectToken(body).status, scope)
 		}
-		c.connectToken(body).failed(t, http.StatusUnauthorized) // a user's key
+		c.connectToken(body).failed(t, http.StatusUnauthorized) // a user API key
 		c.as("").connectToken(body).failed(t, http.StatusUnauthorized)
 		c.workspace(s).get(connectTokens, "x-pd-environment", "production").failed(t, http.StatusMethodNotAllowed)
 
-		// One that creates them reads no account.
+		// A scope that creates tokens does not read accounts.
 		c.scoped(s, "connect:tokens:create").connect("/connect/proj_a/accounts").failed(t, http.StatusForbidden)
 	})
 }
@@ -124,7 +124,7 @@ func TestConnectTokenLimit(t *testing.T) {
 		r.failed(t, http.StatusTooManyRequests)
 		require.JSONEq(t, `{"error":"Throttled"}`, r.body)
 		require.Equal(t, "60", r.header.Get("Retry-After"))
-		require.Equal(t, http.StatusOK, create("bob").status, "each user has their own")
+		require.Equal(t, http.StatusOK, create("bob").status, "each user has a separate limit")
 		require.Equal(t, http.StatusOK, w.connect("/connect/proj_a/accounts").status)
 		time.Sleep(time.Minute)
 		require.Equal(t, http.StatusOK, create("alice").status)

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// The environments of a Connect project.
+// These are the environments of a Connect project.
 const (
 	environmentProduction  = "production"
 	environmentDevelopment = "development"
 )
 
-// exchange is one request on its way to its answer.
+// exchange is a request and its answer.
 type exchange struct {
 	route
 
@@ -22,17 +22,17 @@ type exchange struct {
 	r    *http.Request
 	body []byte
 
-	fault   Fault // the zero Fault where the request is spared
+	fault   Fault // the zero Fault if there is none
 	entry   *Request
-	refusal *answer // what it gets in place of what it asks for
+	refusal *answer // the answer to a refused request
 
 	token   tokenRequest        // of a KindToken
 	connect connectTokenRequest // of a KindConnectToken
-	invalid string              // what is wrong with either; empty where nothing is
+	invalid string              // what is wrong with either, if anything
 }
 
-// arrive logs a request, counts it against the rate limit, and settles whether it is refused and which fault it meets: all at
-// one moment, so that the order of the log is that of the decisions.
+// arrive logs a request, counts it against the rate limit, and decides whether it is refused and which fault it meets.
+// All of this happens at one moment, so that the log has the order of the decisions.
 func (s *Server) arrive(w http.ResponseWriter, r *http.Request, body []byte) *exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,23 +49,23 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, body []byte) *ex
 	x.refusal = s.refuse(x, now)
 	x.entry = s.record(x, now)
 	x.fault = s.nextFault(x)
-	// A request counts whatever becomes of it, and the limit comes before the key.
+	// A request counts whatever becomes of it, and the limit is checked before the key.
 	if late := s.throttle(x, now); late != nil {
 		x.refusal = late
 	}
 	return x
 }
 
-// withCredentials says whether the request asks for credentials, in either of the documented ways.
+// withCredentials reports whether the request asks for credentials, in either of the documented ways.
 func (x *exchange) withCredentials() bool {
 	v := x.r.URL.Query().Get("include_credentials")
 	return v == "1" || v == "true"
 }
 
-// environment is that of the Connect project, as the request names it.
+// environment is the environment of the Connect project that the request names.
 func (x *exchange) environment() string { return x.r.Header.Get("x-pd-environment") }
 
-// answer returns what the API says to the request, as things are now.
+// answer returns the API's answer to the request in the current state.
 func (x *exchange) answer() *answer {
 	if x.refusal != nil {
 		return x.refusal
@@ -101,10 +101,10 @@ func (x *exchange) answer() *answer {
 // send answers the request.
 func (x *exchange) send(a *answer) {
 	x.sendHeader(a)
-	_, _ = x.w.Write(a.body) // it fails when the client has gone away, which is its business
+	_, _ = x.w.Write(a.body) // fails only if the client has gone away
 }
 
-// sendHeader answers without the body yet. The log has the status before the client can.
+// sendHeader sends the status and header. The log has the status before the client can see it.
 func (x *exchange) sendHeader(a *answer) {
 	x.s.mu.Lock()
 	x.entry.Status = a.status
@@ -119,7 +119,7 @@ func (x *exchange) sendHeader(a *answer) {
 	x.w.WriteHeader(a.status)
 }
 
-// pause waits, unless the client goes away or the server is closed before: then the request ends without an answer.
+// pause waits. If the client goes away or the server is closed meanwhile, the request ends without an answer.
 func (x *exchange) pause(d time.Duration) {
 	if d <= 0 {
 		return
@@ -135,7 +135,7 @@ func (x *exchange) pause(d time.Duration) {
 	}
 }
 
-// hang waits for the client to go away or the server to be closed.
+// hang waits until the client goes away or the server is closed.
 func (x *exchange) hang() {
 	select {
 	case <-x.r.Context().Done():
@@ -144,5 +144,5 @@ func (x *exchange) hang() {
 	x.cut()
 }
 
-// cut closes the connection, with nothing more sent than was. It does not return.
+// cut closes the connection and sends nothing more. It does not return.
 func (x *exchange) cut() { panic(http.ErrAbortHandler) }

@@ -13,57 +13,57 @@ import (
 	"time"
 )
 
-// Fault makes the server misbehave. The first fields say to which requests, the others how: one of them is set, but Delay and
-// Informational go with any, Status with Garbage and Empty, LengthOff with Leftover, and those of lists with each other and with
-// any that names the real answer. Such a fault misuses whatever the API would have said, a 401 or 429 included. Of several
-// faults, a request meets the one that was added first.
+// Fault makes the server misbehave. The first fields select requests, and the others say how. Set one of those, with
+// these exceptions: Delay and Informational go with any other, Status with Garbage and Empty, LengthOff with Leftover,
+// and the fields for lists with each other and with any field about the real answer. Such a fault changes whatever the
+// API would have answered, even a 401 or 429. If several faults match, the one that was added first applies.
 type Fault struct {
-	Kind      Kind   // of the requests; any where empty
-	AccountID string // of the one account they ask for; any where empty
-	Times     int    // how many requests meet the fault; until it is removed where 0
-	After     int    // how many are let pass first
+	Kind      Kind   // the kind of request; empty means any
+	AccountID string // the account of the request; empty means any
+	Times     int    // how many requests meet the fault; 0 means all until it is removed
+	After     int    // how many requests pass first
 
-	Delay time.Duration // wait before whatever else happens
+	Delay time.Duration // wait before anything else happens
 
 	Hang bool // no answer, until the client goes away or the server is closed
-	Cut  bool // close the connection without an answer. On a connection used before, net/http's client asks again by itself
+	Cut  bool // close the connection without an answer. On a reused connection, net/http's client retries by itself
 
 	Status   int         // this status
 	Header   http.Header // with these headers
-	Body     string      // and this body; an error as the API words them where empty and the status is 400 or more
-	Redirect string      // 302 to this URL followed by the request's own path and query
+	Body     string      // and this body; if empty and the status is 400 or more, an error like those of the API
+	Redirect string      // 302 to this URL with the path and query of the request appended
 
 	Garbage  bool  // HTML
 	Empty    bool  // no body
-	HugeBody int64 // a JSON text of that many bytes, all but the first and last few of them one string
+	HugeBody int64 // a JSON text of that many bytes, almost all of them one string
 
-	CutBody       bool          // the real answer, the connection closed in the middle of its body
-	TruncatedJSON bool          // the first half of the real answer, as if it were all
-	SlowBody      time.Duration // the real answer, a byte at a time, with this long between any two
+	CutBody       bool          // the real answer, but the connection is closed in the middle of the body
+	TruncatedJSON bool          // the first half of the real answer as a complete answer
+	SlowBody      time.Duration // the real answer, one byte at a time with this pause between them
 	DeepNesting   int           // the real answer with a member "deep" of that many nested lists
 	DuplicateKeys bool          // the real answer with each member twice, the real one last
-	WrongAccount  string        // the real answer, but for a request of this other account, wherever that belongs
+	WrongAccount  string        // the real answer for this other account, even if it belongs elsewhere
 
 	Informational []int       // statuses, of 1xx, that are sent before the answer. A 103 has a Link header
 	Trailer       http.Header // the real answer, chunked, with these trailers
-	LengthOff     int         // the real answer, its Content-Length wrong by that: what is above it is left on the connection
-	Leftover      string      // the real answer, and this behind it on the connection
+	LengthOff     int         // the real answer with a Content-Length that is wrong by this much; bytes beyond it stay on the connection
+	Leftover      string      // the real answer, followed by this on the connection
 
-	// Lists alone.
-	LoopCursors  int             // a list never ends: after that many cursors the first one comes again
-	EndlessList  bool            // a list never ends, and no cursor comes twice
+	// The following are only for lists.
+	LoopCursors  int             // a list never ends: after that many cursors the first one is repeated
+	EndlessList  bool            // a list never ends, and no cursor is repeated
 	PageSize     int             // pages of that many accounts, whatever the request says
-	ListElement  json.RawMessage // this before the accounts of each page, be it JSON or not
+	ListElement  json.RawMessage // this before the accounts of each page, valid JSON or not
 	TotalCount   json.RawMessage // this as the total_count
 	NoTotalCount bool            // no total_count
 	EndCursor    json.RawMessage // this as the end_cursor
-	Fat          int             // each account of a page is that many bytes longer
+	Fat          int             // each account on a page is that many bytes longer
 }
 
 // endlessCount is the total_count of an endless list.
 const endlessCount = 1_000_000
 
-// endless says whether lists never end.
+// endless reports whether lists never end.
 func (f *Fault) endless() bool { return f.LoopCursors > 0 || f.EndlessList }
 
 // misuseList changes a page of a list, of which so many came before, and returns its elements.
@@ -95,20 +95,20 @@ func (f *Fault) misuseList(info map[string]any, data []any, turns int) []any {
 	return data
 }
 
-// activeFault is a fault and how much of it is left. It is guarded by Server.mu.
+// activeFault is a fault and how often it still applies. Server.mu guards it.
 type activeFault struct {
 	Fault
 	passed, met int
 }
 
-// AddFault makes the server misbehave from now on, until the fault has run out or the function returned is called. Requests that
-// hang by then go on hanging.
+// AddFault makes the server misbehave from now on, until the fault is used up or the returned function is called.
+// Requests that hang at that time keep hanging.
 func (s *Server) AddFault(f Fault) (remove func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.Header, f.Trailer, f.Informational = f.Header.Clone(), f.Trailer.Clone(), slices.Clone(f.Informational)
 	active := &activeFault{Fault: f}
-	// What an answer of the fault's own has for a cursor is not known here.
+	// The answer of the fault may contain any cursor.
 	s.anyCursor = s.anyCursor || f.Body != "" || f.EndCursor != nil
 	s.faults = append(s.faults, active)
 	return func() {
@@ -118,7 +118,7 @@ func (s *Server) AddFault(f Fault) (remove func()) {
 	}
 }
 
-// nextFault returns the fault that a request meets, the zero Fault for none. The caller holds s.mu.
+// nextFault returns the fault that a request meets, or the zero Fault. The caller holds s.mu.
 func (s *Server) nextFault(x *exchange) Fault {
 	for i, f := range s.faults {
 		if f.Kind != "" && f.Kind != x.kind || f.AccountID != "" && f.AccountID != x.account {
@@ -136,7 +136,7 @@ func (s *Server) nextFault(x *exchange) Fault {
 	return Fault{}
 }
 
-// serve answers a request, or does what the fault says in place of that.
+// serve answers a request, or does what the fault says instead.
 func (x *exchange) serve() {
 	f := &x.fault
 	x.pause(f.Delay)
@@ -165,12 +165,12 @@ func (x *exchange) serve() {
 	}
 }
 
-// replaces says whether the fault has an answer of its own.
+// replaces reports whether the fault replaces the answer.
 func (f *Fault) replaces() bool {
 	return f.Status != 0 || f.Redirect != "" || f.Garbage || f.Empty
 }
 
-// replacement returns the fault's own answer.
+// replacement returns the answer that the fault sends.
 func (f *Fault) replacement(r *http.Request) *answer {
 	a := &answer{status: http.StatusOK, header: http.Header{}}
 	switch {
@@ -193,7 +193,7 @@ func (f *Fault) replacement(r *http.Request) *answer {
 	return a
 }
 
-// mangle returns what the fault makes of the real answer.
+// mangle returns the real answer as the fault changes it.
 func (f *Fault) mangle(a *answer) *answer {
 	body := a.body
 	switch {
@@ -207,7 +207,7 @@ func (f *Fault) mangle(a *answer) *answer {
 	return &answer{status: a.status, header: a.header, body: body}
 }
 
-// sendHuge sends a JSON text of that many bytes, never whole in memory and without saying its length before.
+// sendHuge sends a JSON text of that many bytes without holding it in memory, and without announcing its length.
 func (x *exchange) sendHuge(size int64) {
 	const head, tail = `{"data":"`, `"}`
 	x.sendHeader(&answer{status: http.StatusOK})
@@ -221,7 +221,7 @@ func (x *exchange) sendHuge(size int64) {
 	_, _ = x.w.Write([]byte(tail))
 }
 
-// sendCut sends half of an answer's body and closes the connection.
+// sendCut sends half of the body and closes the connection.
 func (x *exchange) sendCut(a *answer) {
 	x.sendHeader(a)
 	_, _ = x.w.Write(a.body[:len(a.body)/2])
@@ -229,7 +229,7 @@ func (x *exchange) sendCut(a *answer) {
 	x.cut()
 }
 
-// sendSlowly sends an answer a byte at a time.
+// sendSlowly sends an answer one byte at a time.
 func (x *exchange) sendSlowly(a *answer, between time.Duration) {
 	x.sendHeader(a)
 	flush := http.NewResponseController(x.w).Flush
@@ -242,7 +242,7 @@ func (x *exchange) sendSlowly(a *answer, between time.Duration) {
 	}
 }
 
-// inform sends answers of 1xx, after which the client goes on waiting for the real one.
+// inform sends 1xx answers. The client keeps waiting for the final one.
 func (x *exchange) inform(statuses []int) {
 	h := x.w.Header()
 	for _, status := range statuses {
@@ -254,7 +254,7 @@ func (x *exchange) inform(statuses []int) {
 	}
 }
 
-// sendTrailer sends an answer in chunks, with headers behind them.
+// sendTrailer sends an answer in chunks, followed by trailers.
 func (x *exchange) sendTrailer(a *answer, trailer http.Header) {
 	h := x.w.Header()
 	for name := range trailer {
@@ -268,8 +268,9 @@ func (x *exchange) sendTrailer(a *answer, trailer http.Header) {
 	maps.Copy(h, trailer)
 }
 
-// sendRaw writes an answer to the connection itself, so that neither its length nor what is behind it need be right. An answer
-// that is shorter than it says ends with the connection; otherwise the client may go on, and finds what is left there.
+// sendRaw writes an answer directly to the connection, so that its length can be wrong and other bytes can follow it.
+// If the answer is shorter than it says, the connection is closed after it. Otherwise the client may use it again and
+// finds what is left there.
 func (x *exchange) sendRaw(a *answer, lengthOff int, leftover string) {
 	conn, buf, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
@@ -293,7 +294,7 @@ func (x *exchange) sendRaw(a *answer, lengthOff int, leftover string) {
 	x.drain(conn, buf.Reader)
 }
 
-// drain reads until the client closes the connection, or the server is closed.
+// drain reads until the client closes the connection or the server is closed.
 func (x *exchange) drain(conn io.Closer, r *bufio.Reader) {
 	drained := make(chan struct{})
 	go func() {

@@ -104,7 +104,7 @@ func TestFaultsAreLoggedAndAuthorized(t *testing.T) {
 		} {
 			s.ResetRequests()
 			remove := s.AddFault(tt.fault)
-			// Each on a connection of its own: on one used before, net/http would ask twice.
+			// Each uses a connection of its own: on a reused one, net/http would retry.
 			c.http.CloseIdleConnections()
 			c.get(askGithub)
 			remove()
@@ -166,7 +166,7 @@ func TestFaultDelay(t *testing.T) {
 		s.Rotate("apn_github")
 		r := <-done
 		require.Equal(t, time.Minute, time.Since(begin))
-		require.Equal(t, s.Token("apn_github"), r.credentials(t)["oauth_access_token"], "the answer is that of its moment")
+		require.Equal(t, s.Token("apn_github"), r.credentials(t)["oauth_access_token"], "the answer is from after the delay")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		_, c := newFaultyServer(t, Fault{Delay: time.Minute, Status: 500})
@@ -184,7 +184,8 @@ func TestFaultDelay(t *testing.T) {
 	})
 }
 
-// TestFaultDelayOfALongBody is TestFaultDelay where net/http would not see the client go away before the body was read.
+// TestFaultDelayOfALongBody is TestFaultDelay in a case in which net/http does not see that the client has gone away
+// before the body was read.
 func TestFaultDelayOfALongBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newFaultyServer(t, Fault{Delay: time.Hour})
@@ -210,7 +211,7 @@ func TestFaultCutOnAUsedConnection(t *testing.T) {
 		s, c := newFaultyServer(t, Fault{Cut: true, After: 1, Times: 1})
 		require.Equal(t, http.StatusOK, c.get(askGithub).status)
 		require.Equal(t, http.StatusOK, c.get(askGithub).status)
-		require.Equal(t, 3, s.Count(""), "net/http asked again by itself")
+		require.Equal(t, 3, s.Count(""), "net/http retried by itself")
 	})
 }
 
@@ -276,7 +277,7 @@ func TestFaultHugeBody(t *testing.T) {
 	})
 }
 
-// TestFaultHugeBodyUnread has a client that stops reading: its end must end the server's writing too.
+// TestFaultHugeBodyUnread has a client that stops reading. When it ends, the server must stop writing.
 func TestFaultHugeBodyUnread(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, c := newFaultyServer(t, Fault{HugeBody: 1 << 50})
@@ -412,7 +413,7 @@ func TestFaultLengthOff(t *testing.T) {
 		require.False(t, json.Valid([]byte(short.body)))
 		require.Equal(t, http.StatusOK, s.Requests()[0].Status)
 		synctest.Wait() // until the client has seen what is left on the connection, and uses it no more
-		require.Equal(t, short.body, c.get(askGithub).body, "the server goes on")
+		require.Equal(t, short.body, c.get(askGithub).body, "the server still works")
 	})
 	synctest.Test(t, func(t *testing.T) {
 		_, c := newFaultyServer(t, Fault{LengthOff: 10, Times: 1})
@@ -430,7 +431,7 @@ func TestFaultLengthOff(t *testing.T) {
 	})
 }
 
-// TestFaultLeftover looks at the connection itself: net/http shows what is left there to nobody but its own log.
+// TestFaultLeftover looks at the connection itself, because net/http shows what is left there only in its own log.
 func TestFaultLeftover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newFaultyServer(t, Fault{Leftover: "and more\n", LengthOff: -2})
@@ -455,7 +456,7 @@ func TestFaultLeftover(t *testing.T) {
 	})
 }
 
-// walk follows the cursors of a list for that many pages, and returns the cursors and how many accounts came.
+// walk follows the cursors of a list for that many pages, and returns the cursors and the number of accounts.
 func walk(t *testing.T, c caller, query string, pages int) (cursors []string, accounts int) {
 	t.Helper()
 	after := ""
@@ -487,7 +488,7 @@ func TestFaultEndlessList(t *testing.T) {
 		s, c := newServer(t)
 		s.AddFault(Fault{Kind: KindList, EndlessList: true})
 		ids, _ := listed(t, c.get("/accounts"))
-		require.Empty(t, ids, "there has to be an account to repeat")
+		require.Empty(t, ids, "without accounts there is nothing to repeat")
 		numbered(s, 3)
 		cursors, accounts := walk(t, c, "limit=100", 50)
 		slices.Sort(cursors)
@@ -515,15 +516,15 @@ func TestFaultsOfLists(t *testing.T) {
 		fault Fault
 		want  string
 	}{
-		"an element that is no object": {Fault{ListElement: raw(`"text"`)}, `"data":["text",{`},
-		"an element that is no JSON":   {Fault{ListElement: raw(`<a>`)}, `"data":[<a>,{`},
-		"a total that is null":         {Fault{TotalCount: raw(`null`)}, `"total_count":null}`},
-		"a total that is text":         {Fault{TotalCount: raw(`"3"`)}, `"total_count":"3"}`},
-		"no total":                     {Fault{NoTotalCount: true}, `"page_info":{"count":2,"end_cursor":"YXBuXzAy","start_cursor":"YXBuXzAx"}`},
-		"a cursor that is a number":    {Fault{EndCursor: raw(`7`)}, `"end_cursor":7,`},
-		"more than was asked for":      {Fault{PageSize: 3}, `"count":3,`},
-		"several":                      {Fault{PageSize: 1, EndCursor: raw(`""`), NoTotalCount: true}, `"page_info":{"count":1,"end_cursor":"","start_cursor":"YXBuXzAx"}`},
-		"with another fault":           {Fault{ListElement: raw(`7`), DeepNesting: 2}, `"deep":[[]],"data":[7,{`},
+		"an element that is not an object": {Fault{ListElement: raw(`"text"`)}, `"data":["text",{`},
+		"an element that is not JSON":      {Fault{ListElement: raw(`<a>`)}, `"data":[<a>,{`},
+		"a total that is null":             {Fault{TotalCount: raw(`null`)}, `"total_count":null}`},
+		"a total that is text":             {Fault{TotalCount: raw(`"3"`)}, `"total_count":"3"}`},
+		"no total":                         {Fault{NoTotalCount: true}, `"page_info":{"count":2,"end_cursor":"YXBuXzAy","start_cursor":"YXBuXzAx"}`},
+		"a cursor that is a number":        {Fault{EndCursor: raw(`7`)}, `"end_cursor":7,`},
+		"more accounts than requested":     {Fault{PageSize: 3}, `"count":3,`},
+		"several":                          {Fault{PageSize: 1, EndCursor: raw(`""`), NoTotalCount: true}, `"page_info":{"count":1,"end_cursor":"","start_cursor":"YXBuXzAx"}`},
+		"with another fault":               {Fault{ListElement: raw(`7`), DeepNesting: 2}, `"deep":[[]],"data":[7,{`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// github is an OAuth account of an hour, refreshed five minutes before its end.
+// github is an OAuth account whose tokens live for an hour and are refreshed five minutes before their end.
 var github = Account{
 	ID:        "apn_github",
 	Name:      "octocat",
@@ -38,7 +38,7 @@ var alice = Account{
 	TokenLife:      time.Hour,
 }
 
-// caller asks a server.
+// caller sends requests to a server.
 type caller struct {
 	t    *testing.T
 	http *http.Client
@@ -46,7 +46,7 @@ type caller struct {
 	auth string // the bearer
 }
 
-// reply is what a caller got.
+// reply is what a caller received.
 type reply struct {
 	status int
 	header http.Header
@@ -54,7 +54,7 @@ type reply struct {
 	err    error // of the request, or of reading the body
 }
 
-// newServer returns a server for a test inside a synctest bubble, and who asks it.
+// newServer returns a server for a test inside a synctest bubble, and a caller.
 func newServer(t *testing.T, opts ...Option) (*Server, caller) {
 	t.Helper()
 	s := New(opts...)
@@ -71,13 +71,13 @@ func callerOf(t *testing.T, s *Server) caller {
 	return caller{t: t, http: h, base: "https://api.pipedream.com/v1", auth: defaultAPIKey}
 }
 
-// as returns a caller with another bearer.
+// as returns a caller with another bearer token.
 func (c caller) as(auth string) caller {
 	c.auth = auth
 	return c
 }
 
-// do asks; header holds names and values in turn.
+// do sends a request; header holds names and values in turn.
 func (c caller) do(ctx context.Context, method, path, body string, header ...string) (r reply) {
 	c.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, strings.NewReader(body))
@@ -102,13 +102,13 @@ func (c caller) get(path string, header ...string) reply {
 	return c.do(c.t.Context(), http.MethodGet, path, "", header...)
 }
 
-// connect is get for a path of Connect in production.
+// connect is get for a Connect path, in production.
 func (c caller) connect(path string) reply {
 	c.t.Helper()
 	return c.get(path, "x-pd-environment", "production")
 }
 
-// token gets a workspace access token.
+// token requests a workspace access token.
 func (c caller) token(id, secret, scope string) reply {
 	c.t.Helper()
 	body, err := json.Marshal(map[string]string{
@@ -118,26 +118,26 @@ func (c caller) token(id, secret, scope string) reply {
 	return c.as("").do(c.t.Context(), http.MethodPost, "/oauth/token", string(body), "Content-Type", "application/json")
 }
 
-// form asks for a workspace access token with a form.
+// form requests a workspace access token with a form.
 func (c caller) form(form url.Values) reply {
 	c.t.Helper()
 	return c.as("").do(c.t.Context(), http.MethodPost, "/oauth/token", form.Encode(), "Content-Type", mediaForm)
 }
 
-// connectToken asks for a Connect token of proj_a in production.
+// connectToken requests a Connect token for proj_a in production.
 func (c caller) connectToken(body string) reply {
 	c.t.Helper()
 	return c.do(c.t.Context(), http.MethodPost, connectTokens, body, "Content-Type", mediaJSON, "x-pd-environment", "production")
 }
 
-// scoped sets an OAuth client up and returns a caller with a token of it for these scopes.
+// scoped sets an OAuth client and returns a caller with a token of that client for these scopes.
 func (c caller) scoped(s *Server, scope string) caller {
 	c.t.Helper()
 	s.SetOAuthClient("client", "client_secret", time.Hour)
 	return c.as(member[string](c.t, c.token("client", "client_secret", scope).object(c.t), "access_token"))
 }
 
-// workspace sets an OAuth client up and returns a caller with a token of it.
+// workspace sets an OAuth client and returns a caller with a token of that client.
 func (c caller) workspace(s *Server) caller {
 	c.t.Helper()
 	return c.scoped(s, "")
@@ -152,7 +152,7 @@ func (r reply) object(t *testing.T) map[string]any {
 	return m
 }
 
-// data returns the object under "data" of an answer of 200.
+// data returns the object under "data" of a 200 answer.
 func (r reply) data(t *testing.T) map[string]any {
 	t.Helper()
 	require.NoError(t, r.err)
@@ -174,7 +174,7 @@ func member[T any](t *testing.T, object map[string]any, name string) T {
 	return v
 }
 
-// failed checks that the answer is an error of that status.
+// failed checks that the answer is an error with that status.
 func (r reply) failed(t *testing.T, status int) {
 	t.Helper()
 	require.NoError(t, r.err)

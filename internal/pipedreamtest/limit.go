@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// limitSpan is what most rate limits count over.
+// limitSpan is the period of most rate limits.
 const limitSpan = time.Minute
 
-// allowance is a rate limit: that many requests within any span, or any number for 0.
+// allowance is a rate limit: that many requests within any span; 0 means no limit.
 type allowance struct {
 	requests int
 	span     time.Duration
 }
 
-// Pipedream's own limits.
+// These are Pipedream's own limits.
 var (
 	workspaceAllowance = allowance{100, limitSpan}        // requests for accounts of the workspace
 	connectAllowance   = allowance{2000, 5 * time.Minute} // requests for accounts of a Connect project, for each
 	tokenAllowance     = allowance{100, limitSpan}        // Connect tokens, for each external user
 )
 
-// limits is what the server counts. It is guarded by Server.mu.
+// limits holds what the server counts. Server.mu guards it.
 type limits struct {
-	shared       *allowance // in place of workspace and connect, where set
+	shared       *allowance // replaces workspace and connect, if set
 	workspace    allowance
 	connect      allowance
-	ownConnect   bool // connect was set, and holds whatever shared says
+	ownConnect   bool // connect was set, and takes precedence over shared
 	connectToken allowance
 
 	retryAfter bool // a 429 says when to ask again
@@ -41,39 +41,41 @@ type limits struct {
 	userWindows     map[connectUser]*window
 }
 
-// WithLimit sets one limit for all */accounts/* requests together, whichever way they go: how many are answered within any
-// minute, 0 for no limit. Without it Pipedream's own limits hold: 100 in a minute for the accounts of the workspace, and 2,000
-// in five minutes for those of a Connect project, for each of them.
+// WithLimit sets one limit for all */accounts/* requests together: how many are answered within any minute; 0 means no
+// limit. Without it Pipedream's own limits apply: 100 per minute for the accounts of the workspace, and 2,000 in five
+// minutes for the accounts of each Connect project.
 func WithLimit(perMinute int) Option {
 	return func(s *Server) { s.limits.shared = &allowance{perMinute, limitSpan} }
 }
 
-// WithConnectLimit sets how many requests for accounts of one Connect project are answered within any span; 0 for no limit. It
-// goes before WithLimit.
+// WithConnectLimit sets how many requests for accounts of one Connect project are answered within any span; 0 means no
+// limit. It takes precedence over WithLimit.
 func WithConnectLimit(requests int, span time.Duration) Option {
 	return func(s *Server) { s.limits.connect, s.limits.ownConnect = allowance{requests, span}, true }
 }
 
-// WithTokenLimit sets how many Connect tokens one external user gets within any minute; 100 without it, 0 for no limit.
+// WithTokenLimit sets how many Connect tokens one external user gets within any minute. The default is 100; 0 means no
+// limit.
 func WithTokenLimit(perMinute int) Option {
 	return func(s *Server) { s.limits.connectToken = allowance{perMinute, limitSpan} }
 }
 
-// WithRetryAfter sets whether a 429 by a rate limit carries a Retry-After header; it does without this option.
+// WithRetryAfter sets whether the 429 of a rate limit has a Retry-After header. By default it does.
 func WithRetryAfter(on bool) Option { return func(s *Server) { s.limits.retryAfter = on } }
 
-// WithRateLimitHeaders sets whether a 429 by a rate limit carries the headers X-RateLimit-Limit, X-RateLimit-Remaining and
-// X-RateLimit-Reset; it does without this option.
+// WithRateLimitHeaders sets whether the 429 of a rate limit has the headers X-RateLimit-Limit, X-RateLimit-Remaining
+// and X-RateLimit-Reset. By default it does.
 func WithRateLimitHeaders(on bool) Option { return func(s *Server) { s.limits.headers = on } }
 
-// SetLimit changes the limit that [WithLimit] is about; 0 lifts it. Requests of the last minute count towards the new one.
+// SetLimit changes the limit of [WithLimit]; 0 removes it. Requests of the last minute count towards the new limit.
 func (s *Server) SetLimit(perMinute int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limits.shared = &allowance{perMinute, limitSpan}
 }
 
-// throttle counts a request, and returns the answer for one that is past its limit, nil for any other. The caller holds s.mu.
+// throttle counts a request. It returns the answer for a request above its limit, and nil for any other. The caller
+// holds s.mu.
 func (s *Server) throttle(x *exchange, now time.Time) *answer {
 	l := &s.limits
 	var limit allowance
@@ -103,7 +105,7 @@ func (s *Server) throttle(x *exchange, now time.Time) *answer {
 	return nil
 }
 
-// throttled returns the answer for a request that came too early by that much.
+// throttled returns the answer for a request that came this much too early.
 func (l *limits) throttled(limit allowance, now time.Time, wait time.Duration) *answer {
 	a := failure(http.StatusTooManyRequests, "Throttled")
 	if l.retryAfter {
@@ -118,7 +120,7 @@ func (l *limits) throttled(limit allowance, now time.Time, wait time.Duration) *
 	return a
 }
 
-// windowOf returns the window of a key, which is made where there is none yet.
+// windowOf returns the window of a key, and creates it if needed.
 func windowOf[K comparable](windows map[K]*window, key K) *window {
 	w := windows[key]
 	if w == nil {
@@ -128,30 +130,30 @@ func windowOf[K comparable](windows map[K]*window, key K) *window {
 	return w
 }
 
-// longestSpan is how long a window remembers, longer than any limit counts.
+// longestSpan is how long a window remembers requests. It is longer than the span of any limit.
 const longestSpan = time.Hour
 
-// window holds when requests were let in, oldest first.
+// window holds the times of the accepted requests, oldest first.
 type window struct{ times []time.Time }
 
-// wait returns how long to wait until a request is let in; 0 for now. A request that is refused does not count against later
-// ones, and one that came exactly a span ago counts no more.
+// wait returns how long to wait until a request is accepted; 0 means now. A refused request does not count against
+// later ones. A request exactly one span ago no longer counts.
 func (w *window) wait(now time.Time, limit allowance) time.Duration {
 	counted := w.times[w.upTo(now.Add(-limit.span)):]
 	if limit.requests <= 0 || len(counted) < limit.requests {
 		return 0
 	}
-	// With a limit that was lowered, more than the oldest one has to leave.
+	// If the limit was lowered, several of the oldest requests must leave.
 	return counted[len(counted)-limit.requests].Add(limit.span).Sub(now)
 }
 
-// admit counts a request.
+// admit records an accepted request.
 func (w *window) admit(now time.Time) {
 	w.times = slices.Delete(w.times, 0, w.upTo(now.Add(-longestSpan)))
 	w.times = append(w.times, now)
 }
 
-// upTo returns how many requests came at that time or before.
+// upTo returns how many requests came at or before that time.
 func (w *window) upTo(edge time.Time) int {
 	n, _ := slices.BinarySearchFunc(w.times, edge, func(t, edge time.Time) int {
 		if t.After(edge) {
@@ -162,8 +164,8 @@ func (w *window) upTo(edge time.Time) int {
 	return n
 }
 
-// MostPerMinute returns the greatest number of */accounts/* requests in a log that came within one minute, wherever it begins.
-// Requests exactly a minute apart are not within one.
+// MostPerMinute returns the largest number of */accounts/* requests in a log within any minute. Requests exactly a
+// minute apart are not within one.
 func MostPerMinute(log []Request) int {
 	var times []time.Time
 	for _, r := range log {

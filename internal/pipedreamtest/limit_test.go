@@ -39,7 +39,7 @@ func TestLimitSlides(t *testing.T) {
 		require.Equal(t, 429, status())
 		time.Sleep(20*time.Second - time.Nanosecond)
 		require.Equal(t, 429, status())
-		time.Sleep(time.Nanosecond) // the first leaves the window; the refused ones were never in it
+		time.Sleep(time.Nanosecond) // the first request leaves the window; refused ones were never in it
 		require.Equal(t, 200, status())
 		require.Equal(t, 429, status())
 		time.Sleep(40 * time.Second)
@@ -67,7 +67,7 @@ func TestSetLimit(t *testing.T) {
 		s.SetLimit(3)
 		r := c.get("/accounts")
 		r.failed(t, http.StatusTooManyRequests)
-		require.Equal(t, "57", r.header.Get("Retry-After")) // when the eighth, of 3 s ago, leaves
+		require.Equal(t, "57", r.header.Get("Retry-After")) // when the eighth request, 3 s ago, leaves the window
 		time.Sleep(57 * time.Second)
 		require.Equal(t, 200, c.get("/accounts").status)
 		s.SetLimit(0)
@@ -120,7 +120,7 @@ func TestPipedreamsOwnLimits(t *testing.T) {
 		r.failed(t, http.StatusTooManyRequests)
 		require.Equal(t, "300", r.header.Get("Retry-After"))
 		require.Equal(t, "2000", r.header.Get("X-RateLimit-Limit"))
-		require.Equal(t, 200, w.connect("/connect/proj_b/accounts").status, "each project has its own")
+		require.Equal(t, 200, w.connect("/connect/proj_b/accounts").status, "each project has a separate limit")
 
 		time.Sleep(time.Minute)
 		require.Equal(t, 200, w.get("/accounts").status)
@@ -133,8 +133,8 @@ func TestPipedreamsOwnLimits(t *testing.T) {
 func TestConnectLimit(t *testing.T) {
 	for name, options := range map[string][]Option{
 		"alone":               {WithConnectLimit(2, time.Hour)},
-		"beside the other":    {WithConnectLimit(2, time.Hour), WithLimit(1)},
-		"without any of that": {WithConnectLimit(2, time.Hour), WithLimit(0)},
+		"with another limit":  {WithConnectLimit(2, time.Hour), WithLimit(1)},
+		"with no other limit": {WithConnectLimit(2, time.Hour), WithLimit(0)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -174,9 +174,9 @@ func TestMostPerMinute(t *testing.T) {
 	}
 	require.Equal(t, 0, MostPerMinute(nil))
 	require.Equal(t, 1, MostPerMinute(at(0)))
-	require.Equal(t, 1, MostPerMinute(at(0, 60, 120)), "a minute apart is not within one")
+	require.Equal(t, 1, MostPerMinute(at(0, 60, 120)), "requests a minute apart are not within a minute")
 	require.Equal(t, 2, MostPerMinute(at(0, 59.999, 120)))
-	require.Equal(t, 4, MostPerMinute(at(0, 50, 55, 61, 65, 115)), "a window begins anywhere")
+	require.Equal(t, 4, MostPerMinute(at(0, 50, 55, 61, 65, 115)), "a window can begin anywhere")
 	require.Equal(t, 3, MostPerMinute(at(65, 0, 61, 7)), "in any order")
 
 	log := at(0, 1, 2, 3)

@@ -12,41 +12,41 @@ import (
 	"time"
 )
 
-// linkPath is that of the page behind a connect_link_url. It is no part of the API: a browser asks for it, with no bearer, and
-// what it asks is not in the log.
+// linkPath is the path of the page behind a connect_link_url. It is not part of the API: a browser requests it without
+// a bearer token, and these requests are not logged.
 const linkPath = "/_static/connect.html"
 
-// How account and OAuth client ids begin.
+// Account ids and OAuth client ids begin like this.
 const (
 	prefixAccount  = "apn_"
 	prefixApp      = "app_"
 	prefixOAuthApp = "oa_"
 )
 
-// connectedLife is how long the tokens of an account live that a click connected.
+// connectedLife is how long the tokens of an account live that was connected with a click.
 const connectedLife = time.Hour
 
-// What can be wrong with a link. None of them names the token.
+// These errors say what is wrong with a link. None of them contains the token.
 var (
-	errLinkMalformed = errors.New("this is no Connect link")
+	errLinkMalformed = errors.New("this is not a Connect link")
 	errLinkUnknown   = errors.New("this link is not valid")
 	errLinkExpired   = errors.New("this link has expired")
 	errLinkUsed      = errors.New("this link was used before")
-	errLinkScope     = errors.New("the token of this link has no scope that connects accounts")
+	errLinkScope     = errors.New("the token of this link may not connect accounts")
 	errLinkNoApp     = errors.New("the link names no app")
-	errLinkApp       = errors.New("the link names another app than its token")
-	errLinkClient    = errors.New("the link names another OAuth client than its token")
-	errLinkUnknownID = errors.New("there is no app of this id")
-	errLinkDeclined  = errors.New("the user connected no account")
+	errLinkApp       = errors.New("the link and its token name different apps")
+	errLinkClient    = errors.New("the link and its token name different OAuth clients")
+	errLinkUnknownID = errors.New("there is no app with this id")
+	errLinkDeclined  = errors.New("the user did not connect an account")
 )
 
-// WithConnected has f change each account that a click on a Connect link connects, before it is there. Without it, one of an
-// app with OAuth comes without credentials unless it is on a custom OAuth client: Pipedream hands out none of its own. The
-// function must not call the server.
+// WithConnected makes f change each account that a Connect link connects, before it is added. Without it, an account of
+// an OAuth app has no credentials unless it uses a custom OAuth client, because Pipedream hands out no tokens of its
+// own clients. The function must not call the server.
 func WithConnected(f func(*Account)) Option { return func(s *Server) { s.onConnect = f } }
 
-// Click does what a user does who opens a Connect link and connects an account, and returns the id of that account. The link is
-// a connect_link_url, with the app, and the OAuth client where there is one, added.
+// Click does what a user does who opens a Connect link and connects an account, and returns the id of that account. The
+// link is a connect_link_url to which the app, and the OAuth client if there is one, were added.
 func (s *Server) Click(link string) (accountID string, err error) {
 	u, err := url.Parse(link)
 	if err != nil || u.Path != linkPath {
@@ -61,14 +61,14 @@ func (s *Server) Click(link string) (accountID string, err error) {
 	return s.connect(l, wallClock())
 }
 
-// link is a Connect link whose token is good.
+// link is a Connect link with a valid token.
 type link struct {
 	token      *connectToken
 	app        string // its slug, or "app_…"
 	oauthAppID string
 }
 
-// openLink finds out what a link is for. The caller holds s.mu.
+// openLink returns what a link is for. The caller holds s.mu.
 func (s *Server) openLink(q url.Values, now time.Time) (l link, err error) {
 	if q.Get("connectLink") != "true" {
 		return l, errLinkMalformed
@@ -89,7 +89,7 @@ func (s *Server) openLink(q url.Values, now time.Time) (l link, err error) {
 	}, nil
 }
 
-// connect connects an account with a link, whose token is used up by that. The caller holds s.mu.
+// connect connects an account with a link and uses up its token. The caller holds s.mu.
 func (s *Server) connect(l link, now time.Time) (accountID string, err error) {
 	app, err := s.linkedApp(l)
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *Server) connect(l link, now time.Time) (accountID string, err error) {
 	return a.ID, nil
 }
 
-// linkedApp returns the app of a link, and refuses a link with which no account can be connected. The caller holds s.mu.
+// linkedApp returns the app of a link. It refuses a link that cannot connect an account. The caller holds s.mu.
 func (s *Server) linkedApp(l link) (App, error) {
 	app, known := s.findApp(l.app)
 	switch {
@@ -140,7 +140,7 @@ func (s *Server) linkedApp(l link) (App, error) {
 	return App{ID: prefixApp + s.mark("app "+l.app, 0, 0)[:6], Slug: l.app, Name: l.app, AuthType: authOAuth}, nil
 }
 
-// findApp returns the app of that slug or id, as the accounts have it. The caller holds s.mu.
+// findApp returns the app with that slug or id among the apps of the accounts. The caller holds s.mu.
 func (s *Server) findApp(slugOrID string) (app App, ok bool) {
 	var first *account
 	for _, a := range s.accounts {
@@ -154,7 +154,7 @@ func (s *Server) findApp(slugOrID string) (app App, ok bool) {
 	return first.App, true
 }
 
-// freeAccountID makes up an id that no account ever had. The caller holds s.mu.
+// freeAccountID returns a new id that no account ever had. The caller holds s.mu.
 func (s *Server) freeAccountID() string {
 	for {
 		s.serial++
@@ -168,7 +168,7 @@ func (s *Server) freeAccountID() string {
 // buttonConnect is what the button that connects an account sends.
 const buttonConnect = "connect"
 
-// linkPage is the page of a Connect link: with a button while the token is good and nothing was clicked.
+// linkPage is the page of a Connect link. It has a button until the link is used or its token is invalid.
 var linkPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>Simulated Pipedream Connect</title></head>
@@ -176,7 +176,7 @@ var linkPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
 <h1>Simulated Pipedream Connect</h1>
 {{if .Problem}}<p id="problem">{{.Problem}}</p>
 {{else if .Account}}<p>Connected: <span id="account">{{.Account}}</span></p>
-{{else}}<p>One click connects an account of <b>{{.App}}</b>. Nobody has to sign in: nothing behind it is real.</p>
+{{else}}<p>One click connects an account of <b>{{.App}}</b>. There is nothing to sign in to, because nothing here is real.</p>
 <form method="post">
 <button id="connect" name="result" value="connect">Connect</button>
 <button id="decline" name="result" value="decline">Not now</button>
@@ -188,7 +188,7 @@ var linkPage = template.Must(template.New("").Parse(`<!DOCTYPE html>
 // shownLink is what linkPage shows.
 type shownLink struct{ App, Account, Problem string }
 
-// serveLink answers a browser that opens a Connect link, or whose user clicked a button there.
+// serveLink answers a browser that opens a Connect link, or whose user clicked a button on that page.
 func (s *Server) serveLink(w http.ResponseWriter, r *http.Request, body []byte) {
 	var a *answer
 	switch r.Method {
@@ -216,7 +216,7 @@ func (s *Server) linkOpened(q url.Values) *answer {
 	return showLink(http.StatusOK, shownLink{App: cmp.Or(l.app, "no app")})
 }
 
-// linkClicked returns what comes after a click on a button of the page: the page, or a redirect where the token has one.
+// linkClicked returns what follows a click on a button: the page, or a redirect if the token has one.
 func (s *Server) linkClicked(q url.Values, button string) *answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()

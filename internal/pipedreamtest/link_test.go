@@ -20,7 +20,7 @@ func newLink(t *testing.T, s *Server, c caller, more string) string {
 	return member[string](t, r.object(t), "connect_link_url")
 }
 
-// browse opens a link as a browser does: with a button, it clicks that.
+// browse opens a link as a browser does. If a button is given, it clicks that.
 func browse(t *testing.T, c caller, link, button string) reply {
 	t.Helper()
 	method, body := http.MethodGet, ""
@@ -87,7 +87,7 @@ func TestClickWhatIsConnected(t *testing.T) {
 		require.Contains(t, s.Secrets(), key)
 		require.Empty(t, connected("&app=open")["credentials"])
 
-		// An app that no account has yet.
+		// No account has this app yet.
 		app := member[map[string]any](t, connected("&app=slack&oauthAppId=oa_x"), "app")
 		require.Equal(t, "slack", app["name_slug"])
 		require.Equal(t, "oauth", app["auth_type"])
@@ -165,7 +165,7 @@ func TestLinkInABrowser(t *testing.T) {
 		require.Regexp(t, `<span id="account">apn_[0-9a-f]{7}</span>`, connected.body)
 		require.Equal(t, http.StatusGone, browse(t, c, link, "connect").status)
 		require.Equal(t, http.StatusGone, browse(t, c, link, "").status)
-		require.Equal(t, requests, s.Count(""), "none of it is a request of the API")
+		require.Equal(t, requests, s.Count(""), "none of these are API requests")
 
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, link, nil)
 		require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestLinkRedirects(t *testing.T) {
 		}
 		r := browse(t, c, link, "connect") // without an app
 		require.Equal(t, "https://example.com/failed", r.header.Get("Location"))
-		require.Equal(t, http.StatusSeeOther, browse(t, c, link+"&app=github", "connect").status, "an error does not use the token up")
+		require.Equal(t, http.StatusSeeOther, browse(t, c, link+"&app=github", "connect").status, "an error does not use up the token")
 		require.Equal(t, http.StatusGone, browse(t, c, link+"&app=github", "connect").status)
 	})
 }

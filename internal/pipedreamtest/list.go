@@ -71,7 +71,8 @@ type listQuery struct {
 	turns                       int // pages of an endless list that came before this one
 }
 
-// parseListQuery reads the query of a list request that meets a fault; bad says what is wrong with it. The caller holds s.mu.
+// parseListQuery reads the query of a list request that meets a fault. bad says what is wrong with it. The caller holds
+// s.mu.
 func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string) {
 	q = listQuery{
 		app:          v.Get("app"),
@@ -106,15 +107,15 @@ func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string
 	return q, ""
 }
 
-// matches says whether an account passes the filters. A workspace account has no external user, so on REST paths the filter for
-// one would find nothing; it is not documented there, and an API ignores what it does not know.
+// matches reports whether an account passes the filters. Workspace accounts have no external user, so on REST paths a
+// filter for one would find nothing. It is not documented there, and the API ignores unknown parameters.
 func (q listQuery) matches(a *account) bool {
 	return (q.app == "" || q.app == a.App.Slug || q.app == a.App.ID) &&
 		(q.oauthApp == "" || q.oauthApp == a.OAuthAppID) &&
 		(q.externalUser == "" || q.externalUser == a.ExternalUserID || a.Project == "")
 }
 
-// page returns the accounts asked for: the first ones after a cursor, or the last ones before one.
+// page returns the requested accounts: the first after a cursor, or the last before one.
 func (q listQuery) page(all []*account) []*account {
 	var page []*account
 	for _, a := range all {
@@ -131,8 +132,7 @@ func (q listQuery) page(all []*account) []*account {
 	return page[:q.limit]
 }
 
-// turn returns a page of an endless list: that of the place to which the pages before it lead, where the accounts begin anew
-// behind the last of them.
+// turn returns a page of an endless list, in which the first account follows the last.
 func (q listQuery) turn(all []*account) []*account {
 	if len(all) == 0 {
 		return nil
@@ -144,10 +144,11 @@ func (q listQuery) turn(all []*account) []*account {
 	return page
 }
 
-// cursor returns an account's cursor: its id, as in the documentation's samples.
+// cursor returns an account's cursor: its id, as in the samples of the documentation.
 func cursor(a *account) string { return base64.StdEncoding.EncodeToString([]byte(a.ID)) }
 
-// place returns what a cursor stands for, 0 for none. It is good even after the account was deleted. The caller holds s.mu.
+// place returns the place that a cursor stands for, or 0. It works even after the account was deleted. The caller holds
+// s.mu.
 func (s *Server) place(cursor string) (n int, ok bool) {
 	if cursor == "" {
 		return 0, true
@@ -160,15 +161,15 @@ func (s *Server) place(cursor string) (n int, ok bool) {
 	return n, ok
 }
 
-// turnPrefix is what the cursors of endless lists begin with, before they are encoded.
+// turnPrefix is the prefix of the cursors of endless lists before they are encoded.
 const turnPrefix = "turn:"
 
-// turnCursor returns the cursor of an endless list's page, the first of which is behind 1.
+// turnCursor returns the cursor of a page of an endless list. The first page has 1.
 func turnCursor(turns int) string {
 	return base64.StdEncoding.EncodeToString([]byte(turnPrefix + strconv.Itoa(turns)))
 }
 
-// turnsOf returns what a cursor of an endless list stands for; 0 for any other.
+// turnsOf returns the page that a cursor of an endless list stands for, or 0 for any other cursor.
 func turnsOf(cursor string) int {
 	raw, _ := base64.StdEncoding.DecodeString(cursor)
 	digits, ok := strings.CutPrefix(string(raw), turnPrefix)

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// service is one http.Server of the simulated API and the listener it accepts from.
+// service is an http.Server of the simulated API and its listener.
 type service struct {
 	listener net.Listener
 	server   *http.Server
@@ -17,7 +17,7 @@ type service struct {
 // Start listens on a free port of 127.0.0.1 and returns the API's base URL, "http://127.0.0.1:port/v1".
 func (s *Server) Start() (baseURL string, err error) { return s.StartAt("127.0.0.1:0") }
 
-// StartAt is Start on the given address, which must be a loopback one.
+// StartAt is Start on the given address, which must be a loopback address.
 func (s *Server) StartAt(addr string) (baseURL string, err error) {
 	l, err := ListenLoopback(addr)
 	if err != nil {
@@ -33,7 +33,7 @@ func (s *Server) StartAt(addr string) (baseURL string, err error) {
 	return "http://" + l.Addr().String() + "/v1", nil
 }
 
-// ListenLoopback listens on a TCP address, "host:port", and refuses one that others than this machine could reach.
+// ListenLoopback listens on a TCP address, "host:port". It refuses addresses that other machines could reach.
 func ListenLoopback(addr string) (net.Listener, error) {
 	resolved, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
@@ -45,9 +45,9 @@ func ListenLoopback(addr string) (net.Listener, error) {
 	return net.ListenTCP("tcp", resolved)
 }
 
-// Transport returns a real *http.Transport, the same on every call, whose connections lead to this server over [net.Pipe],
-// whatever host is asked for, by http or https. Goroutines that wait on such a connection are durably blocked, so that the
-// clock of a synctest bubble advances, which no network connection allows.
+// Transport returns a real *http.Transport, the same one on every call. Its connections lead to this server over
+// [net.Pipe], whatever host is requested, with http or https. Goroutines that wait on such a connection are durably
+// blocked, so the clock of a synctest bubble advances. That is not so with a network connection.
 func (s *Server) Transport() http.RoundTripper {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,11 +63,12 @@ func (s *Server) Transport() http.RoundTripper {
 	return s.transport
 }
 
-// serve answers the connections of l from now on. The caller holds s.mu.
+// serve accepts connections from l from now on. The caller holds s.mu.
 func (s *Server) serve(l net.Listener) {
 	srv := &http.Server{ //nolint:gosec // no ReadHeaderTimeout: a test's clock passes hours while a connection idles
 		Handler: s,
-		// A new connection is counted while its acceptor is, so Close, which waits for the acceptors first, misses none.
+		// A new connection is counted while its acceptor is. Close waits for the acceptors first, so it misses no
+		// connection.
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
@@ -82,8 +83,8 @@ func (s *Server) serve(l net.Listener) {
 	s.accepting.Go(func() { _ = srv.Serve(l) }) // its error says that Close closed l
 }
 
-// Close stops listening, closes every connection, releases the requests that hang, and returns once all of the server's own
-// goroutines are done. A request that comes after it gets no answer.
+// Close stops listening, closes every connection, ends the requests that hang, and returns once all of the server's
+// goroutines have ended. Later requests get no answer.
 func (s *Server) Close() { s.closeOnce.Do(s.close) }
 
 func (s *Server) close() {
@@ -93,7 +94,7 @@ func (s *Server) close() {
 	s.mu.Unlock()
 	close(s.done)
 
-	// http.Server.Close does not know a connection that is being accepted at the time, so accepting ends before.
+	// http.Server.Close misses a connection that is just being accepted, so accepting is stopped first.
 	for _, v := range serving {
 		_ = v.listener.Close()
 	}
@@ -107,7 +108,7 @@ func (s *Server) close() {
 	s.working.Wait()
 }
 
-// pipeListener accepts the other ends of the connections that its dial returns.
+// pipeListener accepts the other ends of the connections that its dial method returns.
 type pipeListener struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -118,7 +119,7 @@ func newPipeListener() *pipeListener {
 	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
-// dial has the signature of http.Transport's DialContext; the address is of no interest.
+// dial has the signature of the DialContext of http.Transport. It ignores the address.
 func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {

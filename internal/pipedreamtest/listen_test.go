@@ -99,7 +99,7 @@ func TestTransportLeadsHereFromAnyHost(t *testing.T) {
 	})
 }
 
-func TestTransportLeavesTimeToTheBubble(t *testing.T) {
+func TestTransportLetsTheBubblesClockAdvance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := newServer(t)
 		s.AddFault(Fault{Delay: 24 * time.Hour, Times: 1})

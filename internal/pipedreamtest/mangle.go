@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// nest returns a JSON object that has members with one more, "deep", of that many nested lists.
+// nest returns a JSON object with one more member, "deep", which consists of that many nested lists.
 func nest(object []byte, depth int) []byte {
 	rest, ok := bytes.CutPrefix(object, []byte("{"))
 	if !ok {
@@ -18,8 +18,9 @@ func nest(object []byte, depth int) []byte {
 	return append([]byte(`{"deep":`+deep+`,`), rest...)
 }
 
-// duplicateKeys returns a JSON text in which each member of each object stands twice: first with another value of the same type,
-// so that a client that takes the last one can decode both, then with its own. What is no JSON is returned as it is.
+// duplicateKeys returns a JSON text in which each member of each object occurs twice: first with another value of the
+// same type, so that a client that takes the last one can decode both, and then with its own. Text that is not JSON is
+// returned unchanged.
 func duplicateKeys(text json.RawMessage) json.RawMessage {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
@@ -61,7 +62,7 @@ func duplicateKeys(text json.RawMessage) json.RawMessage {
 	return fmt.Append(out, closing)
 }
 
-// decoy returns another value of the same type as a JSON value: of the same format where that is a time.
+// decoy returns another value of the same type as a JSON value, in the same format if it is a time.
 func decoy(value json.RawMessage) string {
 	var s string
 	switch {

@@ -29,7 +29,7 @@ func (s *Server) answerAccount(x *exchange, environment string) *answer {
 	return success(body)
 }
 
-// in says whether an account belongs to an environment of a Connect project, or, with both empty, to the workspace.
+// in reports whether an account belongs to an environment of a Connect project, or to the workspace if both are empty.
 func (a *account) in(project, environment string) bool {
 	return a.Project == project && (project == "" || a.Environment == environment)
 }
@@ -83,7 +83,7 @@ func (s *Server) render(a *account, withCredentials bool) map[string]any {
 	return m
 }
 
-// updatedAt is when the account was changed last: by its owner, or by a refresh of its token.
+// updatedAt is when the account was last changed: by its owner, or by a refresh of its token.
 func (a *account) updatedAt() time.Time {
 	if a.TokenLife > 0 && a.issued.After(a.UpdatedAt) {
 		return a.issued
@@ -108,7 +108,7 @@ func (s *Server) renderCredentials(a *account) json.RawMessage {
 	return raw
 }
 
-// nullable returns null for an empty string: the API's own way to say that there is none.
+// nullable returns null for an empty string, as the API does.
 func nullable(s string) any {
 	if s == "" {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Request is an entry of the server's log. It never holds the bearer or the client secret.
+// Request is an entry in the log of the server. It never contains the bearer token or the client secret.
 type Request struct {
 	Time            time.Time `json:"time"` // of arrival
 	Method          string    `json:"method"`
@@ -19,17 +19,17 @@ type Request struct {
 	RawQuery        string    `json:"query,omitempty"`
 	Kind            Kind      `json:"kind"`
 	AccountID       string    `json:"account_id,omitempty"`
-	WithCredentials bool      `json:"with_credentials"` // the request asked for them
-	Status          int       `json:"status"`           // what was sent; 0 where nothing was, or not yet
-	Authorized      bool      `json:"authorized"`       // its key, token or client was good for what it asked
+	WithCredentials bool      `json:"with_credentials"` // the request asked for credentials
+	Status          int       `json:"status"`           // the status sent; 0 if none was sent yet
+	Authorized      bool      `json:"authorized"`       // its key, token or client allowed the request
 	UserAgent       string    `json:"user_agent,omitempty"`
 	HeaderNames     []string  `json:"header_names,omitempty"` // sorted
 
-	Header http.Header `json:"header,omitempty"` // with a mark in place of what authorizes
-	Body   string      `json:"body,omitempty"`   // likewise; the mark alone where it is neither a JSON object nor a form
+	Header http.Header `json:"header,omitempty"` // with secrets replaced
+	Body   string      `json:"body,omitempty"`   // likewise; replaced as a whole if it is neither a JSON object nor a form
 }
 
-// redacted stands in the log for what is secret.
+// redacted replaces secrets in the log.
 const redacted = "[redacted]"
 
 // Requests returns a copy of the log, in order of arrival.
@@ -44,14 +44,14 @@ func (s *Server) Requests() []Request {
 	return log
 }
 
-// ResetRequests empties the log. The rate limit does not forget.
+// ResetRequests empties the log. It does not reset the rate limit.
 func (s *Server) ResetRequests() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.log = nil
 }
 
-// Count returns how many requests of a kind the log holds; of all kinds for "".
+// Count returns how many requests of a kind the log has; "" means all kinds.
 func (s *Server) Count(kind Kind) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *Server) Count(kind Kind) int {
 	return n
 }
 
-// record appends the entry of a request that arrives. The caller holds s.mu.
+// record appends an entry for a new request. The caller holds s.mu.
 func (s *Server) record(x *exchange, now time.Time) *Request {
 	entry := &Request{
 		Time:            now,

@@ -6,24 +6,24 @@ import (
 	"strings"
 )
 
-// Kind says what a request asks for.
+// Kind is what a request asks for.
 type Kind string
 
-// The kinds of requests.
+// These are the kinds of requests.
 const (
-	KindAccount Kind = "account" // one account, by REST or Connect
-	KindList    Kind = "list"    // a list of accounts, by REST or Connect
+	KindAccount Kind = "account" // one account, through REST or Connect
+	KindList    Kind = "list"    // a list of accounts, through REST or Connect
 	KindMe      Kind = "me"      // users/me
 	KindToken   Kind = "token"   // oauth/token
-	KindOther   Kind = "other"   // nothing that this API has
+	KindOther   Kind = "other"   // anything else
 
 	KindConnectToken Kind = "connect_token" // a token for Connect Link
 )
 
-// limited says whether Pipedream counts such a request against its rate limit.
+// limited reports whether Pipedream counts such a request against its rate limit.
 func (k Kind) limited() bool { return k == KindAccount || k == KindList }
 
-// method is that of such requests.
+// method is the method of such requests.
 func (k Kind) method() string {
 	if k == KindToken || k == KindConnectToken {
 		return http.MethodPost
@@ -31,15 +31,15 @@ func (k Kind) method() string {
 	return http.MethodGet
 }
 
-// route is a request's path, understood.
+// route is the parsed path of a request.
 type route struct {
 	kind    Kind
 	project string // the Connect project; empty on REST paths
 	account string
 }
 
-// routeOf finds the route of a path. It works on the escaped path, because an account id may hold an escaped slash, and without
-// http.ServeMux, which redirects odd paths instead of showing them to the test.
+// routeOf parses a path. It uses the escaped path, because an account id may contain an escaped slash. It does not use
+// http.ServeMux, which redirects odd paths and so would hide them from the test.
 func routeOf(u *url.URL) route {
 	rest, ok := strings.CutPrefix(u.EscapedPath(), "/v1/")
 	if !ok {

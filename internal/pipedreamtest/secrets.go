@@ -7,12 +7,12 @@ import (
 	"slices"
 )
 
-// minSecret is the length below which a credential's value says too little to be searched for.
+// minSecret is the shortest credential value that is worth searching for.
 const minSecret = 8
 
-// Secrets returns, sorted, what must not turn up in any log, error or list: every API key and client secret the server was
-// told to accept, every token it ever handed out, and every string of at least 8 bytes among the values of credentials it
-// handed out.
+// Secrets returns, sorted, what must not appear in any log, error or list: every API key and client secret that the
+// server was told to accept, every token that it handed out, and every string of at least 8 bytes in the credentials
+// that it handed out.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -26,7 +26,7 @@ func (s *Server) keepSecret(secret string) {
 	}
 }
 
-// keepCredentials remembers the strings among the values of credentials that are handed out. The caller holds s.mu.
+// keepCredentials remembers the strings in credentials that are handed out. The caller holds s.mu.
 func (s *Server) keepCredentials(credentials json.RawMessage) {
 	for _, v := range stringValues(credentials) {
 		if len(v) >= minSecret {
@@ -35,12 +35,12 @@ func (s *Server) keepCredentials(credentials json.RawMessage) {
 	}
 }
 
-// stringValues returns the strings in a JSON text that are no member names, up to where it stops being JSON. It reads tokens
-// and does not decode, so that neither a repeated name nor deep nesting hides a value.
+// stringValues returns the strings in a JSON text except member names, up to where it is no longer valid. It reads
+// tokens and does not decode, so neither a repeated name nor deep nesting hides a value.
 func stringValues(raw json.RawMessage) (values []string) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
-	type level struct{ object, value bool } // value: what comes next in this object is a value
+	type level struct{ object, value bool } // value: a value comes next in this object
 	stack := []level{{}}
 	for {
 		token, err := dec.Token()

@@ -11,22 +11,22 @@ import (
 const (
 	defaultAPIKey = "pd_test_key"
 
-	// maxRequestBody is far above any request of this API; the rest of a longer one is not looked at.
+	// maxRequestBody is far longer than any request of this API. The rest of a longer body is ignored.
 	maxRequestBody = 64 << 10
 )
 
-// Server is the simulated API, below the path /v1, and the page that connects accounts, at /_static/connect.html. It is an [http.Handler], and all of its methods are safe for concurrent
-// use. Some faults end a request by panicking with [http.ErrAbortHandler], so it has to be run by an [http.Server]; [Server.Start]
-// and [Server.Transport] do that.
+// Server is the simulated API, below the path /v1, and the page that connects accounts, at /_static/connect.html. It is
+// an [http.Handler], and all its methods are safe for concurrent use. Some faults end a request by panicking with
+// [http.ErrAbortHandler], so it must be run by an [http.Server], as [Server.Start] and [Server.Transport] do.
 type Server struct {
-	seed [16]byte // makes the tokens of this server unlike those of any other
+	seed [16]byte // makes the tokens of this server unique
 
 	done      chan struct{} // closed by Close: hung and slow requests end
 	closeOnce sync.Once
 	accepting sync.WaitGroup // the goroutines that accept connections
 	working   sync.WaitGroup // connections and the handlers of requests
 
-	// mu guards everything below. It is never held while waiting for a client, for the clock or for another goroutine.
+	// mu guards everything below. It is never held while waiting for a client, the clock or another goroutine.
 	mu sync.Mutex
 
 	closed    bool
@@ -59,34 +59,35 @@ type Server struct {
 	faults     []*activeFault
 	log        []*Request
 	violations []string
-	anyCursor  bool // clients may have cursors that are not of this server's making
+	anyCursor  bool // clients may have cursors that this server did not make
 }
 
-// Option changes how [New] sets a [Server] up.
+// Option configures a [Server] in [New].
 type Option func(*Server)
 
-// WithAPIKey sets the user API key that is accepted; "pd_test_key" without it.
+// WithAPIKey sets the accepted user API key. The default is "pd_test_key".
 func WithAPIKey(key string) Option { return func(s *Server) { s.apiKey = key } }
 
-// WithOldConnectForms makes Connect answer in the older of its two documented forms: {"data":{account}} for one account, and
-// {"data":{"accounts":[…]}} for a list.
+// WithOldConnectForms makes Connect answer in the older of its two documented forms: {"data":{account}} for one
+// account, and {"data":{"accounts":[…]}} for a list.
 func WithOldConnectForms() Option { return func(s *Server) { s.oldConnectForms = true } }
 
-// WithNotFoundAs200 makes the answer for an unknown account a 200 with the error in its body, as has been seen, instead of a 404.
+// WithNotFoundAs200 makes the answer for an unknown account a 200 with the error in its body, as has been seen, instead
+// of a 404.
 func WithNotFoundAs200() Option { return func(s *Server) { s.notFoundAs200 = true } }
 
-// WithNoCursorAtEnd makes the end_cursor of a list's last page an empty string. Without it that page has the cursor of its last
-// account, as documented, and the page behind that is empty.
+// WithNoCursorAtEnd makes the end_cursor of a list's last page an empty string. Without it the last page has the cursor
+// of its last account, as documented, and is followed by an empty page.
 func WithNoCursorAtEnd() Option { return func(s *Server) { s.noCursorAtEnd = true } }
 
-// WithConnectScopesOnWorkspace lets the access tokens of an OAuth client read the accounts of the workspace where all of their
-// scopes are of Connect. Without it that is refused, with 403.
+// WithConnectScopesOnWorkspace lets access tokens that only have Connect scopes read the accounts of the workspace.
+// Without it they are refused with 403.
 func WithConnectScopesOnWorkspace() Option { return func(s *Server) { s.allowConnectScopes = true } }
 
-// WithOrgID makes a list of the workspace's accounts, asked for with a user API key, need this org_id.
+// WithOrgID makes lists of workspace accounts require this org_id if the request has a user API key.
 func WithOrgID(id string) Option { return func(s *Server) { s.orgID = id } }
 
-// New returns a server without accounts. For a test inside a synctest bubble it must be called there.
+// New returns a server without accounts. A test in a synctest bubble must call it inside the bubble.
 func New(opts ...Option) *Server {
 	s := &Server{
 		done:   make(chan struct{}),
@@ -121,8 +122,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.working.Done()
 
-	// All of the body is read before anything else, because net/http tells a handler that the client has gone away only
-	// after it saw the request's end. What cannot be read is no JSON, and is refused as such.
+	// The whole body is read first, because net/http notices that the client has gone away only after it has seen the
+	// end of the request. A body that cannot be read is refused as invalid JSON.
 	body, _ := io.ReadAll(io.LimitReader(r.Body, maxRequestBody))
 	_, _ = io.Copy(io.Discard, r.Body)
 
@@ -133,7 +134,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.arrive(w, r, body).serve()
 }
 
-// enter counts a request in, unless the server is closed: Close waits for those that were counted.
+// enter registers a request unless the server is closed. Close waits for registered requests.
 func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

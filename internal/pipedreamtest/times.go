@@ -8,16 +8,16 @@ import (
 // TimeForm is a way to write the times of an account.
 type TimeForm string
 
-// The forms of times.
+// These are the forms of times.
 const (
 	TimesISO          TimeForm = "iso"          // 2024-02-11T05:18:46.000Z, as documented
 	TimesOffset       TimeForm = "offset"       // 2024-02-11T05:18:46.000+0000
 	TimesLower        TimeForm = "lower"        // 2024-02-11t05:18:46.000z
-	TimesSeconds      TimeForm = "seconds"      // 1707628726, without what is left of a second
+	TimesSeconds      TimeForm = "seconds"      // 1707628726, rounded down to the second
 	TimesMilliseconds TimeForm = "milliseconds" // 1707628726000
 )
 
-// WithTimes sets how times are written in accounts that do not say it themselves; [TimesISO] without it.
+// WithTimes sets how times are written in accounts that have no form of their own. The default is [TimesISO].
 func WithTimes(form TimeForm) Option {
 	if !form.Valid() {
 		panic("pipedreamtest: no such form of times: " + string(form))
@@ -25,7 +25,7 @@ func WithTimes(form TimeForm) Option {
 	return func(s *Server) { s.times = form }
 }
 
-// Valid says whether there is such a form. None at all is one.
+// Valid reports whether the form exists. An empty form is valid.
 func (f TimeForm) Valid() bool {
 	switch f {
 	case "", TimesISO, TimesOffset, TimesLower, TimesSeconds, TimesMilliseconds:
@@ -34,7 +34,7 @@ func (f TimeForm) Valid() bool {
 	return false
 }
 
-// write returns a time in that form, for JSON.
+// write returns a time in that form as JSON.
 func (f TimeForm) write(t time.Time) any {
 	switch f {
 	case TimesOffset:
@@ -50,5 +50,5 @@ func (f TimeForm) write(t time.Time) any {
 	}
 }
 
-// stamp writes a time as the API is documented to.
+// stamp formats a time as the API is documented to.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// resolution is that of the times the API writes. Tokens begin and end on it, so that what a client reads is exact.
+// resolution is the resolution of the API's times. Tokens begin and end on it, so that clients read exact values.
 const resolution = time.Millisecond
 
-// wallClock returns the time without its monotonic part, since it is compared with times that have none.
+// wallClock returns the time without its monotonic part, because it is compared with times that have none.
 func wallClock() time.Time { return time.Now().UTC().Truncate(resolution) }
 
 // life is how long each token lives.
@@ -29,13 +29,13 @@ func (a *account) period() time.Duration {
 func (a *account) expires() time.Time     { return a.issued.Add(a.life()) }
 func (a *account) nextRefresh() time.Time { return a.issued.Add(a.period()) }
 
-// due says whether Pipedream would have replaced the token by now.
+// due reports whether Pipedream would have replaced the token by now.
 func (a *account) due(now time.Time) bool {
 	return a.TokenLife > 0 && !a.NoRefresh && !a.Dead && !now.Before(a.nextRefresh())
 }
 
-// advance catches up with the refreshes since the account was last looked at: each replaced the token the moment it was due.
-// They are counted, not played, since years may have passed on the clock of a test.
+// advance performs the refreshes since the account was last used, each at the moment when it was due. They are computed
+// and not simulated one by one, because years may have passed on the clock of a test.
 func (a *account) advance(now time.Time) {
 	if !a.due(now) {
 		return
@@ -51,7 +51,8 @@ func (a *account) issue(now time.Time) {
 	a.issued = now
 }
 
-// accessToken returns the current token: recognisable in a search for leaks, and used by no other account, time or server.
+// accessToken returns the current token. It is easy to find in a search for leaks, and no other account, time or server
+// uses it.
 func (s *Server) accessToken(a *account) string {
 	return fmt.Sprintf("pdtok_%s_%d_%s", a.ID, a.token, s.mark("access", a.serial, a.token))
 }
@@ -61,7 +62,7 @@ func (s *Server) refreshToken(a *account) string {
 	return fmt.Sprintf("pdrefresh_%s_%s", a.ID, s.mark("refresh", a.serial, 0))
 }
 
-// mark returns hex digits that only this server gives to the nth token of the thing with that serial number.
+// mark returns hex digits that only this server generates for the nth token of the thing with that serial number.
 func (s *Server) mark(kind string, serial int, n int64) string {
 	h := hmac.New(sha256.New, s.seed[:])
 	_, _ = fmt.Fprintf(h, "%s %d %d", kind, serial, n) // a hash never fails to write

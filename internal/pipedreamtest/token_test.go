@@ -26,7 +26,7 @@ func TestTokenIsReplacedWhenDue(t *testing.T) {
 		second := s.Token("apn_github")
 		require.NotEqual(t, first, second)
 
-		// It was issued when it was due, however late anybody looks.
+		// It was issued when it was due, however late the test looks.
 		time.Sleep(10 * time.Minute)
 		got = c.get("/accounts/apn_github?include_credentials=1").data(t)
 		require.Equal(t, stamp(begin.Add(55*time.Minute)), got["last_refreshed_at"])

@@ -13,9 +13,9 @@ import (
 	"unicode/utf8"
 )
 
-// Violations returns what was wrong with the requests so far, measured by the API's documentation: each once, in the order in
-// which they came first. The API itself overlooks much of that, and so does this server, save for what is documented to be
-// refused. A test of a client fails if there is any.
+// Violations returns how the requests so far contradicted the documentation of the API: each violation once, in the
+// order of its first occurrence. The real API ignores most of them, and so does this server, except those that are
+// documented to be refused. A test of a client fails if there are any.
 func (s *Server) Violations() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -34,7 +34,7 @@ func (s *Server) check(x *exchange) {
 	}
 }
 
-// shape is the request's method and path, without what a client puts there.
+// shape is the method and path of a request, without the parts that a client fills in.
 func (x *exchange) shape() string {
 	method := x.r.Method
 	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, method) {
@@ -50,8 +50,8 @@ func (x *exchange) shape() string {
 	return method + " /v1" + path
 }
 
-// checker collects what is wrong with a request. It repeats nothing that a client sent but names that look like the API's own:
-// anything else might be a secret.
+// checker collects what is wrong with a request. From what a client sent, it repeats only names that look like those of
+// the API, because anything else might be a secret.
 type checker struct {
 	x     *exchange
 	found []string
@@ -101,7 +101,7 @@ func (c *checker) header() {
 	}
 }
 
-// acceptsJSON says whether a value of the header Accept allows JSON.
+// acceptsJSON reports whether a value of the Accept header allows JSON.
 func acceptsJSON(accept string) bool {
 	for part := range strings.SplitSeq(accept, ",") {
 		switch media, _, _ := mime.ParseMediaType(part); media {
@@ -122,7 +122,7 @@ func (c *checker) path() {
 	}
 }
 
-// parameters returns the query parameters that such a request may have, with a check of the value of each.
+// parameters returns the query parameters that such a request may have, with a check of each value.
 func (x *exchange) parameters() map[string]func(string) bool {
 	p := map[string]func(string) bool{}
 	switch x.kind {
@@ -153,7 +153,7 @@ func isPageSize(v string) bool {
 	return err == nil && n >= 1 && n <= maxPage
 }
 
-// isCursor says whether a list can have given out such a cursor. The caller holds s.mu.
+// isCursor reports whether a list can have returned this cursor. The caller holds s.mu.
 func (s *Server) isCursor(v string) bool {
 	_, ok := s.place(v)
 	return v != "" && (ok || s.anyCursor || turnsOf(v) > 0)
@@ -180,12 +180,12 @@ func (c *checker) query() {
 	}
 }
 
-// isName says whether a text looks like the name of a parameter, and so is safe to repeat.
+// isName reports whether a text looks like the name of a parameter, so that it is safe to repeat.
 func isName(v string) bool {
 	return len(v) <= 40 && strings.Trim(v, "abcdefghijklmnopqrstuvwxyz_") == ""
 }
 
-// members are what the bodies of requests may hold: true for what has to be there.
+// members are the members that request bodies may have; true for the required ones.
 var members = map[Kind]map[string]bool{
 	KindToken: {"grant_type": true, "client_id": true, "client_secret": true, "scope": false},
 	KindConnectToken: {
@@ -195,7 +195,7 @@ var members = map[Kind]map[string]bool{
 	},
 }
 
-// formMembers are what a form may hold besides: older clients send it, and nothing is known to come of that.
+// formMembers are additional members that a form may have. Older clients send them, with no known effect.
 var formMembers = []string{"project_id", "environment"}
 
 func (c *checker) body() {
@@ -268,5 +268,5 @@ func (c *checker) names() (names []string, ok bool) {
 	return names, true
 }
 
-// isScope says whether there can be such a scope.
+// isScope reports whether this scope can exist.
 func isScope(scope string) bool { return scope == scopeAll || strings.HasPrefix(scope, "connect:") }

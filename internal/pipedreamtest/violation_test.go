@@ -34,7 +34,7 @@ func TestNoViolations(t *testing.T) {
 		}
 		w.connectToken(`{"external_user_id":"alice"}`)
 		c.token("client", "client_secret", "* connect:accounts:read")
-		c.as("wrong").get("/accounts") // is refused, and asked as it should
+		c.as("wrong").get("/accounts") // is refused, but is a correct request
 		require.Empty(t, s.Violations())
 	})
 }
@@ -57,7 +57,7 @@ func TestViolations(t *testing.T) {
 		ask  func(key, workspace caller)
 		want []string
 	}{
-		"a path that there is not": {
+		"an unknown path": {
 			func(c, _ caller) { c.get("/workflows/x?api_key=y") },
 			[]string{"GET /v1/…: the API has no such path"},
 		},
@@ -156,7 +156,7 @@ func TestViolations(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, c := newServer(t)
 				tt.ask(c, c.workspace(s))
-				tt.ask(c, c.workspace(s)) // again: each is told once
+				tt.ask(c, c.workspace(s)) // again: each violation is reported once
 				require.Equal(t, tt.want, s.Violations())
 				for _, text := range s.Violations() {
 					require.NotContains(t, text, "pd_test_key")
@@ -175,7 +175,7 @@ func TestViolationsIsACopy(t *testing.T) {
 	})
 }
 
-func TestACursorOfAFaultIsNoViolation(t *testing.T) {
+func TestACursorFromAFaultIsNotAViolation(t *testing.T) {
 	for name, fault := range map[string]Fault{
 		"a cursor": {EndCursor: json.RawMessage(`"odd"`)}, "an answer": {Status: http.StatusOK, Body: `{"page_info":{"end_cursor":"odd"}}`},
 	} {

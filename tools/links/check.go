@@ -17,7 +17,7 @@ type site struct {
 	pages map[string]*page
 }
 
-// check returns what is wrong with the pages among names, each line with its page and line number.
+// check returns the problems of the pages among names, each as a line with the page and line number.
 func check(files fs.FS, names []string) (problems []string, err error) {
 	s := &site{files: map[string]bool{".": true}, pages: map[string]*page{}}
 	for _, name := range names {
@@ -34,7 +34,7 @@ func check(files fs.FS, names []string) (problems []string, err error) {
 		s.pages[name] = parse(source)
 	}
 	if len(s.pages) == 0 {
-		return nil, errors.New("there is no page to check")
+		return nil, errors.New("there are no pages to check")
 	}
 	for _, name := range names {
 		p := s.pages[name]
@@ -66,9 +66,9 @@ func (s *site) follow(from, to string) error {
 	case to == "":
 		return errors.New("the link is empty")
 	case strings.HasPrefix(to, "/"):
-		return errors.New("begins with /, which every host takes for another place")
+		return errors.New("begins with /, which hosts interpret differently")
 	case u.RawQuery != "":
-		return errors.New("a file takes no query")
+		return errors.New("a link to a file cannot have a query")
 	}
 	target := from
 	if u.Path != "" {
@@ -83,7 +83,7 @@ func (s *site) follow(from, to string) error {
 	p := s.pages[target]
 	switch {
 	case p == nil:
-		return errors.New("an anchor into what is no page")
+		return errors.New("an anchor into a file that is not a page")
 	case !p.anchors[u.Fragment]:
 		return errors.New("no such heading")
 	default:
@@ -97,17 +97,17 @@ func checkExternal(u *url.URL) error {
 	switch u.Scheme {
 	case "https":
 		if !strings.Contains(strings.Trim(host, "."), ".") {
-			return errors.New("names no host")
+			return errors.New("has no host")
 		}
 		return nil
 	case "http":
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return errors.New("http, where https is wanted")
+			return errors.New("uses http instead of https")
 		}
 		return nil
 	case "mailto":
 		if user, domain, ok := strings.Cut(u.Opaque, "@"); !ok || user == "" || domain == "" {
-			return errors.New("names no mailbox")
+			return errors.New("has no mailbox")
 		}
 		return nil
 	default:

@@ -1,5 +1,5 @@
-// Command links checks the links of all Markdown pages of a repository. A link to a file must lead to one that is in
-// the repository, and an anchor to a heading. What is outside is not asked for: of such links the form alone is checked.
+// Command links checks the links of all Markdown pages of a repository. A link to a file must lead to a file in
+// the repository, and an anchor to a heading. For links to other sites only the form is checked; nothing is requested.
 //
 //	links [directory]
 package main
@@ -41,8 +41,8 @@ func run(dir string) error {
 	return nil
 }
 
-// list returns the files of a repository: those that git knows, and those that it would take. A link to anything else
-// works on this machine alone.
+// list returns the files of a repository: those that git tracks and those that it would add. Links to other files work
+// only on this machine.
 func list(dir string, files fs.FS) ([]string, error) {
 	git := exec.CommandContext(context.Background(), "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	git.Dir, git.Stderr = dir, os.Stderr
@@ -52,7 +52,7 @@ func list(dir string, files fs.FS) ([]string, error) {
 	}
 	var names []string
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		if _, err := fs.Stat(files, name); err == nil { // else it was deleted, and that is not committed yet
+		if _, err := fs.Stat(files, name); err == nil { // otherwise it was deleted, but not committed
 			names = append(names, name)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/yuin/goldmark/text"
 )
 
-// page is what there is to know of one Markdown page.
+// page is what is known about a Markdown page.
 type page struct {
 	links    []link
 	anchors  map[string]bool // of its headings
@@ -31,12 +31,12 @@ type problem struct {
 }
 
 var (
-	// A link that Markdown does not take for one is shown as it is written.
+	// A link that Markdown does not recognize is shown as text.
 	broken = regexp.MustCompile(`\[[^\[\]]+\](\[[^\[\]]*\]|\([^()]*\))`)
 	inHTML = regexp.MustCompile(`(?i)\s(href|src|id|name)\s*=`)
 )
 
-// parse reads a page as forges do: CommonMark with GitHub's extensions.
+// parse parses a page as forges do: CommonMark with the GitHub extensions.
 func parse(source []byte) *page {
 	p := &page{anchors: map[string]bool{}}
 	root := goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser().Parse(text.NewReader(source))
@@ -68,8 +68,8 @@ func parse(source []byte) *page {
 	return p
 }
 
-// addHeading adds the anchor that forges give a heading: its text in small letters, without what is neither letter,
-// digit, hyphen nor underscore, and with hyphens for spaces. One that is there already gets a number.
+// addHeading adds the anchor that forges give to a heading: its text in lower case, with hyphens for spaces, and
+// without characters other than letters, digits, hyphens and underscores. A repeated anchor gets a number.
 func (p *page) addHeading(heading string) {
 	anchor := strings.Map(func(r rune) rune {
 		switch {
@@ -96,14 +96,14 @@ func (p *page) addAutoLink(n *ast.AutoLink, source []byte) {
 	p.links = append(p.links, link{line: lineOf(n, source), to: to})
 }
 
-// checkHTML refuses links and anchors in HTML, which nothing here follows.
+// checkHTML rejects links and anchors in HTML, which this program does not follow.
 func (p *page) checkHTML(n ast.Node, lines *text.Segments, source []byte) {
 	if inHTML.Match(lines.Value(source)) {
 		p.problems = append(p.problems, problem{line: lineOf(n, source), text: "a link or anchor in HTML: write it in Markdown"})
 	}
 }
 
-// shown is the text of a node as its reader sees it.
+// shown returns the text of a node as a reader sees it.
 func shown(n ast.Node, source []byte) string {
 	var out strings.Builder
 	for c := n.FirstChild(); c != nil; c = c.NextSibling() {
@@ -122,7 +122,7 @@ func shown(n ast.Node, source []byte) string {
 	return out.String()
 }
 
-// plain is the text that is directly in a block, without code and links.
+// plain returns the text directly in a block, without code and links.
 func plain(block ast.Node, source []byte) string {
 	var out strings.Builder
 	for c := block.FirstChild(); c != nil; c = c.NextSibling() {
@@ -136,7 +136,7 @@ func plain(block ast.Node, source []byte) string {
 	return out.String()
 }
 
-// lineOf is the line that a node begins on, or the block that it is in.
+// lineOf returns the line on which a node, or the block that contains it, begins.
 func lineOf(n ast.Node, source []byte) int {
 	for ; n != nil; n = n.Parent() {
 		if at := n.Pos(); at >= 0 && at <= len(source) {

@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// file is one of an archive.
+// file is a file in an archive.
 type file struct {
 	name    string
 	mode    fs.FileMode
 	content []byte
 }
 
-// writeArchive writes a .zip or a .tar.gz, as the name says.
+// writeArchive writes a .zip or a .tar.gz, depending on the name.
 func writeArchive(name string, date time.Time, files []file) error {
 	var packed bytes.Buffer
 	write := writeTar
@@ -70,7 +70,7 @@ func writeZip(w io.Writer, date time.Time, files []file) error {
 	return archive.Close()
 }
 
-// writeSums writes SHA256SUMS for all other files of a directory, in the form that sha256sum -c reads.
+// writeSums writes SHA256SUMS for all other files in a directory, in the format that "sha256sum -c" reads.
 func writeSums(dir string) error {
 	entries, err := os.ReadDir(dir) // in the order of names
 	if err != nil {

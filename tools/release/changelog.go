@@ -10,7 +10,7 @@ import (
 // section is a heading of CHANGELOG.md, such as "## [1.2.3] - 2026-01-31".
 var section = regexp.MustCompile(`(?m)^## \[([^\]]+)\](?: - (\d{4}-\d{2}-\d{2}))?.*$`)
 
-// releaseNotes returns what CHANGELOG.md says of a version, and the version's date.
+// releaseNotes returns the section of CHANGELOG.md for a version, and its date.
 func releaseNotes(changelog, version string) (date time.Time, notes string, err error) {
 	for _, heading := range section.FindAllStringSubmatchIndex(changelog, -1) {
 		if changelog[heading[2]:heading[3]] != strings.TrimPrefix(version, "v") {

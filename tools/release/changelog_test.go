@@ -38,7 +38,7 @@ func TestReleaseNotesAreTheSectionOfTheVersion(t *testing.T) {
 	}
 }
 
-func TestThereIsNoReleaseWithoutNotesAndDate(t *testing.T) {
+func TestReleaseNeedsNotesAndADate(t *testing.T) {
 	for version, want := range map[string]string{
 		"v1.0.0":     "no section for v1.0.0",
 		"v1.1":       "no section for v1.1",

@@ -1,5 +1,5 @@
-// Command release packs what was built for a release: an archive with licence notices and an SBOM for each platform, the
-// release notes, and SHA256SUMS. The same source and binaries make the same bits, wherever and whenever it runs.
+// Command release packs the binaries of a release: an archive with licence notices and an SBOM for each platform, the
+// release notes, and SHA256SUMS. The same source and binaries always produce the same bits.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// options is what to pack, and where it lies.
+// options says what to pack and where it is.
 type options struct {
 	name, version string
 	source        string // the root of the source tree
@@ -21,7 +21,7 @@ type options struct {
 	platforms     []string // such as linux/amd64
 }
 
-// release is options with what is the same for all platforms.
+// release is options with everything that is the same for all platforms.
 type release struct {
 	options
 	date time.Time
@@ -43,7 +43,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	// Each file of a release is as old as the release: no clock and no checkout has a say.
+	// Each file has the date of the release, so neither the clock nor the checkout matters.
 	date, notes, err := releaseNotes(string(changelog), o.version)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func parseOptions(args []string) (*options, error) {
 func (r *release) pack(platform string) error {
 	goos, goarch, found := strings.Cut(platform, "/")
 	if !found {
-		return errors.New("a platform is like linux/amd64")
+		return errors.New("a platform looks like linux/amd64")
 	}
 	program, extension := r.name, ".tar.gz"
 	if goos == "windows" {
@@ -124,7 +124,7 @@ func (r *release) pack(platform string) error {
 	return writeFile(filepath.Join(r.out, base+".cdx.json"), bom)
 }
 
-// writeFile writes a file that everybody may read.
+// writeFile writes a file that everyone may read.
 func writeFile(name string, content []byte) error {
 	return os.WriteFile(name, content, 0o644) //nolint:gosec // nothing of a release is secret
 }

@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// linkedModule is a module that is linked into the program, with the directories of its packages that are.
+// linkedModule is a module that is linked into the program, with the directories of the linked packages.
 type linkedModule struct {
 	path, version string
 	root          string // of the toolchain for the standard library: its licence lies above its packages
@@ -30,11 +30,11 @@ type legalText struct {
 	text string
 }
 
-// standard is what the Go toolchain brings along, and its licence is like any other's.
+// standard stands for the standard library. Its licence is treated like any other.
 const standard = "std"
 
-// linkedModules returns the modules that a package has linked into it on a platform, the standard library among them and
-// the package's own not.
+// linkedModules returns the modules that are linked into a package on a platform. They include the standard library but
+// not the module of the package itself.
 func linkedModules(source, pkg, goos, goarch string) ([]*linkedModule, error) {
 	list := exec.Command("go", "list", "-deps", "-json=Dir,Standard,Module", pkg) //nolint:gosec,noctx // of the caller's choosing
 	list.Dir = source
@@ -66,7 +66,7 @@ func linkedModules(source, pkg, goos, goarch string) ([]*linkedModule, error) {
 				continue
 			}
 			if p.Module.Replace != nil {
-				return nil, fmt.Errorf("%s is replaced: its licence and source are another's", p.Module.Path)
+				return nil, fmt.Errorf("%s is replaced, so its licence and source may be different", p.Module.Path)
 			}
 			m = &linkedModule{path: p.Module.Path, version: p.Module.Version, root: p.Module.Dir}
 		}
@@ -88,11 +88,11 @@ func linkedModules(source, pkg, goos, goarch string) ([]*linkedModule, error) {
 	return modules, nil
 }
 
-// legal is what a file of licence terms is called.
+// legal matches the names of files with licence terms.
 var legal = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents|unlicense)([._-].*)?$`)
 
-// legalTexts returns the files with terms that lie beside a module's linked packages, or above them within the module. A
-// module without any is an error: nobody could say what its terms are.
+// legalTexts returns the files with licence terms beside a module's linked packages, or above them within the module.
+// It is an error if there are none, because the terms would be unknown.
 func (m *linkedModule) legalTexts() ([]legalText, error) {
 	searched := map[string]bool{}
 	var found []legalText

@@ -11,13 +11,14 @@ import (
 	"github.com/google/licensecheck"
 )
 
-// enough is how much of a file, in percent, has to be the text of known licences for it to count as those.
+// enough is the percentage of a file that must be the text of known licences.
 const enough = 75
 
-// patents is what licensecheck calls the file PATENTS of Go and its libraries: a grant beside the licence, and no licence.
+// patents is the name that licensecheck uses for the file PATENTS of Go and its libraries. It is a grant in addition to
+// the licence.
 const patents = "GooglePatentsFile"
 
-// licencesIn returns the SPDX names of the licences in a module's files with terms. Files with other terms have none.
+// licencesIn returns the SPDX names of the licences in the files of a module, or none for files with other terms.
 func licencesIn(texts []legalText) []string {
 	var names []string
 	for _, text := range texts {
@@ -37,7 +38,7 @@ func licencesIn(texts []legalText) []string {
 
 const rule = "\n--------------------------------------------------------------------------------\n"
 
-// notices returns the terms of everything that is linked into the program. Texts that are the same are given once.
+// notices returns the licence terms of everything that is linked into the program. Identical texts are given once.
 func (r *release) notices(platform string, modules []*linkedModule) []byte {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "%s %s for %s is linked from its own code and the modules below, under the terms that follow.\n"+
@@ -60,10 +61,10 @@ func (r *release) notices(platform string, modules []*linkedModule) []byte {
 	return out.Bytes()
 }
 
-// goroot is where the toolchain lies that builds.
+// goroot returns the directory of the Go toolchain.
 var goroot = sync.OnceValue(func() string { return goEnv("GOROOT") })
 
-// toolchain is the version of Go that builds, such as go1.2.3.
+// toolchain returns the version of the Go toolchain, such as go1.2.3.
 var toolchain = sync.OnceValue(func() string { return goEnv("GOVERSION") })
 
 func goEnv(name string) string {

@@ -13,8 +13,8 @@ import (
 
 const generatorModule = "github.com/CycloneDX/cyclonedx-gomod"
 
-// sbom returns the CycloneDX SBOM of a binary, made of what the binary itself says is linked into it. It has no serial
-// number, which would be another each time.
+// sbom returns the CycloneDX SBOM of a binary, made from what the binary itself lists as linked. It has no serial
+// number, because that would be different each time.
 func (r *release) sbom(binary string, modules []*linkedModule) ([]byte, error) {
 	generator, err := bin.NewGenerator(binary,
 		bin.WithLogger(zerolog.Nop()),
@@ -43,8 +43,8 @@ func (r *release) sbom(binary string, modules []*linkedModule) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// nameLicences adds the licence of each module as evidence: a program found it, and nobody has vouched for it. The binary
-// and go list have to agree on what is linked, or either the SBOM or the notices lack something.
+// nameLicences adds the licence of each module as evidence, which means that a program found it. The binary and "go
+// list" must agree on what is linked, or else the SBOM or the notices would be incomplete.
 func nameLicences(components []cdx.Component, modules []*linkedModule) error {
 	byPath := map[string]*linkedModule{}
 	for _, m := range modules {
@@ -53,7 +53,7 @@ func nameLicences(components []cdx.Component, modules []*linkedModule) error {
 	for i := range components {
 		m := byPath[components[i].Name]
 		if m == nil {
-			return fmt.Errorf("%s is in the binary and not in what go list says of it", components[i].Name)
+			return fmt.Errorf("%s is in the binary but not in the output of go list", components[i].Name)
 		}
 		delete(byPath, m.path)
 		var licences cdx.Licenses
@@ -65,7 +65,7 @@ func nameLicences(components []cdx.Component, modules []*linkedModule) error {
 		}
 	}
 	for path := range byPath {
-		return fmt.Errorf("%s is in what go list says of the binary and not in the binary", path)
+		return fmt.Errorf("%s is in the output of go list but not in the binary", path)
 	}
 	return nil
 }
