@@ -188,7 +188,7 @@ test-unit: race-notice ## Run the tests that do not need Vault
 
 # -count=1: go test's cache does not notice changes of the binaries under test. -parallel: the tests mostly wait.
 .PHONY: test-acceptance
-test-acceptance: race-notice node-notice python-notice vault build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
+test-acceptance: race-notice node-notice python-notice vault build build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	CONSUL_TEMPLATE_BIN="$(CURDIR)/bin/consul-template" NODE_MODULES="$(NODE_MODULES)" PYTHON="$(PYTHON)" \
 		go test $(RACE) -count=1 -parallel 6 -timeout 20m $(TESTFLAGS) ./acceptance/...

@@ -32,7 +32,7 @@ type block struct {
 }
 
 // marks are the comments that say how a block of commands is run, or why it is not. They stand in the line above it.
-var marks = regexp.MustCompile(`^<!-- ((?:not run(?: here)?|run):? .*\S) -->$`)
+var marks = regexp.MustCompile(`^<!-- (not run.*|run in .*) -->$`)
 
 const markTerminal = "run in a terminal of its own"
 
