@@ -23,6 +23,10 @@ var (
 // onOpenBao tells that the server under test is OpenBao, which comes of Vault and differs in a few things.
 var onOpenBao bool
 
+// takesDuplicateKeys tells that the server under test takes JSON in which a key is there twice: OpenBao does, and Vault did
+// before 1.20.3. The name in the path then wins over both.
+var takesDuplicateKeys bool
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -56,7 +60,17 @@ func locateBinaries() error {
 	pluginVersion = version
 	server, err := outputOf(vaultBin, "version")
 	onOpenBao = strings.HasPrefix(server, "OpenBao ")
+	takesDuplicateKeys = onOpenBao || vaultBefore(server, 20, 3)
 	return err
+}
+
+// vaultBefore tells whether what "vault version" said is a Vault before 1.minor.patch.
+func vaultBefore(server string, minor, patch int) bool {
+	var major, itsMinor, itsPatch int
+	if n, _ := fmt.Sscanf(server, "Vault v%d.%d.%d", &major, &itsMinor, &itsPatch); n != 3 {
+		return false
+	}
+	return major < 1 || major == 1 && (itsMinor < minor || itsMinor == minor && itsPatch < patch)
 }
 
 func outputOf(program, argument string) (string, error) {
