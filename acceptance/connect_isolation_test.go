@@ -62,7 +62,7 @@ func trespasses() []trespass {
 		} {
 			all = append(all, trespass{method: put, target: "MOUNT/" + path + "/github", body: body, own: true})
 		}
-		all = append(all, trespass{method: put, target: "MOUNT/" + path + "/github", body: `{"name":"github","name":"bobs"}`, own: onOpenBao}) // Vault rejects it
+		all = append(all, trespass{method: put, target: "MOUNT/" + path + "/github", body: `{"name":"github","name":"bobs"}`, own: takesDuplicateKeys}) // else it is refused
 		for _, header := range []map[string]string{
 			{"X-Vault-Namespace": "bob"},
 			{"X-Vault-Entity-Id": "BOBS_ENTITY"},

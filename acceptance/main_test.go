@@ -27,6 +27,10 @@ var onOpenBao bool
 // cliName is the command that the engine's texts name: the server's own.
 var cliName = "vault"
 
+// takesDuplicateKeys reports whether the server accepts JSON in which a key occurs twice. OpenBao does, and so did Vault
+// before 1.20.3. The name in the path then wins over both.
+var takesDuplicateKeys bool
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -62,7 +66,17 @@ func locateBinaries() error {
 	if onOpenBao = strings.HasPrefix(server, "OpenBao "); onOpenBao {
 		cliName = "bao"
 	}
+	takesDuplicateKeys = onOpenBao || vaultBefore(server, 20, 3)
 	return err
+}
+
+// vaultBefore tells whether what "vault version" said is a Vault before 1.minor.patch.
+func vaultBefore(server string, minor, patch int) bool {
+	var major, itsMinor, itsPatch int
+	if n, _ := fmt.Sscanf(server, "Vault v%d.%d.%d", &major, &itsMinor, &itsPatch); n != 3 {
+		return false
+	}
+	return major < 1 || major == 1 && (itsMinor < minor || itsMinor == minor && itsPatch < patch)
 }
 
 func outputOf(program, argument string) (string, error) {
