@@ -24,7 +24,7 @@ const apiPage = "docs/api.md"
 // endpoint has the parameters and response fields of an operation on a path, each with
 // its type.
 type endpoint struct {
-	parameters map[string]string // with "<required>" or the default behind the type, where there is such
+	parameters map[string]string // type, followed by "<required>" or the default if there is one
 	response   map[string]string
 	required   []string // of the response
 	open       bool     // the response has an app's own fields too

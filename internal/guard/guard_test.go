@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// logged is a logger and what it wrote.
+// logged returns a logger and what it writes.
 func logged() (hclog.Logger, *bytes.Buffer) {
 	var log bytes.Buffer
 	return hclog.New(&hclog.LoggerOptions{Output: &log, JSONFormat: true}), &log
@@ -18,17 +18,17 @@ func logged() (hclog.Logger, *bytes.Buffer) {
 
 func TestAPanicBecomesAnError(t *testing.T) {
 	for name, value := range map[string]any{
-		"of a text": "pd_secret", "of an error": errors.New("pd_secret"), "of a pointer": &struct{ key string }{"pd_secret"}, "of a number": 17,
+		"with a string": "pd_secret", "with an error": errors.New("pd_secret"), "with a pointer": &struct{ key string }{"pd_secret"}, "with a number": 17,
 	} {
 		t.Run(name, func(t *testing.T) {
 			logger, log := logged()
 			require.ErrorIs(t, Run(logger, func() error { panic(value) }), ErrPanic)
 			require.Contains(t, log.String(), "recovered from a panic")
 			require.Contains(t, log.String(), "TestAPanicBecomesAnError", "where it was")
-			require.NotContains(t, log.String(), "pd_secret", "it may hold what the code was working on")
+			require.NotContains(t, log.String(), "pd_secret", "it may contain what the code was working on")
 		})
 	}
-	t.Run("of the runtime", func(t *testing.T) {
+	t.Run("in the runtime", func(t *testing.T) {
 		logger, log := logged()
 		var none map[string]int
 		require.ErrorIs(t, Run(logger, func() error { none["a"] = 1; return nil }), ErrPanic)
@@ -36,7 +36,7 @@ func TestAPanicBecomesAnError(t *testing.T) {
 	})
 }
 
-func TestWhatDoesNotPanicReturnsItsError(t *testing.T) {
+func TestRunReturnsTheError(t *testing.T) {
 	logger, log := logged()
 	failed := errors.New("it failed")
 	require.Equal(t, failed, Run(logger, func() error { return failed }))
@@ -44,7 +44,7 @@ func TestWhatDoesNotPanicReturnsItsError(t *testing.T) {
 	require.Empty(t, log.String())
 }
 
-func TestAPanicOfAGoroutineEndsNoProcess(t *testing.T) {
+func TestAPanicInAGoroutineEndsNoProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logger, log := logged()
 		Go(logger, func() { panic("pd_secret") })

@@ -9,9 +9,9 @@ import (
 
 const redacted = "[redacted]"
 
-// Opaque keeps a type that holds a secret out of logs and errors: whatever
-// embeds it formats as "[redacted]", with every verb. encoding/json sees
-// through it, because storage must.
+// Opaque keeps a type that holds a secret out of logs and errors. A type that embeds
+// it formats as "[redacted]" with every verb. It has no effect on encoding/json, which
+// storage needs.
 type Opaque struct{}
 
 // String returns "[redacted]".
@@ -20,7 +20,7 @@ func (Opaque) String() string { return redacted }
 // GoString returns "[redacted]".
 func (Opaque) GoString() string { return redacted }
 
-// LogValue is "[redacted]".
+// LogValue returns "[redacted]".
 func (Opaque) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // Format writes "[redacted]" for every verb.
@@ -35,7 +35,7 @@ func (Secret) String() string { return redacted }
 // GoString returns "[redacted]".
 func (Secret) GoString() string { return redacted }
 
-// LogValue is "[redacted]".
+// LogValue returns "[redacted]".
 func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // Format writes "[redacted]" for every verb.

@@ -1,4 +1,4 @@
-// Package redacttest checks that values that hold secrets do not show them.
+// Package redacttest checks that values with secrets in them do not show these.
 package redacttest
 
 import (
@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Check fails t where a log line or an error about one of the values would show
-// the secret in it.
+// Check fails t if a log line or an error about one of the values would show the
+// secret in it.
 func Check(t *testing.T, secret string, values ...any) {
 	t.Helper()
 	for _, value := range values {
