@@ -22,7 +22,7 @@ const (
 	// mostLate is how long a program may keep a token past its end and still be counted as punctual in the log.
 	mostLate = time.Second
 	// replaceTimeout is how long programs have to replace some tokens. It is generous, because machines may be loaded.
-	replaceTimeout = 6 * time.Minute
+	replaceTimeout = 10 * time.Minute
 	// mostReads is how often a program may read during a token's life: once to get it, twice near its end while Pipedream
 	// has no newer one, and once for the next token.
 	mostReads = 4
