@@ -226,10 +226,12 @@ func TestFailureIsHeldOff(t *testing.T) {
 	m.configure(t, map[string]any{"max_retries": 0})
 	m.sim.SetAccount(github())
 	m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusInternalServerError})
+	started := time.Now()
 	for range 20 {
 		refused(t, m.errorOf(t, "creds/"+githubID), http.StatusBadGateway)
 	}
-	assert.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 5, "requests for 20 reads in a row")
+	later := int(time.Since(started) / (10 * time.Second)) // above 0 on a loaded machine only
+	assert.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 5+later, "requests for 20 reads in a row")
 }
 
 func TestConfigWriteEndsAHoldOff(t *testing.T) {

@@ -106,6 +106,7 @@ func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
 	m.configure(t, map[string]any{"rate_limit": limit})
 	client := m.vault.client(m.vault.rootToken)
 	var group sync.WaitGroup
+	started := time.Now()
 	for range 10 {
 		group.Go(func() {
 			for range 20 {
@@ -120,5 +121,6 @@ func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
 		m.read(t, "static-creds/"+id)
 	}
 	group.Wait()
-	assert.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), others+6, "requests for 200 reads of an unknown account")
+	minutes := 1 + int(time.Since(started)/time.Minute) // more than one on a loaded machine only
+	assert.LessOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), others+6*minutes, "requests for 200 reads of an unknown account")
 }

@@ -47,7 +47,7 @@ The file for -accounts is a JSON list of objects. Only "id" is required:
   id, name            id ("apn_...") and name of the account
   app                 {"id", "name_slug", "name", "auth_type"}; auth_type is "oauth", "keys" or "none"
   project             Connect project, "proj_..."; without it, the account belongs to the workspace
-  environment         environment of the Connect project: "production" (the default) or "development"
+  environment         part of the Connect project: "production" (the default) or "development"
   external_user_id    owner of the account in the Connect project
   oauth_app_id        custom OAuth client of the account, "oa_..."; shown as the id of its app
   credentials         object that is returned unchanged

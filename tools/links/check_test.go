@@ -69,7 +69,7 @@ func TestBadLinks(t *testing.T) {
 		"[a](//example.com)":                    "//example.com: neither a file nor a URL",
 		"[a](htps://example.com)":               "htps://example.com: neither a file nor a URL",
 		"[a](https://exa%mple.com)":             "not a URL",
-		"[a](mailto:nobody)":                    "mailto:nobody: names no mailbox",
+		"[a](mailto:nobody)":                    "mailto:nobody: has no mailbox",
 		"<a href=\"gone.md\">a</a>":             "docs/page.md:1: a link or anchor in HTML",
 		"text <a id=\"here\"></a>":              "docs/page.md:1: a link or anchor in HTML",
 		"<div>\n<img src=\"x.png\">\n</div>":    "a link or anchor in HTML",
