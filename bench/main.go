@@ -145,7 +145,7 @@ func onServer(o options, url string, f func(*server) error) error {
 // account once.
 func memory(s *server) (all []footprint, err error) {
 	read := 0
-	for _, upTo := range []int{0, 10_000, 20_000, 40_000, 60_000, 80_000, fleet} {
+	for _, upTo := range []int{0, 10_000, 20_000, 32_768, 50_000, fleet} {
 		from := read
 		if upTo > from {
 			path := func(i int) string { return engine + "/static-creds/" + account(from+i) }
@@ -159,6 +159,7 @@ func memory(s *server) (all []footprint, err error) {
 			return nil, err
 		}
 		all = append(all, footprint{upTo, bytes})
+		fmt.Fprintf(os.Stderr, "%d accounts read: %d MiB\n", upTo, bytes>>20)
 	}
 	return all, nil
 }
