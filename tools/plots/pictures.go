@@ -141,17 +141,17 @@ func drawColdFleets(r results) (picture, error) {
 			byList = append(byList, plotter.XY{X: float64(c.Connections), Y: float64(c.Requests)})
 		}
 	}
-	p := newPlot(fmt.Sprintf("A cold fleet of %s accounts", thousands(accounts)),
-		"connections that read (logarithmic)", "requests to Pipedream (logarithmic)")
+	p := newPlot(fmt.Sprintf("A cold fleet of %s accounts, on logarithmic axes", thousands(accounts)),
+		"connections (number)", "requests to Pipedream")
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = ticks(1, 8, 50, 200, 1000), ticks(1, 10, 100, 1000)
+	p.X.Tick.Marker, p.Y.Tick.Marker = ticks(1, 8, 50, 200, 1000), ticks(1, 10, 100, 1000, 10_000)
 	if err := addLine(p, "one request per account: the list is refused", oneByOne, orange, draw.BoxGlyph{}); err != nil {
 		return picture{}, err
 	}
 	if err := addLine(p, "the engine, by pages of the list", byList, blue, draw.CircleGlyph{}); err != nil {
 		return picture{}, err
 	}
-	p.Y.Min, p.Y.Max = 1, max(p.Y.Max, 10_000)
+	p.Y.Min, p.Y.Max = 1, p.Y.Max*10 // room for the legend
 	return picture{320, []*plot.Plot{p}}, nil
 }
 
@@ -161,12 +161,7 @@ func drawSteadyState(r results) (picture, error) {
 	pic := picture{height: vg.Length(len(r.steadyState))*128 + 40}
 	for i, s := range r.steadyState {
 		p := newPlot(s.name(), "", "req/min")
-		var bars plotter.XYs
-		for minute, n := range s.ByMinute {
-			bars = append(bars, plotter.XY{X: float64(minute), Y: 0}, plotter.XY{X: float64(minute), Y: float64(n)},
-				plotter.XY{X: float64(minute + 1), Y: float64(n)}, plotter.XY{X: float64(minute + 1), Y: 0})
-		}
-		area, err := plotter.NewPolygon(bars)
+		area, err := plotter.NewPolygon(steps(s.ByMinute))
 		if err != nil {
 			return picture{}, err
 		}
@@ -178,7 +173,7 @@ func drawSteadyState(r results) (picture, error) {
 		if i == 0 {
 			p.Legend.Add(fmt.Sprintf("requests for %s accounts", thousands(s.Accounts)), area)
 			p.Legend.Add("allowed by Pipedream", limit)
-			p.Legend.YOffs = -6
+			p.Legend.YOffs = -10
 		}
 		if i == len(r.steadyState)-1 {
 			p.X.Label.Text = "minutes (tokens live for 60)"
@@ -186,6 +181,19 @@ func drawSteadyState(r results) (picture, error) {
 		pic.plots = append(pic.plots, p)
 	}
 	return pic, nil
+}
+
+// steps is the outline of bars without a gap.
+func steps(heights []int) plotter.XYs {
+	xys := plotter.XYs{{X: 0, Y: 0}}
+	last := 0
+	for i, n := range append(slices.Clone(heights), 0) {
+		if n != last || i == len(heights) {
+			xys = append(xys, plotter.XY{X: float64(i), Y: float64(last)}, plotter.XY{X: float64(i), Y: float64(n)})
+		}
+		last = n
+	}
+	return xys
 }
 
 func drawMemory(r results) (picture, error) {
