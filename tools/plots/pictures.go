@@ -41,7 +41,7 @@ func (p picture) save(path string) error {
 	c := draw.New(canvas)
 	// White also where the page around it is dark.
 	c.SetColor(color.White)
-	c.Fill(c.Rectangle.Path())
+	c.Fill(c.Path())
 	c = draw.Crop(c, 8, -16, 8, -8)
 	rows := make([][]*plot.Plot, len(p.plots))
 	for i, one := range p.plots {
