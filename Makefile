@@ -47,7 +47,7 @@ TESTFLAGS ?=
 
 # Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
 MODULE_DIRS := . tools/actionlint tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate \
-	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/prometheus tools/release \
+	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/plots tools/prometheus tools/release \
 	tools/secrets-store-csi-driver tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes \
 	tools/vault-secrets-operator
 
@@ -329,14 +329,24 @@ python-notice:
 demo: vault build sim ## Show the plugin in a real Vault; uses the real Pipedream if PIPEDREAM_API_KEY is set
 	@scripts/demo.sh
 
-# Plugins of its own, built without the race detector, in one directory as Vault wants them.
+# Plugins of its own, built without the race detector, in one directory as Vault wants them. Each program leaves what it
+# measured in bin/bench/, and tables and pictures are made of that alone.
 .PHONY: bench
-bench: vault ## Measure the engine against a plugin that does nothing, and print the figures
+bench: vault ## Measure the engine against a plugin that does nothing, print the figures, and draw docs/images/
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/bench/$(PLUGIN) ./cmd/$(PLUGIN)
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bench/donothing ./bench/donothing
-	go run ./bench -vault bin/vault -plugins bin/bench -version $(VERSION) $(BENCHFLAGS)
-	go test -run '^$$' -bench . .
-	STEADY_STATE_ACCOUNTS=5000 go test -count=1 -run '^TestSteadyState$$|^TestAColdFleetCostsAPageForEachHundred$$' -v . | grep -v '^==='
+	go run ./bench -vault bin/vault -plugins bin/bench -version $(VERSION) $(BENCHFLAGS) > bin/bench/reads.json
+	go test -run '^$$' -bench . . | tee bin/bench/engine.txt
+	STEADY_STATE_ACCOUNTS=5000 go test -count=1 -v -run '^TestSteadyState$$|^TestAColdFleetO' . | tee bin/bench/requests.txt | grep -v '^==='
+	$(MAKE) plots
+
+.PHONY: plots
+plots: ## Draw docs/images/ from the last run of make bench, and print the tables of docs/performance.md
+	cd tools/plots && go run . ../../bin/bench ../../docs/images
+
+.PHONY: test-plots
+test-plots: ## Test the program that draws the figures of make bench
+	cd tools/plots && go vet ./... && go test ./...
 
 .PHONY: lint
 lint: bin/golangci-lint ## Check the formatting, vet, and run golangci-lint

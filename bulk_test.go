@@ -276,6 +276,11 @@ func TestSteadyState(t *testing.T) {
 					}
 				}
 				t.Logf("%d accounts: %d requests in a token's life, %d a minute at the most", accounts, len(m.sim.Requests())/3, m.mostPerMinute())
+				report(t, "steady-state", map[string]any{
+					"accounts": accounts, "spread_minutes": test.spread.Minutes(), "refresh_before_minutes": test.refreshBefore.Minutes(),
+					"shuffled": test.shuffled, "per_life": len(m.sim.Requests()) / 3, "most_per_minute": m.mostPerMinute(),
+					"by_minute": byMinute(m.sim.Requests(), start, 3*time.Hour),
+				})
 				require.LessOrEqual(t, len(m.sim.Requests()), 3*test.perLife)
 				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 				tokens := int(3*time.Hour/(time.Hour-test.refreshBefore)) + 2
@@ -283,6 +288,17 @@ func TestSteadyState(t *testing.T) {
 			})
 		})
 	}
+}
+
+// byMinute counts the requests of each minute since start.
+func byMinute(requests []pipedreamtest.Request, start time.Time, length time.Duration) []int {
+	counts := make([]int, int(length/time.Minute))
+	for _, r := range requests {
+		if i := int(r.Time.Sub(start) / time.Minute); i < len(counts) {
+			counts[i]++
+		}
+	}
+	return counts
 }
 
 // A queue that Pipedream serves slowly is no sign that it is down. Readers who come

@@ -90,6 +90,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 					m.sim.AddFault(pipedreamtest.Fault{Delay: 60 * time.Millisecond})
 					met := m.readOver(test.connections, order(test.accounts))
 					t.Logf("%d requests, %s", len(m.sim.Requests()), met.took)
+					reportColdFleet(t, true, test.accounts, test.connections, m, met)
 					require.Equal(t, test.accounts, met.served)
 					require.Zero(t, met.refused)
 					require.LessOrEqual(t, len(m.sim.Requests()), test.requests)
@@ -99,6 +100,40 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 			})
 		}
 	}
+}
+
+// This shows what the list saves. Without the list, and without a budget, a fleet
+// costs one request for each account.
+func TestAColdFleetOneByOne(t *testing.T) {
+	const accounts = 1000
+	for _, connections := range []int{1, 8, 50, 200, 1000} {
+		t.Run(fmt.Sprintf("%d connections", connections), func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.configure(map[string]any{"rate_limit": 0})
+				for i := range accounts {
+					m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+				}
+				m.sim.ResetRequests()
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 60 * time.Millisecond})
+				met := m.readOver(connections, inOrder(accounts))
+				t.Logf("%d requests, %s", len(m.sim.Requests()), met.took)
+				reportColdFleet(t, false, accounts, connections, m, met)
+				require.Equal(t, accounts, met.served)
+				require.Zero(t, met.refused)
+				require.Equal(t, accounts, m.sim.Count(pipedreamtest.KindAccount))
+				require.LessOrEqual(t, len(m.sim.Requests()), accounts+5, "one by one, and the tries of the list")
+			}, pipedreamtest.WithLimit(0))
+		})
+	}
+}
+
+func reportColdFleet(t *testing.T, list bool, accounts, connections int, m *mount, met coldFleet) {
+	t.Helper()
+	report(t, "cold-fleet", map[string]any{
+		"list": list, "accounts": accounts, "connections": connections,
+		"requests": len(m.sim.Requests()), "seconds": met.took.Seconds(),
+	})
 }
 
 // A useless list costs a request or two. Readers wait no longer than the budget makes

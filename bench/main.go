@@ -1,11 +1,13 @@
 // Command bench measures warm reads of the engine against a plugin that does
 // nothing, side by side on one real Vault server, in rounds that take turns: a
 // ratio of rates measured seconds apart says something on a machine that is
-// shared, a rate does not.
+// shared, a rate does not. Before that it measures the memory of the engine's
+// process. It prints the results as JSON, which tools/plots reads.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -25,7 +27,7 @@ const (
 	nothing  = "donothing"
 	apiKey   = "pd_benchmark_key"
 	accounts = 10_000  // that the rows read
-	fleet    = 100_000 // more than the engine holds in memory; read last, for what that costs
+	fleet    = 100_000 // more than the engine holds in memory
 )
 
 type options struct {
@@ -49,6 +51,35 @@ func main() {
 	}
 }
 
+// results is what is printed.
+type results struct {
+	Readers      int         `json:"readers"`
+	Rounds       int         `json:"rounds"`
+	RoundSeconds float64     `json:"round_seconds"`
+	Reads        []read      `json:"reads"`
+	Memory       []footprint `json:"memory"`
+}
+
+// read is what a kind of read took with the engine and with the other plugin.
+type read struct {
+	Name    string  `json:"name"`
+	Engine  figures `json:"engine"`
+	Nothing figures `json:"nothing"`
+}
+
+type figures struct {
+	Rounds []float64 `json:"rounds"` // reads per second of each
+	Rate   float64   `json:"rate"`   // reads per second, the median of the rounds
+	P99ms  float64   `json:"p99_ms"` // over all reads
+}
+
+// footprint is the resident memory of the engine's process after so many
+// accounts were read.
+type footprint struct {
+	Accounts int   `json:"accounts"`
+	Bytes    int64 `json:"bytes"`
+}
+
 func run(o options) error {
 	sim := pipedreamtest.New(pipedreamtest.WithAPIKey(apiKey), pipedreamtest.WithLimit(0))
 	defer sim.Close()
@@ -61,6 +92,32 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	res := results{Readers: o.readers, Rounds: o.rounds, RoundSeconds: o.round.Seconds()}
+	// A server each: what the one does to the process is no part of the other.
+	if err := onServer(o, url, func(s *server) (err error) {
+		res.Memory, err = memory(s)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := onServer(o, url, func(s *server) error {
+		user, err := eachUsersOwn(s, sim, url)
+		if err != nil {
+			return err
+		}
+		res.Reads, err = measure(o, s, user)
+		return err
+	}); err != nil {
+		return err
+	}
+	out := json.NewEncoder(os.Stdout)
+	out.SetIndent("", "  ")
+	out.SetEscapeHTML(false)
+	return out.Encode(res)
+}
+
+// onServer runs f with a server of its own that has both plugins.
+func onServer(o options, url string, f func(*server) error) error {
 	plugins, err := filepath.EvalSymlinks(o.plugins)
 	if err != nil {
 		return err
@@ -81,11 +138,30 @@ func run(o options) error {
 	if _, err := s.client.Logical().Write(engine+"/roles/bench", map[string]any{"account_id": account(0)}); err != nil {
 		return err
 	}
-	user, err := eachUsersOwn(s, sim, url)
-	if err != nil {
-		return err
+	return f(s)
+}
+
+// memory measures the engine's process while the whole fleet is read, each
+// account once.
+func memory(s *server) (all []footprint, err error) {
+	read := 0
+	for _, upTo := range []int{0, 10_000, 20_000, 32_768, 50_000, fleet} {
+		from := read
+		if upTo > from {
+			path := func(i int) string { return engine + "/static-creds/" + account(from+i) }
+			if _, err := load(s.client, 512, path, time.Time{}, upTo-from); err != nil {
+				return nil, err
+			}
+		}
+		read = upTo
+		bytes, err := s.rss(engine)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, footprint{upTo, bytes})
+		fmt.Fprintf(os.Stderr, "%d accounts read: %d MiB\n", upTo, bytes>>20)
 	}
-	return measure(o, s, user)
+	return all, nil
 }
 
 // eachUsersOwn enables the engine at connect/ for a Connect project, with the
@@ -117,27 +193,15 @@ func eachUsersOwn(s *server, sim *pipedreamtest.Server, url string) (*api.Client
 
 func account(i int) string { return fmt.Sprintf("apn_%06d", i) }
 
-func measure(o options, s *server, user *api.Client) error {
+func measure(o options, s *server, user *api.Client) (all []read, err error) {
 	one := func(path string) func(int) string { return func(int) string { return path } }
 	inTurn := func(prefix string) func(int) string {
 		return func(i int) string { return prefix + account(i%accounts) }
 	}
-	// Also what makes every account warm, by pages of the list.
-	empty, err := s.rss(engine)
-	if err != nil {
-		return err
-	}
+	// Makes every account warm, by pages of the list.
 	if _, err := load(s.client, 512, inTurn(engine+"/static-creds/"), time.Time{}, accounts); err != nil {
-		return err
+		return nil, err
 	}
-	full, err := s.rss(engine)
-	if err != nil {
-		return err
-	}
-
-	fmt.Printf("%d readers, %d rounds of %s each, in turn\n\n", o.readers, o.rounds, o.round)
-	fmt.Println("| read | engine /s | do-nothing /s | ratio | engine p99 | do-nothing p99 | ratio |")
-	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
 	for _, c := range []struct {
 		name             string
 		engine, baseline func(int) string
@@ -155,24 +219,13 @@ func measure(o options, s *server, user *api.Client) error {
 		}
 		a, b, err := takeTurns(o, c.client, c.engine, c.baseline)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		fmt.Printf("| %s | %.0f | %.0f | %.2f | %s | %s | %.2f |\n", c.name, a.rate(), b.rate(), a.rate()/b.rate(),
-			a.p99().Round(10*time.Microsecond), b.p99().Round(10*time.Microsecond), float64(a.p99())/float64(b.p99()))
+		all = append(all, read{c.name, a.figures(), b.figures()})
+		fmt.Fprintf(os.Stderr, "%s: %.0f and %.0f reads a second\n", c.name, a.rate(), b.rate())
 	}
-	if _, err := load(s.client, 512, func(i int) string { return engine + "/static-creds/" + account(i) }, time.Time{}, fleet); err != nil {
-		return err
-	}
-	whole, err := s.rss(engine)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("\nPlugin process: %.1f MiB without a cached account, %.1f MiB with %d, %.1f MiB with %d.\n",
-		mib(empty), mib(full), accounts, mib(whole), fleet)
-	return nil
+	return all, nil
 }
-
-func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
 // result is what a number of rounds measured.
 type result struct {
@@ -181,9 +234,13 @@ type result struct {
 	rounds []float64
 }
 
+func (r *result) figures() figures {
+	return figures{Rounds: r.rounds, Rate: r.rate(), P99ms: float64(r.p99()) / float64(time.Millisecond)}
+}
+
 func (r *result) rate() float64 {
-	slices.Sort(r.rounds)
-	return r.rounds[len(r.rounds)/2]
+	sorted := slices.Sorted(slices.Values(r.rounds)) // r.rounds stay in the order of the other plugin's
+	return sorted[len(sorted)/2]
 }
 
 func (r *result) p99() time.Duration {
