@@ -78,7 +78,7 @@ func TestPictures(t *testing.T) {
 	require.NoError(t, run([]string{write(t, measured), pictures}))
 	for name, texts := range map[string][]string{
 		"warm-reads.svg":   {"creds/<id>, leased", "static-creds/<id>, no lease", "engine / do-nothing plugin (ratio)"},
-		"cold-fleet.svg":   {"A cold fleet of 1,000 accounts", "one request per account: the list is refused"},
+		"cold-fleet.svg":   {"A cold fleet of 1,000 accounts, on logarithmic axes", "one request per account: the list is refused"},
 		"steady-state.svg": {"connected at once, refreshed 5 minutes before their end", "requests for 5,000 accounts"},
 		"memory.svg":       {"memory (MiB)", "resident, the plugin's process"},
 	} {
