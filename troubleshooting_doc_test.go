@@ -49,8 +49,8 @@ var unshown = []string{
 	"record not found",                           // becomes one of the texts of errors.go
 	"an error stands in place of the account",    // likewise
 	"overtaken",                                  // between packages
-	"is missing",                                 // config.go asks for what is missing first
 	"no configuration was passed to the backend", // Vault always passes one
+	"is missing",                                 // config.go asks first for what is missing
 }
 
 // hole stands for what is put into a text at run time.
