@@ -48,8 +48,7 @@ TESTFLAGS ?=
 # Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
 MODULE_DIRS := . tools/actionlint tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate \
 	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/plots tools/prometheus tools/release \
-	tools/secrets-store-csi-driver tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes \
-	tools/vault-secrets-operator
+	tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
 
 # Some tests run Node programs. They are skipped with a notice if Node and npm are missing, or with NODE=.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -159,9 +158,6 @@ bin/race/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
 bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
 	$(call tool,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator)
 
-bin/kubernetes/secrets-store-csi-driver: tools/secrets-store-csi-driver/go.mod tools/secrets-store-csi-driver/main.go
-	$(call tool,secrets-store-csi-driver,.)
-
 bin/tofu: tools/opentofu/go.mod
 	$(call tool,opentofu,github.com/opentofu/opentofu/cmd/tofu)
 
@@ -225,53 +221,26 @@ test-metrics: race-notice vault build-race bin/prometheus bin/promtool ## Run a 
 		go test $(RACE) -count=1 -parallel 12 -timeout 20m $(TESTFLAGS) -run '^TestPrometheusWatchesTheEngine$$' ./acceptance
 
 # A real API server with its etcd, and the programs that read from Vault in a cluster, all as plain processes.
-KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/race/vault-plugin-auth-kubernetes
-
-# $(call module,<module>,<path>) is the directory of the module <path> that tools/<module> requires.
-module = $$(cd tools/$(1) && go list -m -f '{{.Dir}}' $(2))
-
-# Two programs cannot be built here in the versions to test. CSI_PROVIDER_BIN=path names the Vault CSI Provider;
-# SECRETS_OPERATOR_BIN=path an operator of 1.4.0 or later, and SECRETS_OPERATOR_SOURCE=path its checkout.
-CSI_PROVIDER_BIN        ?=
-SECRETS_OPERATOR_BIN    ?=
-SECRETS_OPERATOR_SOURCE ?=
-OPERATOR := $(if $(SECRETS_OPERATOR_BIN),,bin/kubernetes/vault-secrets-operator)
+KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
+	bin/kubernetes/vault-secrets-operator bin/race/vault-plugin-auth-kubernetes
 
 .PHONY: test-kubernetes
-test-kubernetes: race-notice csi-notice vault build-race $(KUBERNETES) bin/kubernetes/vault-k8s \
-	bin/kubernetes/secrets-store-csi-driver $(OPERATOR) ## Run the examples for Kubernetes in a real API server
+test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples for Kubernetes in a real API server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	CSI_PROVIDER_BIN="$(abspath $(CSI_PROVIDER_BIN))" \
-	CSI_DRIVER_MODULE="$(call module,secrets-store-csi-driver,sigs.k8s.io/secrets-store-csi-driver)" \
-	SECRETS_OPERATOR_BIN="$(abspath $(SECRETS_OPERATOR_BIN))" \
-	SECRETS_OPERATOR_MODULE="$(if $(SECRETS_OPERATOR_BIN),$(abspath $(SECRETS_OPERATOR_SOURCE)),$(call module,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator))" \
+	SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
-
-.PHONY: csi-notice
-csi-notice:
-	@if [[ -z "$(CSI_PROVIDER_BIN)" ]]; then echo "no CSI_PROVIDER_BIN: testing without the Vault CSI Provider" >&2; fi
 
 # This is a separate target because this operator takes longer to build than all others together.
 .PHONY: test-external-secrets
 test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes/external-secrets ## Run the example for the External Secrets Operator in a real API server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	EXTERNAL_SECRETS_MODULE="$(call module,external-secrets,github.com/external-secrets/external-secrets)" \
+	EXTERNAL_SECRETS_MODULE="$$(cd tools/external-secrets && go list -m -f '{{.Dir}}' github.com/external-secrets/external-secrets)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
 
-# envconsul and bank-vaults' vault-env are no modules that could be built here: their paths give them.
-ENVCONSUL_BIN ?=
-VAULT_ENV_BIN ?=
-
 .PHONY: test-one-shot
-test-one-shot: race-notice one-shot-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once
+test-one-shot: race-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once: vals and gomplate
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	ENVCONSUL_BIN="$(abspath $(ENVCONSUL_BIN))" VAULT_ENV_BIN="$(abspath $(VAULT_ENV_BIN))" \
 		go test $(RACE) -tags oneshot -count=1 -timeout 5m $(TESTFLAGS) -run '^TestOneShot' ./acceptance
-
-.PHONY: one-shot-notice
-one-shot-notice:
-	@if [[ -z "$(ENVCONSUL_BIN)" ]]; then echo "no ENVCONSUL_BIN: testing without envconsul" >&2; fi
-	@if [[ -z "$(VAULT_ENV_BIN)" ]]; then echo "no VAULT_ENV_BIN: testing without vault-env" >&2; fi
 
 # OpenBao is not a module that can be built here, so OPENBAO_BIN=path names it. Running the Node and Python clients with
 # another server would add nothing.

@@ -41,10 +41,8 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	}
 	leased := &keeper{account: account, path: "creds/" + exampleID, held: secretOf("github-leased")}
 	lasting := &keeper{account: account, path: "static-creds/" + exampleID, held: secretOf("github")}
-	if os.Getenv("SECRETS_OPERATOR_BIN") == "" {
-		// Before 1.4.0 the operator can use a ttl that is already over. It usually does not here.
-		lasting.takes = account.TokenLife
-	}
+	// Before 1.4.0 the operator can use a ttl that is already over. It usually does not here.
+	lasting.takes = account.TokenLife
 	m.stayAlive(t, []*keeper{leased, lasting})
 
 	t.Run("a new token causes one restart", func(t *testing.T) {
@@ -99,21 +97,11 @@ func startVaultSecretsOperator(t *testing.T, c *kubernetes) {
 	var probe string
 	startOnFreePorts(t, 2, func(ports []int) (string, []string, []string) {
 		probe = fmt.Sprintf("127.0.0.1:%d", ports[0])
-		return secretsOperatorBin(t), []string{
+		return kubernetesBin(t, "vault-secrets-operator"), []string{
 			"--kubeconfig=" + kubeconfig, "--leader-elect=false", "--health-probe-bind-address=" + probe,
 			fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", ports[1]),
 		}, []string{"OPERATOR_NAMESPACE=system", "OPERATOR_POD_UID=1f4b1d0e-6c4b-4c6d-9a57-8b5f4f6d2a11"}
 	}, func() bool { return answers("http://" + probe + "/readyz") })
-}
-
-// secretsOperatorBin returns the path of the operator: a given one, of 1.4.0 or later, or the one that make
-// test-kubernetes builds.
-func secretsOperatorBin(t *testing.T) string {
-	t.Helper()
-	if given := os.Getenv("SECRETS_OPERATOR_BIN"); given != "" {
-		return given
-	}
-	return kubernetesBin(t, "vault-secrets-operator")
 }
 
 // onlyOnce is a misconfigured VaultDynamicSecret: allowStaticCreds for a path with a lease, or the other way round.

@@ -14,12 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -208,7 +206,7 @@ type object struct {
 	} `yaml:"metadata"`
 }
 
-// path returns the path of the object in the API. Nearly all kinds used here have a regular plural.
+// path returns the path of the object in the API. All kinds used here have a regular plural.
 func (o *object) path() string {
 	prefix := "/apis/"
 	if !strings.Contains(o.APIVersion, "/") {
@@ -231,25 +229,19 @@ func (c *kubernetes) apply(t *testing.T, manifests string) {
 		if o.Kind == "" {
 			continue // only comments
 		}
-		c.applyAt(t, o.path(), manifest)
+		// A new definition or namespace takes a moment before it can be used.
+		require.NoError(t, poll(readyTimeout, "the API to know "+o.Kind, func() (bool, error) {
+			status, answer, err := c.try(http.MethodPatch, o.path()+"?fieldManager=test&fieldValidation=Strict",
+				"application/apply-patch+yaml", []byte(manifest))
+			if err != nil || status == http.StatusNotFound {
+				return false, err
+			}
+			if status >= 300 {
+				return false, fmt.Errorf("apply %s: %d: %s", o.path(), status, answer)
+			}
+			return true, nil
+		}))
 	}
-}
-
-// applyAt applies one manifest at a path of the API.
-func (c *kubernetes) applyAt(t *testing.T, path, manifest string) {
-	t.Helper()
-	// A new definition or namespace takes a moment before it can be used.
-	require.NoError(t, poll(readyTimeout, "the API to know "+path, func() (bool, error) {
-		status, answer, err := c.try(http.MethodPatch, path+"?fieldManager=test&fieldValidation=Strict",
-			"application/apply-patch+yaml", []byte(manifest))
-		if err != nil || status == http.StatusNotFound {
-			return false, err
-		}
-		if status >= 300 {
-			return false, fmt.Errorf("apply %s: %d: %s", path, status, answer)
-		}
-		return true, nil
-	}))
 }
 
 // applyFiles applies all manifests that match the pattern.
@@ -288,26 +280,6 @@ func (c *kubernetes) kubeconfig(t *testing.T, token string) string {
 "users": [{"name": "test", "user": {"token": %q}}],
 "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}]}`, c.addr, ca, token))
 	return path
-}
-
-// inPod returns the command that runs a program as if in a pod. Such a program finds the API server by its environment
-// and by a directory that only exists in pods, so it gets a /run of its own.
-func (c *kubernetes) inPod(t *testing.T, namespace, account string, command ...string) (name string, args, env []string) {
-	t.Helper()
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "token"), c.token(t, namespace, account))
-	writeFile(t, filepath.Join(dir, "ca.crt"), string(c.ca))
-	writeFile(t, filepath.Join(dir, "namespace"), namespace)
-	const script = `mount -t tmpfs none /var/run && mkdir -p /var/run/secrets/kubernetes.io &&
-ln -s "$0" /var/run/secrets/kubernetes.io/serviceaccount && exec "$@"`
-	_, port, err := net.SplitHostPort(strings.TrimPrefix(c.addr, "https://"))
-	require.NoError(t, err)
-	args = []string{"--mount"}
-	if os.Getuid() != 0 {
-		args = append(args, "--map-root-user")
-	}
-	return "unshare", slices.Concat(args, []string{"/bin/sh", "-ec", script, dir}, command),
-		[]string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=" + port, "NAMESPACE=" + namespace}
 }
 
 // secret returns the value of a key of a Secret in the namespace "app", or an empty string if there is none.
