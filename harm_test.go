@@ -88,7 +88,7 @@ func TestAProxysRefusalDropsNoToken(t *testing.T) {
 				m.sim.AddFault(pipedreamtest.Fault{Status: status, Garbage: true})
 				m.creds(github)
 				_, err := m.read("creds/apn_never_read")
-				m.refused(err, http.StatusBadGateway, "not as Pipedream does")
+				m.refused(err, http.StatusBadGateway, "in a form that is not Pipedream's")
 			})
 		})
 	}
@@ -245,7 +245,7 @@ func TestOneAccountsRefusalHoldsOffNobodyElse(t *testing.T) {
 			time.Sleep(7 * time.Second)
 		}
 		_, err := m.read("creds/" + github)
-		m.refused(err, http.StatusBadRequest, "for account apn_github alone (its answer was 401)")
+		m.refused(err, http.StatusBadRequest, "for account apn_github (its answer was 401)")
 	})
 }
 
