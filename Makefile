@@ -306,7 +306,7 @@ bench: vault ## Measure the engine against a plugin that does nothing, print the
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bench/donothing ./bench/donothing
 	go run ./bench -vault bin/vault -plugins bin/bench -version $(VERSION) $(BENCHFLAGS) > bin/bench/reads.json
 	go test -run '^$$' -bench . . | tee bin/bench/engine.txt
-	STEADY_STATE_ACCOUNTS=5000 go test -count=1 -v -run '^TestSteadyState$$|^TestAColdFleetO' . | tee bin/bench/requests.txt | grep -v '^==='
+	STEADY_STATE_ACCOUNTS=5000 go test -count=1 -timeout 30m -v -run '^TestSteadyState$$|^TestAColdFleetO' . | tee bin/bench/requests.txt | grep -v '^==='
 	$(MAKE) plots
 
 .PHONY: plots
