@@ -48,7 +48,8 @@ TESTFLAGS ?=
 # Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
 MODULE_DIRS := . tools/actionlint tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate \
 	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/plots tools/prometheus tools/release \
-	tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes tools/vault-secrets-operator
+	tools/secrets-store-csi-driver tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes \
+	tools/vault-secrets-operator
 
 # Some tests run Node programs. They are skipped with a notice if Node and npm are missing, or with NODE=.
 NODE ?= $(and $(shell command -v npm),$(shell command -v node))
@@ -158,6 +159,9 @@ bin/race/vault-plugin-auth-kubernetes: tools/vault-plugin-auth-kubernetes/go.mod
 bin/kubernetes/vault-secrets-operator: tools/vault-secrets-operator/go.mod
 	$(call tool,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator)
 
+bin/kubernetes/secrets-store-csi-driver: tools/secrets-store-csi-driver/go.mod tools/secrets-store-csi-driver/main.go
+	$(call tool,secrets-store-csi-driver,.)
+
 bin/tofu: tools/opentofu/go.mod
 	$(call tool,opentofu,github.com/opentofu/opentofu/cmd/tofu)
 
@@ -221,26 +225,53 @@ test-metrics: race-notice vault build-race bin/prometheus bin/promtool ## Run a 
 		go test $(RACE) -count=1 -parallel 12 -timeout 20m $(TESTFLAGS) -run '^TestPrometheusWatchesTheEngine$$' ./acceptance
 
 # A real API server with its etcd, and the programs that read from Vault in a cluster, all as plain processes.
-KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/kubernetes/vault-k8s \
-	bin/kubernetes/vault-secrets-operator bin/race/vault-plugin-auth-kubernetes
+KUBERNETES := bin/kubernetes/etcd bin/kubernetes/kube-apiserver bin/race/vault-plugin-auth-kubernetes
+
+# $(call module,<module>,<path>) is the directory of the module <path> that tools/<module> requires.
+module = $$(cd tools/$(1) && go list -m -f '{{.Dir}}' $(2))
+
+# make does not build these. CSI_PROVIDER_BIN is the path of a Vault CSI Provider. SECRETS_OPERATOR_BIN is the path of a
+# Vault Secrets Operator of 1.4.0 or later, and SECRETS_OPERATOR_SOURCE that of its source. They replace the older operator.
+CSI_PROVIDER_BIN        ?=
+SECRETS_OPERATOR_BIN    ?=
+SECRETS_OPERATOR_SOURCE ?=
+OPERATOR := $(if $(SECRETS_OPERATOR_BIN),,bin/kubernetes/vault-secrets-operator)
 
 .PHONY: test-kubernetes
-test-kubernetes: race-notice vault build-race $(KUBERNETES) ## Run the examples for Kubernetes in a real API server
+test-kubernetes: race-notice csi-notice vault build-race $(KUBERNETES) bin/kubernetes/vault-k8s \
+	bin/kubernetes/secrets-store-csi-driver $(OPERATOR) ## Run the examples for Kubernetes in a real API server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	SECRETS_OPERATOR_MODULE="$$(cd tools/vault-secrets-operator && go list -m -f '{{.Dir}}' github.com/hashicorp/vault-secrets-operator)" \
+	CSI_PROVIDER_BIN="$(abspath $(CSI_PROVIDER_BIN))" \
+	CSI_DRIVER_MODULE="$(call module,secrets-store-csi-driver,sigs.k8s.io/secrets-store-csi-driver)" \
+	SECRETS_OPERATOR_BIN="$(abspath $(SECRETS_OPERATOR_BIN))" \
+	SECRETS_OPERATOR_MODULE="$(if $(SECRETS_OPERATOR_BIN),$(abspath $(SECRETS_OPERATOR_SOURCE)),$(call module,vault-secrets-operator,github.com/hashicorp/vault-secrets-operator))" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestKubernetes' ./acceptance
+
+.PHONY: csi-notice
+csi-notice:
+	@if [[ -z "$(CSI_PROVIDER_BIN)" ]]; then echo "no CSI_PROVIDER_BIN: skipping the test of the Vault CSI Provider" >&2; fi
 
 # This is a separate target because this operator takes longer to build than all others together.
 .PHONY: test-external-secrets
 test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes/external-secrets ## Run the example for the External Secrets Operator in a real API server
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
-	EXTERNAL_SECRETS_MODULE="$$(cd tools/external-secrets && go list -m -f '{{.Dir}}' github.com/external-secrets/external-secrets)" \
+	EXTERNAL_SECRETS_MODULE="$(call module,external-secrets,github.com/external-secrets/external-secrets)" \
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
 
+# make does not build these either: they are the paths of an envconsul, and of the vault-env of bank-vaults.
+ENVCONSUL_BIN       ?=
+BANK_VAULTS_ENV_BIN ?=
+
 .PHONY: test-one-shot
-test-one-shot: race-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once: vals and gomplate
+test-one-shot: race-notice one-shot-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
+	ENVCONSUL_BIN="$(abspath $(ENVCONSUL_BIN))" BANK_VAULTS_ENV_BIN="$(abspath $(BANK_VAULTS_ENV_BIN))" \
 		go test $(RACE) -tags oneshot -count=1 -timeout 5m $(TESTFLAGS) -run '^TestOneShot' ./acceptance
+
+.PHONY: one-shot-notice
+one-shot-notice:
+	@if [[ -z "$(ENVCONSUL_BIN)" ]]; then echo "no ENVCONSUL_BIN: skipping the test of envconsul" >&2; fi
+	@if [[ -z "$(BANK_VAULTS_ENV_BIN)" ]]; then echo "no BANK_VAULTS_ENV_BIN: skipping the test of vault-env" >&2; fi
 
 # OpenBao is not a module that can be built here, so OPENBAO_BIN=path names it. Running the Node and Python clients with
 # another server would add nothing.

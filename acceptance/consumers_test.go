@@ -148,10 +148,27 @@ func (m *mount) stayAlive(t *testing.T, keepers []*keeper) {
 }
 
 // reads counts in the audit log how often a path below the mount was read successfully, with any operation.
-func (m *mount) reads(t *testing.T, path string) (n int) {
+func (m *mount) reads(t *testing.T, path string) int {
 	t.Helper()
-	for line := range strings.Lines(m.vault.readAudit(t)) {
-		if !strings.Contains(line, m.in(path)) {
+	return m.vault.successes(t, m.in(path))
+}
+
+// successes counts in the audit log how often a request for a path succeeded.
+func (s *vaultServer) successes(t *testing.T, path string) (n int) {
+	t.Helper()
+	for _, text := range s.responses(t, path) {
+		if text == "" {
+			n++
+		}
+	}
+	return n
+}
+
+// responses returns the error of each response for a path in the audit log, which is empty for a success.
+func (s *vaultServer) responses(t *testing.T, path string) (texts []string) {
+	t.Helper()
+	for line := range strings.Lines(s.readAudit(t)) {
+		if !strings.Contains(line, path) {
 			continue
 		}
 		var entry struct {
@@ -164,11 +181,11 @@ func (m *mount) reads(t *testing.T, path string) (n int) {
 		if json.Unmarshal([]byte(line), &entry) != nil {
 			continue // the last line, still being written
 		}
-		if entry.Type == "response" && entry.Error == "" && entry.Request.Path == m.in(path) {
-			n++
+		if entry.Type == "response" && entry.Request.Path == path {
+			texts = append(texts, entry.Error)
 		}
 	}
-	return n
+	return texts
 }
 
 // startConsumer runs a program until the test ends, and shows its log if the test failed.
@@ -178,7 +195,7 @@ func (m *mount) startConsumer(t *testing.T, name string, args ...string) {
 }
 
 // startProgram runs a program with the given environment until the test ends, and shows its log if the test failed.
-func startProgram(t *testing.T, env []string, name string, args ...string) (p *process, logPath string) { //nolint:unparam // the tests of Kubernetes use it
+func startProgram(t *testing.T, env []string, name string, args ...string) (p *process, logPath string) {
 	t.Helper()
 	log, err := os.CreateTemp(t.TempDir(), "*.log")
 	require.NoError(t, err)

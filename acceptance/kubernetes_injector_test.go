@@ -141,27 +141,13 @@ metadata: { name: injector }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: injector }
 subjects: [{ kind: ServiceAccount, name: injector, namespace: injector }]
 `)
-	// The injector looks for the API server in a directory that only exists in pods, so it gets a /run of its own.
-	inCluster := t.TempDir()
-	writeFile(t, filepath.Join(inCluster, "token"), c.token(t, "injector", "injector"))
-	writeFile(t, filepath.Join(inCluster, "ca.crt"), string(c.ca))
-	script := `mount -t tmpfs none /var/run && mkdir -p /var/run/secrets/kubernetes.io &&
-ln -s "$0" /var/run/secrets/kubernetes.io/serviceaccount && exec "$@"`
 	certificate, key := writeCertificate(t, t.TempDir())
-	_, apiPort, err := net.SplitHostPort(strings.TrimPrefix(c.addr, "https://"))
-	require.NoError(t, err)
-
 	var addr string
 	startOnFreePorts(t, 1, func(ports []int) (string, []string, []string) {
 		addr = fmt.Sprintf("127.0.0.1:%d", ports[0])
-		args := []string{"--mount"}
-		if os.Getuid() != 0 {
-			args = append(args, "--map-root-user")
-		}
-		return "unshare", append(args, "/bin/sh", "-ec", script, inCluster, kubernetesBin(t, "vault-k8s"), "agent-inject",
+		return c.inPod(t, "injector", "injector", kubernetesBin(t, "vault-k8s"), "agent-inject",
 			"-listen="+addr, "-vault-address="+vaultAddr, "-log-level=debug",
-			"-tls-cert-file="+certificate, "-tls-key-file="+key,
-		), []string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=" + apiPort, "NAMESPACE=injector"}
+			"-tls-cert-file="+certificate, "-tls-key-file="+key)
 	}, func() bool { return listens(addr) })
 
 	c.apply(t, fmt.Sprintf(`

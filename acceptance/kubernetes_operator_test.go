@@ -36,13 +36,12 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 	c.apply(t, manifests)
 	c.apply(t, onlyOnce("once-leased", "creds/"+mixedUp.ID, true)+"\n---\n"+onlyOnce("once-static", "static-creds/"+mixedUp.ID, false))
 
-	secretOf := func(name string) func() string {
-		return func() string { return c.secret(t, name, "oauth_access_token") }
+	leased := &keeper{account: account, path: "creds/" + exampleID, held: c.tokenIn(t, "github-leased")}
+	lasting := &keeper{account: account, path: "static-creds/" + exampleID, held: c.tokenIn(t, "github")}
+	if os.Getenv("SECRETS_OPERATOR_BIN") == "" {
+		// Before 1.4.0 the operator can use a ttl that is already over. It usually does not here.
+		lasting.takes = account.TokenLife
 	}
-	leased := &keeper{account: account, path: "creds/" + exampleID, held: secretOf("github-leased")}
-	lasting := &keeper{account: account, path: "static-creds/" + exampleID, held: secretOf("github")}
-	// Before 1.4.0 the operator can use a ttl that is already over. It usually does not here.
-	lasting.takes = account.TokenLife
 	m.stayAlive(t, []*keeper{leased, lasting})
 
 	t.Run("a new token causes one restart", func(t *testing.T) {
@@ -87,7 +86,7 @@ func TestKubernetesVaultSecretsOperator(t *testing.T) {
 func startVaultSecretsOperator(t *testing.T, c *kubernetes) {
 	t.Helper()
 	module := os.Getenv("SECRETS_OPERATOR_MODULE")
-	require.NotEmpty(t, module, "make test-kubernetes sets SECRETS_OPERATOR_MODULE")
+	require.NotEmpty(t, module, "make test-kubernetes sets SECRETS_OPERATOR_MODULE; with SECRETS_OPERATOR_BIN it also needs SECRETS_OPERATOR_SOURCE")
 	c.applyFiles(t, filepath.Join(module, "config", "crd", "bases", "*.yaml"))
 	c.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: { name: system }\n")
 	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
@@ -97,11 +96,21 @@ func startVaultSecretsOperator(t *testing.T, c *kubernetes) {
 	var probe string
 	startOnFreePorts(t, 2, func(ports []int) (string, []string, []string) {
 		probe = fmt.Sprintf("127.0.0.1:%d", ports[0])
-		return kubernetesBin(t, "vault-secrets-operator"), []string{
+		return secretsOperatorBin(t), []string{
 			"--kubeconfig=" + kubeconfig, "--leader-elect=false", "--health-probe-bind-address=" + probe,
 			fmt.Sprintf("--metrics-bind-address=127.0.0.1:%d", ports[1]),
 		}, []string{"OPERATOR_NAMESPACE=system", "OPERATOR_POD_UID=1f4b1d0e-6c4b-4c6d-9a57-8b5f4f6d2a11"}
 	}, func() bool { return answers("http://" + probe + "/readyz") })
+}
+
+// secretsOperatorBin returns the operator to run: the one of SECRETS_OPERATOR_BIN, which is 1.4.0 or later, or else the
+// one that make test-kubernetes builds.
+func secretsOperatorBin(t *testing.T) string {
+	t.Helper()
+	if given := os.Getenv("SECRETS_OPERATOR_BIN"); given != "" {
+		return given
+	}
+	return kubernetesBin(t, "vault-secrets-operator")
 }
 
 // onlyOnce is a misconfigured VaultDynamicSecret: allowStaticCreds for a path with a lease, or the other way round.
@@ -116,6 +125,29 @@ spec:
   allowStaticCreds: %[3]t
   destination: { name: %[1]s, create: true }
 `, name, path, allowStaticCreds)
+}
+
+// TestKubernetesVaultSecretsOperatorLogsInAgain gives the operator Vault tokens that expire after 20 s, so that it keeps
+// logging in while it reads both paths of the example.
+func TestKubernetesVaultSecretsOperatorLogsInAgain(t *testing.T) {
+	t.Parallel()
+	c := newKubernetes(t)
+	m := onOwnVault(t)
+	m.watch(t)
+	account := githubWith(func(a *pipedreamtest.Account) { a.ID, a.TokenLife = exampleID, 15*time.Second })
+	m.sim.SetAccount(account)
+	m.letApplicationIn(t, c, m.mayRead("creds/*", "static-creds/*")+`path "sys/leases/revoke" { capabilities = ["update"] }`,
+		map[string]any{"token_ttl": "20s", "token_max_ttl": "20s"})
+	c.apply(t, applicationDeployment)
+	startVaultSecretsOperator(t, c)
+	c.apply(t, exampleText(t, "vault-secrets-operator.yaml", "https://vault.example.com:8200", m.vault.addr))
+
+	for m.vault.successes(t, "auth/kubernetes/login") < 5 {
+		m.stayAlive(t, []*keeper{
+			{account: account, path: "creds/" + exampleID, held: c.tokenIn(t, "github-leased")},
+			{account: account, path: "static-creds/" + exampleID, held: c.tokenIn(t, "github")},
+		})
+	}
 }
 
 const applicationDeployment = `apiVersion: apps/v1
@@ -138,4 +170,10 @@ func (c *kubernetes) generation(t *testing.T) int {
 	}
 	require.True(t, c.get(t, "/apis/apps/v1/namespaces/app/deployments/app", &deployment))
 	return deployment.Metadata.Generation
+}
+
+// tokenIn returns a function that returns the access token in a Secret.
+func (c *kubernetes) tokenIn(t *testing.T, name string) func() string {
+	t.Helper()
+	return func() string { return c.secret(t, name, "oauth_access_token") }
 }

@@ -14,10 +14,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -206,7 +209,7 @@ type object struct {
 	} `yaml:"metadata"`
 }
 
-// path returns the path of the object in the API. All kinds used here have a regular plural.
+// path returns the path of the object in the API. Its kind must have a regular plural.
 func (o *object) path() string {
 	prefix := "/apis/"
 	if !strings.Contains(o.APIVersion, "/") {
@@ -229,19 +232,25 @@ func (c *kubernetes) apply(t *testing.T, manifests string) {
 		if o.Kind == "" {
 			continue // only comments
 		}
-		// A new definition or namespace takes a moment before it can be used.
-		require.NoError(t, poll(readyTimeout, "the API to know "+o.Kind, func() (bool, error) {
-			status, answer, err := c.try(http.MethodPatch, o.path()+"?fieldManager=test&fieldValidation=Strict",
-				"application/apply-patch+yaml", []byte(manifest))
-			if err != nil || status == http.StatusNotFound {
-				return false, err
-			}
-			if status >= 300 {
-				return false, fmt.Errorf("apply %s: %d: %s", o.path(), status, answer)
-			}
-			return true, nil
-		}))
+		c.applyAt(t, o.path(), manifest)
 	}
+}
+
+// applyAt applies one manifest at a path of the API.
+func (c *kubernetes) applyAt(t *testing.T, path, manifest string) {
+	t.Helper()
+	// A new definition or namespace takes a moment before it can be used.
+	require.NoError(t, poll(readyTimeout, "the API to know "+path, func() (bool, error) {
+		status, answer, err := c.try(http.MethodPatch, path+"?fieldManager=test&fieldValidation=Strict",
+			"application/apply-patch+yaml", []byte(manifest))
+		if err != nil || status == http.StatusNotFound {
+			return false, err
+		}
+		if status >= 300 {
+			return false, fmt.Errorf("apply %s: %d: %s", path, status, answer)
+		}
+		return true, nil
+	}))
 }
 
 // applyFiles applies all manifests that match the pattern.
@@ -282,6 +291,26 @@ func (c *kubernetes) kubeconfig(t *testing.T, token string) string {
 	return path
 }
 
+// inPod returns a command that runs a program as if it were in a pod. Such a program finds the API server through its
+// environment and a directory that only exists in pods, so it gets a /run of its own.
+func (c *kubernetes) inPod(t *testing.T, namespace, account string, command ...string) (name string, args, env []string) {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "token"), c.token(t, namespace, account))
+	writeFile(t, filepath.Join(dir, "ca.crt"), string(c.ca))
+	writeFile(t, filepath.Join(dir, "namespace"), namespace)
+	const script = `mount -t tmpfs none /var/run && mkdir -p /var/run/secrets/kubernetes.io &&
+ln -s "$0" /var/run/secrets/kubernetes.io/serviceaccount && exec "$@"`
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(c.addr, "https://"))
+	require.NoError(t, err)
+	args = []string{"--mount"}
+	if os.Getuid() != 0 {
+		args = append(args, "--map-root-user")
+	}
+	return "unshare", slices.Concat(args, []string{"/bin/sh", "-ec", script, dir}, command),
+		[]string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=" + port, "NAMESPACE=" + namespace}
+}
+
 // secret returns the value of a key of a Secret in the namespace "app", or an empty string if there is none.
 func (c *kubernetes) secret(t *testing.T, name, key string) string {
 	t.Helper()
@@ -309,8 +338,9 @@ func (c *kubernetes) events(t *testing.T, kind, name string) (messages []string)
 }
 
 // letApplicationIn creates a namespace and a service account "app". It configures Vault's Kubernetes auth method as the
-// documentation says, and lets the account log in with one role, whose policy has the given rules.
-func (m *mount) letApplicationIn(t *testing.T, c *kubernetes, rules string) {
+// documentation says, and lets the account log in with one role, whose policy has the given rules. settings of the role,
+// if any, replace the documented ones.
+func (m *mount) letApplicationIn(t *testing.T, c *kubernetes, rules string, settings ...map[string]any) {
 	t.Helper()
 	c.apply(t, `
 apiVersion: v1
@@ -345,10 +375,14 @@ subjects: [{ kind: ServiceAccount, name: vault, namespace: vault }]
 	})
 	require.NoError(t, err)
 	require.NoError(t, root.Sys().PutPolicy("app", rules))
-	_, err = root.Logical().Write("auth/kubernetes/role/app", map[string]any{
+	role := map[string]any{
 		"bound_service_account_names": "app", "bound_service_account_namespaces": "app",
 		"audience": "vault", "token_policies": "app", "token_ttl": "1h",
-	})
+	}
+	for _, s := range settings {
+		maps.Copy(role, s)
+	}
+	_, err = root.Logical().Write("auth/kubernetes/role/app", role)
 	require.NoError(t, err)
 }
 

@@ -4,6 +4,8 @@ package acceptance
 
 import (
 	"bytes"
+	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,30 +15,64 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestOneShotPrograms runs programs that read once, print and exit: vals and gomplate. They show the token, or the
-// engine's error if there is none.
+// TestOneShotPrograms runs programs that read once, and print what they read or pass it to another program. They pass the
+// token on, or show the engine's error if there is none.
 func TestOneShotPrograms(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
+		given     string // the variable with the program's path, if make test-one-shot cannot build it
 		arguments func(path string) []string
+		env       func(path string) []string
 		reads     int
+		hangs     bool // on an error, instead of exiting with it
 	}{
-		"vals": {func(path string) []string { return []string{"get", "ref+vault://" + path + "#/oauth_access_token"} }, 1},
-		"gomplate": {func(path string) []string {
-			return []string{"--datasource", "account=vault:///" + path, "--in", `{{ (datasource "account").oauth_access_token }}`}
-		}, 2},
+		"vals": {
+			arguments: func(path string) []string { return []string{"get", "ref+vault://" + path + "#/oauth_access_token"} },
+			reads:     1,
+		},
+		"gomplate": {
+			arguments: func(path string) []string {
+				return []string{"--datasource", "account=vault:///" + path, "--in", `{{ (datasource "account").oauth_access_token }}`}
+			},
+			reads: 2,
+		},
+		"envconsul": {
+			given: "ENVCONSUL_BIN",
+			arguments: func(path string) []string {
+				return []string{"-once", "-vault-renew-token=false", "-no-prefix", "-secret=" + path, "printenv", "oauth_access_token"}
+			},
+			reads: 1,
+			hangs: true, // https://github.com/hashicorp/envconsul/issues/169
+		},
+		"vault-env": {
+			given:     "BANK_VAULTS_ENV_BIN",
+			arguments: func(string) []string { return []string{"printenv", "TOKEN"} },
+			env: func(path string) []string {
+				return []string{"TOKEN=vault:" + path + "#oauth_access_token", "VAULT_LOG_LEVEL=error"}
+			},
+			reads: 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			program := os.Getenv(test.given)
+			if test.given == "" {
+				var err error
+				program, err = filepath.Abs(filepath.Join("..", "bin", name))
+				require.NoError(t, err)
+				require.FileExists(t, program, "make test-one-shot")
+			} else if program == "" {
+				t.Skipf("no %s: make test-one-shot %[1]s=path", test.given)
+			}
 			m := onSharedVault(t)
 			m.sim.SetAccount(github())
-			program, err := filepath.Abs(filepath.Join("..", "bin", name))
-			require.NoError(t, err)
-			require.FileExists(t, program, "make test-one-shot")
 			token := m.vault.login(t, slug(t.Name()), m.mayRead("creds/*", "static-creds/*")).Token()
-			run := func(path string) (stdout, stderr string, err error) {
-				cmd := exec.CommandContext(t.Context(), program, test.arguments(m.in(path))...) //nolint:gosec // a program under test
+			run := func(ctx context.Context, path string) (stdout, stderr string, err error) {
+				cmd := exec.CommandContext(ctx, program, test.arguments(m.in(path))...) //nolint:gosec // a program under test
 				cmd.Env = append(m.vault.environment(), "VAULT_ADDR="+m.vault.addr, "VAULT_TOKEN="+token)
+				if test.env != nil {
+					cmd.Env = append(cmd.Env, test.env(m.in(path))...)
+				}
 				var out, diagnosis bytes.Buffer
 				cmd.Stdout, cmd.Stderr = &out, &diagnosis
 				err = cmd.Run()
@@ -44,14 +80,32 @@ func TestOneShotPrograms(t *testing.T) {
 			}
 
 			for _, path := range []string{"static-creds/", "creds/"} {
-				stdout, stderr, err := run(path + githubID)
+				stdout, stderr, err := run(t.Context(), path+githubID)
 				require.NoError(t, err, stderr)
 				assert.Equal(t, m.sim.Token(githubID), stdout, path)
 				assert.Equal(t, test.reads, m.reads(t, path+githubID), path)
 			}
-			_, stderr, err := run("static-creds/apn_nobody")
+
+			const missing = "static-creds/apn_nobody"
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var stdout, stderr string
+			var err error
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				stdout, stderr, err = run(ctx, missing)
+			}()
+			if test.hangs {
+				waitUntil(t, "the refusal", func() bool { return len(m.vault.responses(t, m.in(missing))) > 0 })
+				stop()
+			}
+			<-ended
 			require.Error(t, err)
-			assert.Contains(t, stderr, "Pipedream does not know account apn_nobody")
+			assert.Empty(t, stdout, "the program started without a token")
+			if !test.hangs {
+				assert.Contains(t, stderr, "Pipedream does not know account apn_nobody")
+			}
 		})
 	}
 }
