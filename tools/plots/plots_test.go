@@ -61,8 +61,8 @@ func TestTables(t *testing.T) {
 
 | in one life of the tokens | requests | most in a minute |
 | --- | --- | --- |
-| connected at once, refreshed 5 minutes before their end | 50 | 50 |
-| connected over 55 minutes, refreshed 5 minutes before their end, no order in the list | 914 | 39 |
+| connected at once, refreshed 5 minutes before they expire | 50 | 50 |
+| connected over 55 minutes, refreshed 5 minutes before they expire, no order in the list | 914 | 39 |
 
 | accounts that were read | heap | resident memory of the plugin process |
 | --- | --- | --- |
@@ -79,7 +79,7 @@ func TestPictures(t *testing.T) {
 	for name, texts := range map[string][]string{
 		"warm-reads.svg":   {"creds/<id>, leased", "static-creds/<id>, no lease", "engine / do-nothing plugin (ratio)"},
 		"cold-fleet.svg":   {"A cold fleet of 1,000 accounts, on logarithmic axes", "one request per account: the list is refused"},
-		"steady-state.svg": {"connected at once, refreshed 5 minutes before their end", "requests for 5,000 accounts"},
+		"steady-state.svg": {"connected at once, refreshed 5 minutes before they expire", "requests for 5,000 accounts"},
 		"memory.svg":       {"memory (MiB)", "resident, the plugin's process"},
 	} {
 		f, err := os.Open(filepath.Join(pictures, name)) //nolint:gosec // below the test's own directory

@@ -66,7 +66,7 @@ func (s steadyState) name() string {
 	if s.Spread > 0 {
 		connected = fmt.Sprintf("connected over %.0f minutes", s.Spread)
 	}
-	name := fmt.Sprintf("%s, refreshed %.0f minutes before their end", connected, s.RefreshBefore)
+	name := fmt.Sprintf("%s, refreshed %.0f minutes before they expire", connected, s.RefreshBefore)
 	if s.Shuffled {
 		name += ", no order in the list"
 	}
