@@ -353,7 +353,11 @@ func TestConnectLinkLeavesNoTrace(t *testing.T) {
 		require.True(t, slices.Contains(c.sim.Secrets(), token), "the simulator counts it among the secrets")
 	}
 	answer := c.audited(t, "connect/github").Response.Data
-	for _, field := range []string{"connect_link_url", "external_user_id", "app", "expires_at"} {
+	hashed := []string{"connect_link_url", "external_user_id", "app", "expires_at"}
+	if onOpenBao {
+		hashed = hashed[:3] // it does not hash times
+	}
+	for _, field := range hashed {
 		assert.Contains(t, answer[field], "hmac-sha256:", field)
 	}
 	said := textOf(c.read(t, "status")) + textOf(c.read(t, "config")) + textOf(c.read(t, "roles/github"))
