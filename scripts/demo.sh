@@ -512,7 +512,8 @@ share_one_role() {
   fi
   printf '%s\n' "$out"
   [[ $out == *"Code: 400"* && $out == *carol* && $out == *github* ]] || fail "the error does not say what carol has to connect"
-  [[ $out == *"vault write -force pipedream-connect/connect/github"* ]] || fail "the error does not say how carol can connect it"
+  # On OpenBao, the engine names the program bao.
+  [[ $out == *" write -force pipedream-connect/connect/github"* ]] || fail "the error does not say how carol can connect it"
   promise "Alice and Bob each got the token of their own account. Carol has none yet, and the error says how to connect one."
 }
 
