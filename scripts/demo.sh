@@ -245,8 +245,13 @@ start_vault() {
   VAULT_TOKEN=$(<"$work/root.token")
   export VAULT_TOKEN
   wait_for 30 is_active || fail "Vault did not become active"
-  capture vault audit enable file file_path="$work/audit.log"
+  # For a moment, an active server of OpenBao can still refuse to write.
+  wait_for 30 enables_audit || fail "Vault cannot enable the audit log: $(<"$work/audit.out")"
   say "Vault listens on $VAULT_ADDR. Its storage and its audit log are in $work."
+}
+
+enables_audit() {
+  vault audit enable file file_path="$work/audit.log" >"$work/audit.out" 2>&1
 }
 
 # launch_vault starts Vault on two ports. It returns 1 if one of them is taken.
