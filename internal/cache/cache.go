@@ -420,7 +420,8 @@ func (v *View) failed(id string, err error) {
 		v.credentials.Delete(id) // before the hold-off, during which readers are served what is cached
 	}
 	if !e.OfAll() {
-		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized})
+		lasting := e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized
+		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: lasting, Gone: e.OfAccount()})
 	}
 }
 

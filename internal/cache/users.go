@@ -133,6 +133,7 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 		if !api.OfAccount(err) {
 			return c, err
 		}
+		v.holdOffs.Lost(heldName(key), id)
 	}
 	again, err := v.search(ctx, r.Caller, u, id)
 	if err != nil {
