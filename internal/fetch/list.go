@@ -188,15 +188,8 @@ func (f *Fetcher) claimOnPage() (claim *pace.Claim, waiting bool) {
 		if c.state != queued && (c.state != inPage || c.page != anyPage) {
 			continue
 		}
-		switch c.claim.Class() {
-		case pace.Known:
+		if c.claim.LendTo(claim) != pace.Unproven { // which is no reason to fetch the list
 			waiting = true
-			for _, caller := range c.claim.Callers() {
-				claim.Join(pace.Known, caller)
-			}
-		case pace.Ahead:
-			waiting = true
-		default: // an unproven account is no reason to fetch the list
 		}
 	}
 	return claim, waiting

@@ -91,11 +91,17 @@ func (c *Claim) Class() Class {
 	return c.class
 }
 
-// Callers returns who asked for the work.
-func (c *Claim) Callers() []string {
+// LendTo makes other as urgent as c and lets it take the turns of c's callers, if c
+// is [Known]. It returns the class of c.
+func (c *Claim) LendTo(other *Claim) Class {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
-	return slices.Clone(c.callers)
+	if c.class == Known {
+		for _, caller := range c.callers {
+			other.join(Known, caller)
+		}
+	}
+	return c.class
 }
 
 // Join adds a caller who waits for the work too, with a request of that class. It
