@@ -478,20 +478,25 @@ func TestAnAccountThatDiesEndsTheWaitForABetterOne(t *testing.T) {
 // Whoever connects another account after the death of theirs waits no longer than
 // somebody who had none.
 func TestAnAccountThatDiesRestartsTheWaitForAnother(t *testing.T) {
-	connectBubble(t, func(t *testing.T, m *mount) {
-		connect := heldUser(m)
-		m.sim.DeleteAccount("apn_sick")
-		_, err := m.write("refresh/apn_sick", nil)
-		require.Error(t, err)
-		for range 15 {
-			_, err := m.as("dora")
-			m.refused(err, http.StatusBadRequest, `"dora"`)
-			time.Sleep(time.Second)
-		}
-		connect()
-		time.Sleep(16 * time.Second)
-		require.Equal(t, "apn_well", m.accountOf("dora"))
-	})
+	for _, path := range []string{"refresh/apn_sick", "refresh/github"} {
+		t.Run(path, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				connect := heldUser(m)
+				m.sim.DeleteAccount("apn_sick")
+				m.sim.AddFault(pipedreamtest.Fault{Delay: 50 * time.Millisecond})
+				_, err := m.handleAs("dora", logical.UpdateOperation, path)
+				require.Error(t, err)
+				for range 15 {
+					_, err := m.as("dora")
+					m.refused(err, http.StatusBadRequest, `"dora"`)
+					time.Sleep(time.Second)
+				}
+				connect()
+				time.Sleep(16 * time.Second)
+				require.Equal(t, "apn_well", m.accountOf("dora"))
+			})
+		})
+	}
 }
 
 // An account dies once. It does not matter how often it is read or refreshed after

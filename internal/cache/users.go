@@ -133,7 +133,6 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 		if !api.OfAccount(err) {
 			return c, err
 		}
-		v.holdOffs.Lost(heldName(key), id)
 	}
 	again, err := v.search(ctx, r.Caller, u, id)
 	if err != nil {
@@ -250,6 +249,9 @@ func (v *View) rememberUser(key, id string) {
 // finds nothing better holds the next one off.
 func (v *View) search(ctx context.Context, caller string, u User, failed string) (string, error) {
 	key := u.Key()
+	if failed != "" {
+		v.holdOffs.Lost(heldName(key), failed)
+	}
 	class := v.fetcher.Class(heldName(key), failed != "")
 	id, err := await(ctx, func() (*flight[string], bool) {
 		return v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
