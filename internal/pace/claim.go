@@ -67,11 +67,10 @@ func (w *waiter) isGranted() bool {
 
 type claimKey struct{}
 
-// NewClaim returns a claim on b for work that these callers asked for. There is at
-// least one. An empty name stands for the engine itself, which need not leave slots
-// to others.
-func (b *Budget) NewClaim(class Class, callers ...string) *Claim {
-	return &Claim{budget: b, class: class, callers: callers}
+// NewClaim returns a claim on b for work that caller asked for. An empty name stands
+// for the engine itself, which need not leave slots to others.
+func (b *Budget) NewClaim(class Class, caller string) *Claim {
+	return &Claim{budget: b, class: class, callers: []string{caller}}
 }
 
 // With returns a copy of ctx whose requests take their slots through c.
@@ -88,19 +87,6 @@ func claimOf(ctx context.Context) *Claim {
 func (c *Claim) Class() Class {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
-	return c.class
-}
-
-// LendTo makes other as urgent as c and lets it take the turns of c's callers, if c
-// is [Known]. It returns the class of c.
-func (c *Claim) LendTo(other *Claim) Class {
-	c.budget.mu.Lock()
-	defer c.budget.mu.Unlock()
-	if c.class == Known {
-		for _, caller := range c.callers {
-			other.join(Known, caller)
-		}
-	}
 	return c.class
 }
 
@@ -129,6 +115,19 @@ func (c *Claim) JoinTo(other *Claim) {
 		other.join(c.class, caller)
 	}
 	b.dispatch()
+}
+
+// LendTo makes other, which does not wait yet, as urgent as c and lets it take the
+// turns of c's callers, if c is [Known]. It returns the class of c.
+func (c *Claim) LendTo(other *Claim) Class {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	if c.class == Known {
+		for _, caller := range c.callers {
+			other.join(Known, caller)
+		}
+	}
+	return c.class
 }
 
 // join does the work of Join and reports whether it changed anything. The caller
