@@ -67,6 +67,7 @@ func TestAFewAccountsAreAskedForOneByOne(t *testing.T) {
 }
 
 func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(5000)
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
@@ -198,6 +199,7 @@ func TestAListThatFails(t *testing.T) {
 // A reader who comes during the fetch of the list, after the page with the account,
 // need not wait for the end of the list.
 func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
 		m.fleet(3000)
 		m.sim.SetAccount(oauthAccount("apn_0late", time.Hour))
@@ -221,13 +223,14 @@ func TestColdFleetWithoutAList(t *testing.T) {
 	})
 }
 
-// In the steady state, all accounts are read every minute through three token lives.
+// In the steady state, all accounts are read every few minutes through some token lives.
 // Readers never wait after the first fetch, and the list brings many due accounts at
 // a time.
 func TestSteadyState(t *testing.T) {
-	accounts := 1000
-	if more, err := strconv.Atoi(os.Getenv("STEADY_STATE_ACCOUNTS")); err == nil {
-		accounts = more
+	t.Parallel()
+	accounts, lives, every := 1000, 2, 4
+	if more, err := strconv.Atoi(os.Getenv("STEADY_STATE_ACCOUNTS")); err == nil { // make bench
+		accounts, lives, every = more, 3, 1
 	}
 	tests := map[string]struct {
 		spread        time.Duration // over which the accounts were connected
@@ -243,6 +246,7 @@ func TestSteadyState(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				m := newMount(t)
 				connected := rand.New(rand.NewPCG(1, 1)).Perm(accounts) //nolint:gosec // an order, the same each time
@@ -261,29 +265,27 @@ func TestSteadyState(t *testing.T) {
 				m.sim.AddFault(pipedreamtest.Fault{Delay: 200 * time.Millisecond})
 
 				start := time.Now()
-				for life := 1; life <= 3; life++ {
-					for time.Since(start) < time.Duration(life)*time.Hour {
-						before := time.Now()
-						for i := range accounts {
-							_, err := m.b.HandleRequest(t.Context(), &logical.Request{
-								Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage,
-							})
-							require.NoError(t, err)
-						}
-						require.Zero(t, time.Since(before), "a reader waited")
-						m.periodic()
-						time.Sleep(time.Minute)
+				for minute := range lives * 60 {
+					before := time.Now()
+					for i := minute % every; i < accounts; i += every {
+						_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+							Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage,
+						})
+						require.NoError(t, err)
 					}
+					require.Zero(t, time.Since(before), "a reader waited")
+					m.periodic()
+					time.Sleep(time.Minute)
 				}
-				t.Logf("%d accounts: %d requests in a token's life, %d a minute at the most", accounts, len(m.sim.Requests())/3, m.mostPerMinute())
+				t.Logf("%d accounts: %d requests in a token's life, %d a minute at the most", accounts, len(m.sim.Requests())/lives, m.mostPerMinute())
 				report(t, "steady-state", map[string]any{
 					"accounts": accounts, "spread_minutes": test.spread.Minutes(), "refresh_before_minutes": test.refreshBefore.Minutes(),
-					"shuffled": test.shuffled, "per_life": len(m.sim.Requests()) / 3, "most_per_minute": m.mostPerMinute(),
-					"by_minute": byMinute(m.sim.Requests(), start, 3*time.Hour),
+					"shuffled": test.shuffled, "per_life": len(m.sim.Requests()) / lives, "most_per_minute": m.mostPerMinute(),
+					"by_minute": byMinute(m.sim.Requests(), start, time.Duration(lives)*time.Hour),
 				})
-				require.LessOrEqual(t, len(m.sim.Requests()), 3*test.perLife)
+				require.LessOrEqual(t, len(m.sim.Requests()), lives*test.perLife)
 				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
-				tokens := int(3*time.Hour/(time.Hour-test.refreshBefore)) + 2
+				tokens := int(time.Duration(lives)*time.Hour/(time.Hour-test.refreshBefore)) + 2
 				require.LessOrEqual(t, m.storage.writes("cache/"), tokens*accounts, "one write in a token's life")
 			})
 		})

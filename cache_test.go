@@ -511,6 +511,7 @@ func TestInvalidate(t *testing.T) {
 // Accounts come and go for a week. There are new ones every hour, and each is read
 // for two hours. Accounts that are gone take neither memory nor storage.
 func TestAWeekOfAccountsThatComeAndGo(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
 		const each = 10
 		most := 0

@@ -72,6 +72,7 @@ func shuffled(n int) []int {
 // A fleet that reads over few connections never has more accounts waiting than there
 // are connections. The list is fetched for it anyway, once.
 func TestAColdFleetOverFewConnections(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ accounts, connections, requests int }{
 		{1000, 1, 25},
 		{1000, 8, 25},
@@ -83,6 +84,7 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 	} {
 		for name, order := range map[string]func(int) []int{"in order": inOrder, "shuffled": shuffled} {
 			t.Run(fmt.Sprintf("%d accounts, %d connections, %s", test.accounts, test.connections, name), func(t *testing.T) {
+				t.Parallel()
 				bubble(t, func(t *testing.T, m *mount) {
 					for i := range test.accounts {
 						m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
@@ -105,9 +107,11 @@ func TestAColdFleetOverFewConnections(t *testing.T) {
 // This shows what the list saves. Without the list, and without a budget, a fleet
 // costs one request for each account.
 func TestAColdFleetOneByOne(t *testing.T) {
+	t.Parallel()
 	const accounts = 1000
 	for _, connections := range []int{1, 8, 50, 200, 1000} {
 		t.Run(fmt.Sprintf("%d connections", connections), func(t *testing.T) {
+			t.Parallel()
 			bubble(t, func(t *testing.T, m *mount) {
 				m.configure(map[string]any{"rate_limit": 0})
 				for i := range accounts {

@@ -505,13 +505,14 @@ func TestChaosLeavesNothingBehind(t *testing.T) {
 	}
 	for seed := range seeds {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			t.Parallel()
 			bubble(t, func(t *testing.T, m *mount) {
 				m.chaos(rand.New(rand.NewPCG(uint64(seed), 9))) //nolint:gosec // dice
 				time.Sleep(6 * time.Minute)
 				synctest.Wait()
-				stack := make([]byte, 4<<20)
-				stack = stack[:runtime.Stack(stack, true)]
-				require.NotContains(t, string(stack), "internal/fetch.(*Fetcher)", "goroutines of a fetch")
+				stacks := stacksOfBubble(t)
+				require.Contains(t, stacks, "TestChaosLeavesNothingBehind")
+				require.NotContains(t, stacks, "internal/fetch.(*Fetcher)", "goroutines of a fetch")
 				for _, i := range []int{1, 100, 399} {
 					require.Equal(t, m.sim.Token(accountName(i)), m.token(accountName(i)))
 				}
@@ -521,6 +522,27 @@ func TestChaosLeavesNothingBehind(t *testing.T) {
 			}, pipedreamtest.WithLimit(0))
 		})
 	}
+}
+
+// stacksOfBubble returns the stacks of the goroutines in the bubble of its caller.
+func stacksOfBubble(t *testing.T) string {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	n := runtime.Stack(stacks, true)
+	for ; n == len(stacks); n = runtime.Stack(stacks, true) {
+		stacks = make([]byte, 2*len(stacks))
+	}
+	all := strings.Split(string(stacks[:n]), "\n\n") // the caller's is the first
+	header, _, _ := strings.Cut(all[0], "\n")
+	_, bubble, ok := strings.Cut(header, ", synctest bubble ")
+	require.True(t, ok, header)
+	var own []string
+	for _, stack := range all {
+		if header, _, _ := strings.Cut(stack, "\n"); strings.HasSuffix(header, ", synctest bubble "+bubble) {
+			own = append(own, stack)
+		}
+	}
+	return strings.Join(own, "\n\n")
 }
 
 // chaos makes everything happen at once: faults, passes, writes of config, and readers

@@ -94,7 +94,7 @@ func TestALateSearchRestoresNothing(t *testing.T) {
 func (m *mount) use(class pace.Class) {
 	m.Helper()
 	for {
-		release, err := m.b.budget.Acquire(m.b.budget.NewClaim(class, "somebody").With(m.Context()))
+		release, err := m.b.budget.Acquire(m.b.budget.NewClaim(class, "").With(m.Context()))
 		if err != nil {
 			return
 		}

@@ -19,8 +19,10 @@ import (
 // whatever happens to accounts, the engine and its configuration at the same time.
 // Each seed has other random events.
 func TestEveryTokenGoesToItsOwner(t *testing.T) {
+	t.Parallel()
 	for seed := range 40 {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			t.Parallel()
 			connectBubble(t, func(_ *testing.T, m *mount) {
 				o := &owners{mount: m, rand: rand.New(rand.NewPCG(uint64(seed), 1)), of: map[string]string{}} //nolint:gosec // dice
 				o.connect()

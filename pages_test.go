@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
@@ -38,7 +39,9 @@ func (m *mount) passOn(d time.Duration, ids []string) (longest time.Duration) {
 	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(time.Minute) {
 		for _, id := range ids {
 			before := time.Now()
-			m.creds(id)
+			if err := m.request(m.Context(), "", logical.ReadOperation, "creds/"+id, nil); err != nil {
+				m.Fatalf("%s: %v", id, err)
+			}
 			longest = max(longest, time.Since(before))
 		}
 		m.periodic()
@@ -48,6 +51,7 @@ func (m *mount) passOn(d time.Duration, ids []string) (longest time.Duration) {
 
 // Accounts whose page is known are fetched ahead with that page only.
 func TestAKnownPageIsFetchedAlone(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
 		due := m.pagesOfAges()
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 200 * time.Millisecond})
@@ -61,6 +65,7 @@ func TestAKnownPageIsFetchedAlone(t *testing.T) {
 // The accounts of a page that fails are fetched without it. Readers for whom there is a
 // live credential wait no longer than usual.
 func TestAKnownPageThatFails(t *testing.T) {
+	t.Parallel()
 	faults := map[string]pipedreamtest.Fault{
 		"refused":         {Status: http.StatusForbidden},
 		"unknown cursor":  {Status: http.StatusBadRequest},
@@ -74,6 +79,7 @@ func TestAKnownPageThatFails(t *testing.T) {
 	}
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			bubble(t, func(t *testing.T, m *mount) {
 				due := m.pagesOfAges()
 				fault.Kind = pipedreamtest.KindList
@@ -118,6 +124,7 @@ func TestAReaderJoinsThePageOfAnAccount(t *testing.T) {
 // The budget is too small for all pages at once. They wait for it, and are still
 // fetched in time for their readers.
 func TestPagesThatWaitForTheBudget(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet, limit = 1000, 8
 		m.fleet(fleet)

@@ -430,6 +430,100 @@ func TestRefreshFindsAHealthyAccount(t *testing.T) {
 	})
 }
 
+// heldUser is like sickUser, after so many searches in vain that the next one is
+// minutes away.
+func heldUser(m *mount) (connect func()) {
+	m.Helper()
+	connect = sickUser(m)
+	m.sim.Update("apn_sick", func(a *pipedreamtest.Account) { a.TokenLife = 10 * time.Hour })
+	time.Sleep(time.Minute)
+	_, err := m.write("refresh/apn_sick", nil)
+	require.NoError(m, err)
+	for range 20 {
+		m.accountOf("dora")
+		time.Sleep(time.Minute)
+	}
+	for before := m.sim.Count(pipedreamtest.KindList); m.sim.Count(pipedreamtest.KindList) == before; time.Sleep(time.Second) {
+		m.accountOf("dora")
+	}
+	time.Sleep(cache.RefreshQuiet) // the search brought its token
+	return connect
+}
+
+// An account that dies is a change, which ends the wait for a better one: whoever
+// connected another in time gets it with the next read.
+func TestAnAccountThatDiesEndsTheWaitForABetterOne(t *testing.T) {
+	dies := map[string]func(*mount){
+		"deleted": func(m *mount) { m.sim.DeleteAccount("apn_sick") },
+		"gone": func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: "apn_sick", Status: http.StatusGone})
+		},
+		"dead": func(m *mount) { m.sim.Update("apn_sick", func(a *pipedreamtest.Account) { a.Dead = true }) },
+	}
+	for name, die := range dies {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				connect := heldUser(m)
+				connect()
+				require.Equal(t, "apn_sick", m.accountOf("dora"), "the wait has begun")
+				die(m)
+				_, err := m.write("refresh/apn_sick", nil)
+				require.Error(t, err)
+				require.Equal(t, "apn_well", m.accountOf("dora"))
+			})
+		})
+	}
+}
+
+// Whoever connects another account after the death of theirs waits no longer than
+// somebody who had none.
+func TestAnAccountThatDiesRestartsTheWaitForAnother(t *testing.T) {
+	for _, path := range []string{"refresh/apn_sick", "refresh/github"} {
+		t.Run(path, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				connect := heldUser(m)
+				m.sim.DeleteAccount("apn_sick")
+				m.sim.AddFault(pipedreamtest.Fault{Delay: 50 * time.Millisecond})
+				_, err := m.handleAs("dora", logical.UpdateOperation, path)
+				require.Error(t, err)
+				for range 15 {
+					_, err := m.as("dora")
+					m.refused(err, http.StatusBadRequest, `"dora"`)
+					time.Sleep(time.Second)
+				}
+				connect()
+				time.Sleep(16 * time.Second)
+				require.Equal(t, "apn_well", m.accountOf("dora"))
+			})
+		})
+	}
+}
+
+// An account dies once. It does not matter how often it is read or refreshed after
+// that, or that the list still has it.
+func TestAnAccountDiesOnce(t *testing.T) {
+	for name, die := range map[string]func(*mount){
+		"deleted": func(m *mount) { m.sim.DeleteAccount("apn_sick") },
+		"still listed": func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: "apn_sick", Status: http.StatusNotFound})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				heldUser(m)
+				die(m)
+				m.sim.ResetRequests()
+				for range 10 * 60 {
+					_, _ = m.write("refresh/apn_sick", nil)
+					_, _ = m.as("dora")
+					time.Sleep(time.Second)
+				}
+				require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindList), 8+3, "searches in ten minutes")
+			})
+		})
+	}
+}
+
 // However often an unhealthy account is read, looking for a better one costs
 // little, takes no reader long, and looks like no guessing of names.
 func TestUnhealthyAccountsCostLittle(t *testing.T) {

@@ -44,6 +44,7 @@ func toldToWait(t *testing.T, err error) time.Duration {
 // Everything restarts at once: none of 2,000 accounts is cached, and each has a reader
 // who comes again when told to.
 func TestThousandsOfColdAccounts(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		fleet int
 		fault func(*mount)
@@ -57,6 +58,7 @@ func TestThousandsOfColdAccounts(t *testing.T) {
 		"with every fifth cut up": {500, func(m *mount) { everyFifth(m, pipedreamtest.Fault{CutBody: true}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			bubble(t, func(t *testing.T, m *mount) {
 				test.fault(m)
 				m.readAFleet(test.fleet)
@@ -568,14 +570,16 @@ func TestAnEmptyDirectiveFindsNobody(t *testing.T) {
 // ways, keys are rotated, config is rewritten, the plugin restarts and passes run, while
 // accounts of all lives are read.
 func TestHoursOfTrouble(t *testing.T) {
+	t.Parallel()
 	for seed := range 2 {
 		for name, connect := range map[string]bool{"workspace": false, "project": true} {
 			t.Run(fmt.Sprintf("%s %d", name, seed), func(t *testing.T) {
+				t.Parallel()
 				bubble(t, func(t *testing.T, m *mount) {
 					slow := time.Duration(seed) * 100 * time.Millisecond
 					m.slow(slow, 2*slow, 3*slow)
 					h := &hours{
-						mount: m, connect: connect, until: time.Now().Add(3 * time.Hour), known: map[string]time.Time{},
+						mount: m, connect: connect, until: time.Now().Add(2 * time.Hour), known: map[string]time.Time{},
 						requests: make(chan struct{}, 100), writing: make(chan struct{}, 1),
 					}
 					h.run(rand.New(rand.NewPCG(uint64(seed), 1))) //nolint:gosec // dice, and few of them
@@ -693,7 +697,7 @@ func (h *hours) fault(r *rand.Rand) {
 		{Garbage: true},
 		{TruncatedJSON: true},
 		{Status: 429, Header: http.Header{"Retry-After": {"20"}}},
-		{HugeBody: 5 << 20},
+		{HugeBody: 5 << 20, Times: 10},
 		{Kind: pipedreamtest.KindList, Hang: true},
 		{Kind: pipedreamtest.KindList, Status: 500},
 		{Kind: pipedreamtest.KindAccount, Hang: true},

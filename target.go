@@ -37,8 +37,7 @@ func accountID(data *framework.FieldData) (string, error) {
 	return id, nil
 }
 
-// caller identifies who sent a request. Callers who ask for accounts that may not
-// exist take turns.
+// caller identifies who sent a request. Callers take turns, and share the budget.
 func caller(req *logical.Request) string {
 	switch {
 	case req.EntityID != "":

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -84,11 +85,12 @@ func TestCLIReadsCredentials(t *testing.T) {
 		Data          map[string]string `json:"data"` // decoding fails if a value is not a string
 		Warnings      []string          `json:"warnings"`
 	}
+	sent := time.Now()
 	asJSON := m.cli(t, "read", "-format=json", "/creds/"+githubID)
 	require.NoError(t, json.Unmarshal([]byte(asJSON.out), &secret), asJSON.err)
 	assert.Equal(t, token, secret.Data["oauth_access_token"])
 	assert.True(t, strings.HasPrefix(secret.LeaseID, m.in("creds/"+githubID+"/")))
-	assert.InDelta(t, 3600, secret.LeaseDuration, 60)
+	lasts(t, m.sim.ExpiresAt(githubID).Sub(sent), sent, secret.LeaseDuration)
 	assert.False(t, secret.Renewable)
 	assert.Empty(t, secret.Warnings)
 

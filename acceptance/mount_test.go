@@ -3,6 +3,7 @@ package acceptance
 import (
 	"crypto/rand"
 	"maps"
+	"math"
 	"regexp"
 	"strings"
 	"testing"
@@ -179,5 +180,11 @@ func asType[T any](t *testing.T, value any) T {
 	return typed
 }
 
-// secondsUntil returns whole seconds, rounded down as a lease must be.
-func secondsUntil(when time.Time) int { return int(time.Until(when) / time.Second) }
+// lasts asserts that seconds is what was left of a time some time after a request was sent. In whole seconds it may be
+// rounded down twice: by the engine, and by Vault, which subtracts the time that it takes to store a lease.
+func lasts(t *testing.T, left time.Duration, sent time.Time, seconds int) {
+	t.Helper()
+	took := time.Since(sent)
+	assert.LessOrEqual(t, seconds, int(math.Ceil(left.Seconds())), "it took %s", took)
+	assert.GreaterOrEqual(t, seconds, int(math.Floor((left-took).Seconds()))-1, "it took %s", took)
+}

@@ -136,6 +136,13 @@ func (e *Error) OfAll() bool {
 	}
 }
 
+// Unsent reports whether an error is about a request that was not sent, because its
+// turn did not come in time.
+func Unsent(err error) bool {
+	kind := KindOf(err)
+	return kind == NoBudget || kind == Busy
+}
+
 // KindOf returns the kind of an error of this package; 0 for any other error.
 func KindOf(err error) Kind {
 	var e *Error

@@ -180,8 +180,7 @@ type Reader struct {
 	Demand credential.Demand
 	// Path is the path that is read, for the statistics.
 	Path string
-	// Caller identifies who reads. Callers who ask for accounts that may not exist
-	// take turns.
+	// Caller identifies who reads. Callers take turns, and share the budget.
 	Caller string
 }
 
@@ -231,8 +230,9 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 		return nil, err
 	}
 	now := time.Now()
+	start := func() (*flight[*entry], bool) { return v.start(r.Caller, id, e, false) }
 	if e == nil || !e.Servable(now) {
-		return v.await(ctx, r, id, v.start(r.Caller, id, e, false), nil)
+		return v.await(ctx, r, id, start, nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)
 	switch {
@@ -246,7 +246,7 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 		}
 		return v.serve(r, e, Stale), nil
 	default:
-		return v.await(ctx, r, id, v.start(r.Caller, id, e, false), e)
+		return v.await(ctx, r, id, start, e)
 	}
 }
 
@@ -280,29 +280,22 @@ func (v *View) serve(r Reader, e *entry, how How) *entry {
 
 // await waits for a fetch. If there is a live credential to fall back on, it waits
 // for Patience at most, and serves that one unless the account itself is at fault.
-func (v *View) await(ctx context.Context, r Reader, id string, f *flight[*entry], fallback *entry) (*entry, error) {
-	var outOfPatience <-chan time.Time
+func (v *View) await(ctx context.Context, r Reader, id string, start func() (*flight[*entry], bool), fallback *entry) (*entry, error) {
+	patience := ctx
 	if fallback != nil {
-		timer := time.NewTimer(Patience)
-		defer timer.Stop()
-		outOfPatience = timer.C
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeout(ctx, Patience)
+		defer cancel()
 	}
-	var err error
-	select {
-	case <-f.landed:
-		if f.err == nil {
-			return v.serve(r, f.value, Fetched), nil
-		}
-		err = f.err
-	case <-outOfPatience:
-	case <-ctx.Done():
-		err = ctx.Err()
+	fetched, err := await(patience, start)
+	if err == nil {
+		return v.serve(r, fetched, Fetched), nil
 	}
 	if fallback != nil && fallback.Servable(time.Now()) && !api.OfAccount(err) {
 		return v.serve(r, fallback, Stale), nil
 	}
-	if err == nil { // out of patience, but the fallback has ended meanwhile
-		return v.await(ctx, r, id, f, nil)
+	if ctx.Err() == nil && errors.Is(err, patience.Err()) { // but the fallback has ended meanwhile
+		return v.await(ctx, r, id, start, nil)
 	}
 	v.stats.Missed()
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -314,7 +307,8 @@ func (v *View) await(ctx context.Context, r Reader, id string, f *flight[*entry]
 // start starts a fetch of the account, or joins the one under way and makes it as
 // urgent as this caller needs. The fetch goes on when its readers give up. seen is
 // what the caller found in the cache. ahead is set if nobody waits for the fetch.
-func (v *View) start(caller, id string, seen *entry, ahead bool) *flight[*entry] {
+// start reports whether it joined one.
+func (v *View) start(caller, id string, seen *entry, ahead bool) (f *flight[*entry], joined bool) {
 	return v.startAs(v.class(id, seen, ahead), caller, id, seen, time.Time{})
 }
 
@@ -327,7 +321,7 @@ func (v *View) class(id string, seen *entry, ahead bool) pace.Class {
 
 // startAs is like start, with a class. The credential must be of a time after
 // newerThan.
-func (v *View) startAs(class pace.Class, caller, id string, seen *entry, newerThan time.Time) *flight[*entry] {
+func (v *View) startAs(class pace.Class, caller, id string, seen *entry, newerThan time.Time) (f *flight[*entry], joined bool) {
 	return v.flights.start(id, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (*entry, error) {
 		return v.fetch(claim, id, seen, newerThan)
 	})
@@ -412,7 +406,7 @@ func (v *View) failed(id string, err error) {
 		return // the mount is going away
 	}
 	level := hclog.Warn
-	if e.Kind == api.NoBudget || e.Kind == api.Busy { // can concern thousands at a time; status shows it
+	if api.Unsent(e) { // can concern thousands at a time; status shows it
 		level = hclog.Debug
 	}
 	v.logger().Log(level, "credentials could not be fetched", "account", id, "error", err)
@@ -420,7 +414,8 @@ func (v *View) failed(id string, err error) {
 		v.credentials.Delete(id) // before the hold-off, during which readers are served what is cached
 	}
 	if !e.OfAll() {
-		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized})
+		lasting := e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized
+		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: lasting, Gone: e.OfAccount()})
 	}
 }
 

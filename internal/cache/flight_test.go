@@ -16,7 +16,8 @@ import (
 
 // takesOff starts or joins a flight of that name and class.
 func takesOff(f *flights[int], name string, class pace.Class, work func(*pace.Claim) (int, error)) *flight[int] {
-	return f.start(name, pace.NewBudget(0), class, "somebody", hclog.NewNullLogger(), work)
+	started, _ := f.start(name, pace.NewBudget(0), class, "somebody", hclog.NewNullLogger(), work)
+	return started
 }
 
 func TestCallersWhoWantTheSameShareTheWork(t *testing.T) {

@@ -86,7 +86,8 @@ func (v *View) fetchAll(due []*entry) {
 	for _, e := range due {
 		group.Go(func() error {
 			if latest, ok := v.credentials.Peek(e.AccountID); ok && latest == e { // otherwise a reader was faster
-				<-v.start("", e.AccountID, e, true).landed
+				f, _ := v.start("", e.AccountID, e, true)
+				<-f.landed
 			}
 			return nil
 		})

@@ -48,7 +48,10 @@ func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.
 		v.holdOffs.Retry(id)
 	}
 	for {
-		fresh, err := v.await(ctx, r, id, v.startAs(v.class(id, e, false), r.Caller, id, e, began), nil)
+		seen := e
+		fresh, err := v.await(ctx, r, id, func() (*flight[*entry], bool) {
+			return v.startAs(v.class(id, seen, false), r.Caller, id, seen, began)
+		}, nil)
 		if err != nil {
 			v.noteRefresh(id, false)
 			return nil, false, err

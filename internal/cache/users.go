@@ -249,19 +249,19 @@ func (v *View) rememberUser(key, id string) {
 // finds nothing better holds the next one off.
 func (v *View) search(ctx context.Context, caller string, u User, failed string) (string, error) {
 	key := u.Key()
+	if failed != "" {
+		v.holdOffs.Lost(heldName(key), failed)
+	}
 	class := v.fetcher.Class(heldName(key), failed != "")
-	f := v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
-		return v.searchNow(claim, u, failed)
+	id, err := await(ctx, func() (*flight[string], bool) {
+		return v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
+			return v.searchNow(claim, u, failed)
+		})
 	})
-	select {
-	case <-f.landed:
-		return f.value, f.err
-	case <-ctx.Done():
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = v.client.NoAnswer("")
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return "", v.client.NoAnswer("")
-	}
-	return "", ctx.Err()
+	return id, err
 }
 
 // searchNow does the search that all readers share.

@@ -513,16 +513,42 @@ func TestGuessesTakeNoPlaces(t *testing.T) {
 		f.budget.SetLimit(100)
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusForbidden})
 		for i := range 200 {
-			r := f.wantsAs(t.Context(), pace.Unproven, fmt.Sprint("apn_guess", i), time.Time{})
+			r := f.wantsFor(t.Context(), "guesser", pace.Unproven, fmt.Sprint("apn_guess", i), time.Time{})
 			go func() { <-r.ended }()
 		}
 		f.sim.AddFault(pipedreamtest.Fault{Kind: account, AccountID: "apn_guess0", Hang: true})
 		began := time.Now()
-		f.getAll(40)
+		f.getAll(30)
 		require.Zero(t, time.Since(began))
 		time.Sleep(5 * time.Minute)
 		f.isIdle()
 		require.Equal(t, 100, f.budget.Left())
+	})
+}
+
+// A caller who wants very many accounts at once delays nobody else, neither who wants
+// another account nor who wants one of those.
+func TestCallersTakeTurnsInTheQueue(t *testing.T) {
+	bubble(t, 200, func(t *testing.T, f *fetcher) {
+		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusForbidden})
+		f.answersTake(account, time.Second)
+		claims := map[int]*pace.Claim{}
+		for i := range 100 {
+			claim := f.budget.NewClaim(pace.Known, "greedy")
+			claims[i] = claim
+			go func() { _, _, _ = f.Account(t.Context(), id(i), claim, time.Time{}) }()
+		}
+		time.Sleep(500 * time.Millisecond)
+		one := f.wantsFor(t.Context(), "one", pace.Known, id(150), time.Time{})
+		claims[99].Join(pace.Known, "two")
+		two := f.wantsFor(t.Context(), "two", pace.Known, id(99), time.Time{})
+		for _, r := range []*reader{one, two} {
+			<-r.ended
+			require.NoError(t, r.err)
+			require.LessOrEqual(t, r.took, 2*time.Second)
+		}
+		time.Sleep(time.Minute)
+		f.isIdle()
 	})
 }
 

@@ -3,12 +3,13 @@
 //
 // A request for one account brings that account, and a page of the list brings up
 // to a hundred. While only a few accounts are wanted at a time, each is asked for
-// by itself, at once. Further accounts queue. Once more accounts are queued, or
-// were wanted in the last minute, than the list has pages, the list is fetched
-// instead. Its first page says how many pages there are. The fetch goes on while
-// more accounts are wanted than pages are left. Whole pages are remembered for
-// about a minute, so that a read just after a page came needs no request. An
-// account that the list lacks, or has without credentials, is asked for by itself.
+// by itself, at once. Further accounts queue, and their callers take turns. Once
+// more accounts are queued, or were wanted in the last minute, than the list has
+// pages, the list is fetched instead. Its first page says how many pages there are.
+// The fetch goes on while more accounts are wanted than pages are left. Whole pages
+// are remembered for about a minute, so that a read just after a page came needs no
+// request. An account that the list lacks, or has without credentials, is asked for
+// by itself.
 package fetch
 
 import (
@@ -64,8 +65,8 @@ type Fetcher struct {
 
 	mu      sync.Mutex // guards the fields below and all calls; never held across I/O
 	calls   map[string]*call
-	queue   []*call // first come, first served; some may no longer be queued
-	lacking []*call // like queue, for accounts that the list lacked; these go first
+	queue   *pace.Line[*call]
+	lacking *pace.Line[*call] // accounts that the list lacked; these go first
 	demand  demand
 	pages   map[string]time.Time // when each page that is under way was asked for, by cursor
 	closed  bool                 // whether fetching ahead has ended
@@ -84,6 +85,7 @@ func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs 
 	f := &Fetcher{
 		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger,
 		memory: newPageMemory(), index: newIndex(), calls: map[string]*call{}, pages: map[string]time.Time{},
+		queue: pace.NewLine[*call](budget), lacking: pace.NewLine[*call](budget),
 	}
 	if predecessor != nil {
 		f.index = predecessor.index
@@ -196,9 +198,9 @@ func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call 
 	return c
 }
 
-// enqueue puts a queued call at the end of the queue. The caller holds mu.
+// enqueue puts a queued call at the end of its callers' queue. The caller holds mu.
 func (f *Fetcher) enqueue(c *call) {
-	f.queue = append(f.queue, c)
+	f.queue.Add(c.claim, c)
 	if f.list.underWay {
 		time.AfterFunc(lateAfter, f.startLater)
 	}
@@ -225,6 +227,8 @@ func (f *Fetcher) leave(c *call) {
 // drop removes a call from those that are wanted. The caller holds mu.
 func (f *Fetcher) drop(c *call) {
 	delete(f.calls, c.id)
+	f.queue.Remove(c.claim)
+	f.lacking.Remove(c.claim)
 	if c.stop != nil {
 		c.stop()
 	}
@@ -242,8 +246,8 @@ func (f *Fetcher) finish(c *call, a *api.Account, at time.Time, err error) {
 // whether the budget is used up, many others came first, or Pipedream does not
 // answer.
 func (f *Fetcher) Overdue(id string) error {
-	asked, progress, unproven := f.progress(id)
-	timeout, free := f.client.Timeout(), f.budget.NextFree()
+	asked, progress, unproven, free := f.progress(id)
+	timeout := f.client.Timeout()
 	switch now := time.Now(); {
 	case !asked.IsZero() && now.Sub(asked) >= timeout/2, !unproven && free == 0 && now.Sub(progress) >= timeout:
 		return f.client.NoAnswer(id)
@@ -255,14 +259,16 @@ func (f *Fetcher) Overdue(id string) error {
 }
 
 // progress returns when the request for an account went out, when any account last
-// came, and whether this one takes turns at the budget.
-func (f *Fetcher) progress(id string) (asked, succeededAt time.Time, unproven bool) {
+// came, whether this one is unproven, and how long it would have to wait for a slot of
+// the budget.
+func (f *Fetcher) progress(id string) (asked, succeededAt time.Time, unproven bool, free time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c := f.calls[id]; c != nil {
-		asked, unproven = c.asked, c.claim.Class() == pace.Unproven
+	c := f.calls[id]
+	if c == nil {
+		return asked, f.succeededAt, false, f.budget.NextFree()
 	}
-	return asked, f.succeededAt, unproven
+	return c.asked, f.succeededAt, c.claim.Class() == pace.Unproven, c.claim.NextFree()
 }
 
 // startNext starts all requests that can start now. The caller holds mu.
@@ -292,24 +298,17 @@ func (f *Fetcher) next() *call {
 	if waitForList {
 		limit = maxLateSingles
 	}
-	for f.singles < limit {
-		from := &f.lacking
-		if len(*from) == 0 {
-			from = &f.queue
-		}
-		if len(*from) == 0 {
-			return nil
-		}
-		c := (*from)[0]
-		if waitForList && from == &f.queue && c.state == queued && (len(f.queue) > MaxSingles || time.Since(c.since) < lateAfter) {
-			return nil
-		}
-		*from = (*from)[1:]
-		if c.state == queued && c.stop == nil {
-			return c
-		}
+	if f.singles >= limit {
+		return nil
 	}
-	return nil
+	if c, ok := f.lacking.Next(func(*call) bool { return true }); ok {
+		return c
+	}
+	crowded := f.queue.Len() > MaxSingles
+	c, _ := f.queue.Next(func(c *call) bool {
+		return !waitForList || !crowded && time.Since(c.since) >= lateAfter
+	})
+	return c
 }
 
 // askCounted asks for an account in one of the MaxSingles places. The caller holds
@@ -445,5 +444,4 @@ func (f *Fetcher) note(err error) {
 			f.finish(c, nil, time.Time{}, api.WithAccount(err, c.id))
 		}
 	}
-	f.queue, f.lacking = nil, nil
 }

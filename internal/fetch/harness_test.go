@@ -82,13 +82,18 @@ func (f *fetcher) wants(id string) *reader {
 
 // wantsAs is like wants, and returns at once.
 func (f *fetcher) wantsAs(ctx context.Context, class pace.Class, id string, newerThan time.Time) *reader {
+	return f.wantsFor(ctx, "somebody", class, id, newerThan)
+}
+
+// wantsFor is like wantsAs, for a caller.
+func (f *fetcher) wantsFor(ctx context.Context, caller string, class pace.Class, id string, newerThan time.Time) *reader {
 	r := &reader{ended: make(chan struct{})}
 	go func() {
 		defer close(r.ended)
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		began := time.Now()
-		r.account, r.at, r.err = f.Account(ctx, id, f.budget.NewClaim(class, "somebody"), newerThan)
+		r.account, r.at, r.err = f.Account(ctx, id, f.budget.NewClaim(class, caller), newerThan)
 		r.took = time.Since(began)
 	}()
 	return r
@@ -136,8 +141,8 @@ func (f *fetcher) isIdle() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	require.Empty(f, f.calls)
-	require.Empty(f, live(f.queue))
-	require.Empty(f, live(f.lacking))
+	require.Zero(f, f.queue.Len())
+	require.Zero(f, f.lacking.Len())
 	require.Empty(f, f.pages)
 	require.Zero(f, f.singles)
 	require.False(f, f.list.underWay)

@@ -110,24 +110,10 @@ func (f *Fetcher) listPays(now time.Time) bool {
 	if f.list.underWay || !now.After(f.list.uselessUntil) {
 		return false
 	}
-	f.queue = live(f.queue)
 	pages := f.list.knownPages(now)
-	waiting := len(f.queue)
+	waiting := f.queue.Len()
 	return waiting > max(MaxSingles, pages) ||
 		waiting > 0 && f.demand.count(now, f.rememberFor(now)) > max(demandFrom, pages)
-}
-
-// live returns the calls that still wait for their turn. It reuses the array of
-// calls.
-func live(calls []*call) []*call {
-	kept := calls[:0]
-	for _, c := range calls {
-		if c.state == queued && c.stop == nil {
-			kept = append(kept, c)
-		}
-	}
-	clear(calls[len(kept):])
-	return kept
 }
 
 // takeStock starts a fetch of the whole list, to learn which accounts exist.
@@ -176,9 +162,9 @@ func (f *Fetcher) fetchList() {
 // waits for the budget. It returns when the page was asked for.
 func (f *Fetcher) listPage(after string) (p *api.Page, at time.Time, err error) {
 	for {
-		class, waiting := f.urgency()
+		claim, waiting := f.claimOnPage()
 		time.AfterFunc(lateAfter, f.startLater)
-		p, at, err = f.page(f.ctx, after, class)
+		p, at, err = f.page(f.ctx, after, claim)
 		if !waiting || api.KindOf(err) != api.NoBudget {
 			return p, at, err
 		}
@@ -190,31 +176,28 @@ func (f *Fetcher) listPage(after string) (p *api.Page, at time.Time, err error) 
 	}
 }
 
-// urgency returns the class of the most urgent call that waits for the next page of
-// the list, and whether anybody does.
-func (f *Fetcher) urgency() (class pace.Class, waiting bool) {
+// claimOnPage returns a claim for the next page of the list. It is as urgent as the
+// most urgent call that waits for the page, and takes the turns of the callers who
+// wait. claimOnPage also reports whether anybody does.
+func (f *Fetcher) claimOnPage() (claim *pace.Claim, waiting bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.list.pageSince = time.Now()
-	class, waiting = pace.Ahead, (f.list.stockTaking || f.list.ahead > 0) && !f.closed
+	claim, waiting = f.budget.NewClaim(pace.Ahead, ""), (f.list.stockTaking || f.list.ahead > 0) && !f.closed
 	for _, c := range f.calls {
 		if c.state != queued && (c.state != inPage || c.page != anyPage) {
 			continue
 		}
-		switch c.claim.Class() {
-		case pace.Known:
-			return pace.Known, true
-		case pace.Ahead:
+		if c.claim.LendTo(claim) != pace.Unproven { // which is no reason to fetch the list
 			waiting = true
-		default: // an unproven account is no reason to fetch the list
 		}
 	}
-	return class, waiting
+	return claim, waiting
 }
 
 // page fetches a page and returns when it was asked for. While it is under way,
 // readers of accounts that were on it last time wait for it.
-func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *api.Page, at time.Time, err error) {
+func (f *Fetcher) page(ctx context.Context, after string, claim *pace.Claim) (p *api.Page, at time.Time, err error) {
 	at = time.Now()
 	f.mu.Lock()
 	f.pages[after] = at
@@ -224,7 +207,7 @@ func (f *Fetcher) page(ctx context.Context, after string, class pace.Class) (p *
 			return err
 		}
 		// Half the time, so that readers who wait can still be served without the list.
-		ctx, cancel := context.WithTimeout(f.budget.NewClaim(class, "").With(ctx), f.client.Timeout()/2)
+		ctx, cancel := context.WithTimeout(claim.With(ctx), f.client.Timeout()/2)
 		defer cancel()
 		p, err = f.client.Page(ctx, after)
 		return err
@@ -297,11 +280,10 @@ func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (
 		f.index.forget(c.id) // it is no longer on that page
 	}
 	if first && f.list.underWay {
-		for _, c := range live(f.queue) {
+		for _, c := range f.queue.RemoveAll() {
 			c.move(inPage)
 			c.page = anyPage
 		}
-		f.queue = nil
 	}
 	return served
 }
@@ -378,18 +360,25 @@ func (f *Fetcher) listed(walk *api.Walk, served int, err error) {
 		c.move(queued)
 	}
 	if complete {
-		f.lacking = append(f.lacking, missing...)
-	} else {
-		f.queue = append(missing, f.queue...)
+		f.addTo(f.lacking, missing)
+	} else { // they came before those who queue
+		f.addTo(f.queue, append(missing, f.queue.RemoveAll()...))
 	}
 	f.startNext()
+}
+
+// addTo has calls wait in a line. The caller holds mu.
+func (f *Fetcher) addTo(line *pace.Line[*call], calls []*call) {
+	for _, c := range calls {
+		line.Add(c.claim, c)
+	}
 }
 
 // Prefetch fetches a page ahead of readers, as soon as the budget allows it. If
 // that would be too late, it returns the error of the budget.
 func (f *Fetcher) Prefetch(ctx context.Context, after string) error {
 	for until := time.Now().Add(pagePatience); ; {
-		p, at, err := f.page(ctx, after, pace.Ahead)
+		p, at, err := f.page(ctx, after, f.budget.NewClaim(pace.Ahead, ""))
 		if err == nil {
 			f.arrived(p, after, at, false)
 			f.mu.Lock()

@@ -6,6 +6,7 @@ package pace
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,11 @@ const (
 	// least minLimitToKeep. An OAuth client's check takes two requests.
 	checkSlots     = 2
 	minLimitToKeep = 20
+	// forOthers bounds how much of the budget one caller may use: that many times as
+	// many slots as it leaves to others. A caller who is alone gets two thirds. The
+	// more callers take all they can get, the less each of them gets, and the less is
+	// left for the next one. It applies if the limit is at least minLimitToKeep.
+	forOthers = 2
 	// minQueue is how many of one caller's unproven requests may always wait.
 	minQueue = 8
 	// maxUnproven is how many unproven requests may be under way at a time. It
@@ -47,15 +53,16 @@ func (e *NoBudgetError) Error() string {
 // minute of Pipedream's clock sees more requests than the limit, however long
 // they take.
 //
-// [Known] requests get slots first, in the order in which they came. [Unproven]
-// requests get half of the slots at most, and their callers take turns.
+// [Known] requests get slots first, and [Unproven] requests get half of the slots at
+// most. Callers take turns, and a caller's known requests leave some slots to others.
 type Budget struct {
-	mu       sync.Mutex // guards the fields below and all claims; never held across I/O or a wait
-	limit    int        // 0: no limit
-	inFlight slots      // taken, but not answered yet
-	answered []answer   // still in the window; ascending by freeAt
-	past     int        // how many of answered were unproven
-	known    []*waiter  // first come, first served
+	mu       sync.Mutex     // guards the fields below, all claims and all lines; never held across I/O or a wait
+	limit    int            // 0: no limit
+	inFlight slots          // taken, but not answered yet
+	answered []answer       // still in the window; ascending by freeAt
+	past     int            // how many of answered were unproven
+	byCaller map[string]int // slots that each caller has, in flight or answered
+	known    turns
 	unproven turns
 	wakeUp   *time.Timer // calls dispatch when the next slot comes free; nil before the first wait
 }
@@ -63,14 +70,21 @@ type Budget struct {
 // slots counts slots, and how many of them unproven requests took.
 type slots struct{ all, unproven int }
 
+// slot is a slot that a request took.
+type slot struct {
+	unproven bool
+	caller   string // who it counts for; empty for the engine itself
+}
+
 // answer is the slot of a request that was answered.
 type answer struct {
-	freeAt   time.Time
-	unproven bool
+	slot
+
+	freeAt time.Time
 }
 
 // NewBudget returns a budget of limit requests a minute; 0 means no limit.
-func NewBudget(limit int) *Budget { return &Budget{limit: limit} }
+func NewBudget(limit int) *Budget { return &Budget{limit: limit, byCaller: map[string]int{}} }
 
 // SetLimit changes the limit. The record of what went out stays, so that writing
 // config does not refill the budget.
@@ -97,11 +111,11 @@ func (b *Budget) Acquire(ctx context.Context) (release func(), err error) {
 	if claim == nil {
 		claim = b.NewClaim(Known, "")
 	}
-	unproven, err := b.take(ctx, claim)
+	taken, err := b.take(ctx, claim)
 	if err != nil {
 		return nil, err
 	}
-	return b.releaser(unproven), nil
+	return b.releaser(taken), nil
 }
 
 // TryAcquire takes a slot if one is free now.
@@ -112,28 +126,27 @@ func (b *Budget) TryAcquire() (release func(), ok bool) {
 	if b.limit > 0 && b.used().all >= b.limit {
 		return nil, false
 	}
-	b.inFlight.all++
-	return b.releaser(false), true
+	b.charge(slot{})
+	return b.releaser(slot{}), true
 }
 
-func (b *Budget) releaser(unproven bool) func() {
-	return sync.OnceFunc(func() { b.release(unproven) })
+func (b *Budget) releaser(taken slot) func() {
+	return sync.OnceFunc(func() { b.release(taken) })
 }
 
-// take waits for a slot and takes it. It reports whether the slot counts as
-// unproven.
-func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err error) {
+// take waits for a slot and takes it.
+func (b *Budget) take(ctx context.Context, claim *Claim) (slot, error) {
 	b.mu.Lock()
 	if claim.prepaid != nil {
-		unproven = *claim.prepaid
+		taken := *claim.prepaid
 		claim.prepaid = nil
 		b.mu.Unlock()
-		return unproven, nil
+		return taken, nil
 	}
 	w, err := b.enter(ctx, claim)
 	b.mu.Unlock()
 	if err != nil {
-		return false, err
+		return slot{}, err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -142,105 +155,128 @@ func (b *Budget) take(ctx context.Context, claim *Claim) (unproven bool, err err
 	}
 	select {
 	case <-w.granted:
-		return w.unproven, nil
+		return w.taken, nil
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
 	case <-w.granted: // at the same moment
-		return w.unproven, nil
+		return w.taken, nil
 	default:
 	}
-	b.leave(claim, w)
+	w.leave()
 	if ctx.Err() == context.DeadlineExceeded {
-		return false, &NoBudgetError{Wait: max(b.waitFor(time.Now(), claim.class, len(b.known)), answerTime)}
+		return slot{}, &NoBudgetError{Wait: max(b.waitOf(time.Now(), claim), answerTime)}
 	}
-	return false, ctx.Err()
+	return slot{}, ctx.Err()
 }
 
-// enter grants the claim a slot, or puts it into the queue. It fails if waiting is
-// of no use. The caller holds mu.
+// enter grants the claim a slot, or puts it into a queue. It fails if waiting is of
+// no use. The caller holds mu.
 func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 	now := time.Now()
 	b.prune(now)
-	w := &waiter{granted: make(chan struct{})}
-	first := claim.class != Known || len(b.known) == 0
-	if first && b.waitFor(now, claim.class, 0) == 0 && (claim.class != Unproven || b.unproven.empty()) {
-		b.grant(w, claim.class == Unproven)
-		return w, nil
+	w := &waiter{claim: claim, line: &b.known, granted: make(chan struct{})}
+	switch claim.class {
+	case Known:
+	case Unproven:
+		w.line = &b.unproven
+	default: // these do not queue for a slot that is free
+		if b.waitFor(now, claim.class, 0) == 0 {
+			b.grant(w, slot{caller: claim.callers[0]})
+			return w, nil
+		}
+		if !claim.class.waits() {
+			return nil, &NoBudgetError{Wait: b.waitOf(now, claim)}
+		}
 	}
-	wait := b.waitFor(now, claim.class, len(b.known))
-	deadline, ok := ctx.Deadline()
-	if !claim.class.waits() || !ok || deadline.Before(now.Add(answerTime)) ||
-		claim.class != Unproven && deadline.Before(now.Add(wait+answerTime)) {
-		return nil, &NoBudgetError{Wait: wait}
+	if !b.queue(w, claim.callers) { // each of them has as many waiting as allowed
+		return nil, &NoBudgetError{Wait: max(b.waitOf(now, claim), answerTime)}
 	}
 	claim.waiter = w
-	if claim.class == Unproven {
-		queued := false
-		for _, caller := range claim.callers {
-			queued = b.unproven.add(caller, w, b.maxQueue()) || queued
-		}
-		if !queued { // each of them has as many waiting as allowed
-			claim.waiter = nil
-			return nil, &NoBudgetError{Wait: max(wait, answerTime)}
-		}
-	} else {
-		b.known = append(b.known, w)
-	}
-	// A slot may have come free just now, and the timer that would hand it out may
-	// be late. Only setting that timer again would leave the slot unused.
 	b.dispatch()
+	if w.isGranted() {
+		return w, nil
+	}
+	wait := b.waitOf(now, claim)
+	deadline, ok := ctx.Deadline()
+	if !ok || deadline.Before(now.Add(answerTime)) || claim.class != Unproven && deadline.Before(now.Add(wait+answerTime)) {
+		w.leave()
+		return nil, &NoBudgetError{Wait: wait}
+	}
 	return w, nil
+}
+
+// queue has w wait in its line for a turn of any of the callers. It reports whether
+// it waits there. The caller holds mu.
+func (b *Budget) queue(w *waiter, callers []string) bool {
+	most := math.MaxInt
+	if w.line == &b.unproven {
+		most = b.maxQueue()
+	}
+	for _, caller := range callers {
+		w.line.add(caller, w, most)
+	}
+	return len(w.callers) > 0
 }
 
 // maxQueue returns how many of one caller's unproven requests may wait. The caller
 // holds mu.
 func (b *Budget) maxQueue() int { return max(minQueue, b.share(Unproven)) }
 
-// leave removes a waiter who gave up from the queues. The caller holds mu.
-func (b *Budget) leave(claim *Claim, w *waiter) {
-	w.gone = true
-	if claim.waiter == w {
-		claim.waiter = nil
+// grant gives w a slot. The caller holds mu.
+func (b *Budget) grant(w *waiter, taken slot) {
+	w.taken = taken
+	if w.claim.waiter == w {
+		w.claim.waiter = nil
 	}
-	b.known = slices.DeleteFunc(b.known, func(other *waiter) bool { return other == w })
-	b.unproven.drop(claim.callers, w)
+	b.charge(taken)
+	close(w.granted)
 }
 
-// grant gives w a slot. The caller holds mu.
-func (b *Budget) grant(w *waiter, unproven bool) {
-	w.gone, w.unproven = true, unproven
+// charge counts a slot that goes in flight. The caller holds mu.
+func (b *Budget) charge(taken slot) {
 	b.inFlight.all++
-	if unproven {
+	if taken.unproven {
 		b.inFlight.unproven++
 	}
-	close(w.granted)
+	b.byCaller[taken.caller]++
 }
 
 // dispatch hands out the slots that are free. The caller holds mu.
 func (b *Budget) dispatch() {
 	now := time.Now()
 	b.prune(now)
-	for len(b.known) > 0 && b.waitFor(now, Known, 0) == 0 {
-		b.grant(b.known[0], false)
-		b.known = b.known[1:]
-	}
-	for len(b.known) == 0 && b.waitFor(now, Unproven, 0) == 0 {
-		w := b.unproven.next()
+	mayTake := func(caller string, _ *waiter) bool { return b.leavesEnough(caller, b.used().all, b.byCaller[caller]) }
+	for b.waitFor(now, Known, 0) == 0 {
+		w, caller := b.known.next(mayTake)
 		if w == nil {
 			break
 		}
-		b.grant(w, true)
+		b.grant(w, slot{caller: caller})
+	}
+	for b.waitFor(now, Unproven, 0) == 0 {
+		w, caller := b.unproven.next(nil)
+		if w == nil {
+			break
+		}
+		b.grant(w, slot{unproven: true, caller: caller})
 	}
 	b.schedule()
+}
+
+// leavesEnough reports whether a known request of a caller leaves enough slots to
+// others, if all slots are taken so far and mine of them by that caller. The caller
+// holds mu.
+func (b *Budget) leavesEnough(caller string, all, mine int) bool {
+	return caller == "" || b.limit < minLimitToKeep || mine < forOthers*(b.share(Known)-all)
 }
 
 // schedule sets the timer that calls dispatch when the next slot comes free. The
 // caller holds mu.
 func (b *Budget) schedule() {
-	if len(b.answered) == 0 || len(b.known) == 0 && b.unproven.empty() {
+	if len(b.answered) == 0 || b.known.empty() && b.unproven.empty() {
 		return // the next release calls dispatch, or nobody waits
 	}
 	wait := time.Until(b.answered[0].freeAt)
@@ -310,28 +346,75 @@ func (b *Budget) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	}
 }
 
+// waitOf returns how long until the claim gets a slot, if nobody else comes; 0 means
+// now. The claim may be waiting already. The caller holds mu and has called prune.
+func (b *Budget) waitOf(now time.Time, claim *Claim) time.Duration {
+	if claim.class != Known {
+		return b.waitFor(now, claim.class, b.known.waiters)
+	}
+	wait := Window
+	for _, caller := range claim.callers {
+		own, others := b.known.before(caller, claim.waiter)
+		wait = min(wait, b.waitForTurn(now, caller, own, others))
+	}
+	return wait
+}
+
+// waitForTurn is like waitFor, for a known request of a caller with that many others
+// before it, own of them the caller's. The caller holds mu and has called prune.
+func (b *Budget) waitForTurn(now time.Time, caller string, own, others int) time.Duration {
+	if b.limit == 0 {
+		return 0
+	}
+	all, mine := b.used().all+own+others, b.byCaller[caller]+own
+	wait := time.Duration(0)
+	for _, a := range b.answered {
+		if all < b.share(Known) && b.leavesEnough(caller, all, mine) {
+			return wait
+		}
+		if all--; a.caller == caller {
+			mine--
+		}
+		wait = a.freeAt.Sub(now)
+	}
+	if all < b.share(Known) && b.leavesEnough(caller, all, mine) {
+		return wait
+	}
+	return Window // taken by requests that are still under way
+}
+
 // used counts the slots that are taken. The caller holds mu.
 func (b *Budget) used() slots {
 	return slots{all: b.inFlight.all + len(b.answered), unproven: b.inFlight.unproven + b.past}
 }
 
 // release has the slot of an answered request come free after Window.
-func (b *Budget) release(unproven bool) {
+func (b *Budget) release(taken slot) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.returned(unproven)
-	b.answered = append(b.answered, answer{freeAt: time.Now().Add(Window), unproven: unproven})
-	if unproven {
+	b.inFlight.all--
+	if taken.unproven {
+		b.inFlight.unproven--
 		b.past++
 	}
+	b.answered = append(b.answered, answer{slot: taken, freeAt: time.Now().Add(Window)})
 	b.dispatch()
 }
 
-// returned takes a slot off those in flight. The caller holds mu.
-func (b *Budget) returned(unproven bool) {
+// refund gives back a slot that was not used. The caller holds mu.
+func (b *Budget) refund(unused slot) {
 	b.inFlight.all--
-	if unproven {
+	if unused.unproven {
 		b.inFlight.unproven--
+	}
+	b.discharge(unused)
+	b.dispatch()
+}
+
+// discharge ends the count of a slot for its caller. The caller holds mu.
+func (b *Budget) discharge(taken slot) {
+	if b.byCaller[taken.caller]--; b.byCaller[taken.caller] == 0 {
+		delete(b.byCaller, taken.caller)
 	}
 }
 
@@ -347,18 +430,13 @@ func (b *Budget) prune(now time.Time) {
 		if a.unproven {
 			b.past--
 		}
+		b.discharge(a.slot)
 	}
 	b.answered = slices.Delete(b.answered, 0, n)
 }
 
 // NextFree returns how long a [Known] request that asks now would have to wait.
-func (b *Budget) NextFree() time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := time.Now()
-	b.prune(now)
-	return b.waitFor(now, Known, len(b.known))
-}
+func (b *Budget) NextFree() time.Duration { return b.NewClaim(Known, "").NextFree() }
 
 // Used returns how many requests count against the limit now.
 func (b *Budget) Used() int {
@@ -376,7 +454,7 @@ func (b *Budget) Left() int {
 		return -1
 	}
 	b.prune(time.Now())
-	return max(0, b.limit-b.used().all-len(b.known))
+	return max(0, b.limit-b.used().all-b.known.waiters)
 }
 
 // Pages returns how many requests of a class an unspent budget allows within

@@ -3,6 +3,7 @@ package pace
 import (
 	"context"
 	"slices"
+	"time"
 )
 
 // Class says how urgent a request is, and how much of the budget requests of its
@@ -11,7 +12,7 @@ type Class int
 
 const (
 	// Known requests are for what is known to exist and somebody waits for. They go
-	// first.
+	// first. Callers take turns, and each leaves some slots to others.
 	Known Class = iota
 	// Ahead requests fetch what no reader needs yet. They leave a fifth of the
 	// limit unused and never wait.
@@ -29,6 +30,10 @@ const (
 
 func (c Class) waits() bool { return c == Known || c == Unproven || c == Check }
 
+// maxCallersOfClaim is how many callers' turns one piece of work can take. It bounds
+// the time that each turn takes to find.
+const maxCallersOfClaim = 64
+
 // Claim is the claim that a piece of work has on a budget. Others who need the
 // same work can join it while it waits, and make it more urgent. Budget.mu guards
 // its fields.
@@ -36,21 +41,34 @@ type Claim struct {
 	budget  *Budget
 	class   Class
 	callers []string // whose turns it may take
-	waiter  *waiter  // while it waits
+	waiter  *waiter  // while it waits in a line
 	joined  *Claim   // claim of the work that this one became part of; nil for none
-	prepaid *bool    // a slot taken by Reserve, and whether it is an unproven one
+	prepaid *slot    // a slot taken by Reserve
 }
 
-// waiter waits for a slot. It may be in the queues of several callers at once.
+// waiter waits for its turn in a line. It may be in the queues of several callers at
+// once. Budget.mu guards its fields until granted is closed.
 type waiter struct {
-	granted  chan struct{} // closed once it has a slot
-	unproven bool          // whether the slot is an unproven one; set before granted is closed
-	gone     bool          // whether it has a slot or gave up
+	claim   *Claim
+	line    *turns
+	callers []string // in whose queues it is
+	granted chan struct{}
+	taken   slot // set before granted is closed
+}
+
+func (w *waiter) isGranted() bool {
+	select {
+	case <-w.granted:
+		return true
+	default:
+		return false
+	}
 }
 
 type claimKey struct{}
 
-// NewClaim returns a claim on b for work that caller asked for.
+// NewClaim returns a claim on b for work that caller asked for. An empty name stands
+// for the engine itself, which need not leave slots to others.
 func (b *Budget) NewClaim(class Class, caller string) *Claim {
 	return &Claim{budget: b, class: class, callers: []string{caller}}
 }
@@ -99,48 +117,87 @@ func (c *Claim) JoinTo(other *Claim) {
 	b.dispatch()
 }
 
+// LendTo makes other, which does not wait yet, as urgent as c and lets it take the
+// turns of c's callers, if c is [Known]. It returns the class of c.
+func (c *Claim) LendTo(other *Claim) Class {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	if c.class == Known {
+		for _, caller := range c.callers {
+			other.join(Known, caller)
+		}
+	}
+	return c.class
+}
+
 // join does the work of Join and reports whether it changed anything. The caller
 // holds mu.
 func (c *Claim) join(class Class, caller string) (changed bool) {
-	b := c.budget
 	if c.joined != nil {
 		changed = c.joined.join(class, caller)
 	}
-	waiting := c.waiter != nil && !c.waiter.gone
 	switch {
-	case class == Ahead || class == Listing:
-		return changed // these never make work more urgent, and have no turns
-	case c.class == Known || c.class == Check:
+	case class == Ahead || class == Listing: // these never make work more urgent, and have no turns
 		return changed
-	case class == Known:
-		if waiting {
-			b.unproven.drop(c.callers, c.waiter)
-			b.known = append(b.known, c.waiter)
-		}
-		c.class = Known
+	case c.class == Check, c.class == Known && class == Unproven:
+		return changed
 	case c.class == Ahead || c.class == Listing:
-		if class == Unproven {
-			c.class, c.callers = Unproven, []string{caller}
-		}
-	case c.class == Unproven && !slices.Contains(c.callers, caller):
-		c.callers = append(c.callers, caller)
-		if waiting {
-			b.unproven.add(caller, c.waiter, b.maxQueue())
-		}
+		c.callers = nil
 	}
+	isNew := len(c.callers) < maxCallersOfClaim && !slices.Contains(c.callers, caller)
+	if !isNew && c.class == class {
+		return changed
+	}
+	c.class = class
+	if isNew {
+		c.callers = append(c.callers, caller)
+	}
+	c.requeue()
 	return true
+}
+
+// requeue has the claim, if it waits, wait in the line of its class for turns of all
+// its callers. The caller holds mu.
+func (c *Claim) requeue() {
+	b, w := c.budget, c.waiter
+	if w == nil {
+		return
+	}
+	if w.line == &b.unproven && c.class == Known {
+		w.line.drop(w)
+		w.line = &b.known
+	}
+	b.queue(w, c.callers)
+}
+
+// leave ends the wait of w. The caller holds Budget.mu.
+func (w *waiter) leave() {
+	w.line.drop(w)
+	if w.claim.waiter == w {
+		w.claim.waiter = nil
+	}
+}
+
+// NextFree returns how long until the claim gets a slot, if nobody else comes.
+func (c *Claim) NextFree() time.Duration {
+	b := c.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.prune(now)
+	return b.waitOf(now, c)
 }
 
 // Reserve takes a slot for the next request of the claim. It waits and fails like
 // [Budget.Acquire].
 func (c *Claim) Reserve(ctx context.Context) error {
-	unproven, err := c.budget.take(ctx, c)
+	taken, err := c.budget.take(ctx, c)
 	if err != nil {
 		return err
 	}
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
-	c.prepaid = &unproven
+	c.prepaid = &taken
 	return nil
 }
 
@@ -149,69 +206,7 @@ func (c *Claim) Refund() {
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
 	if c.prepaid != nil {
-		c.budget.returned(*c.prepaid)
-		c.budget.dispatch()
+		c.budget.refund(*c.prepaid)
 		c.prepaid = nil
-	}
-}
-
-// turns is a queue in which callers take turns. The zero value is empty.
-type turns struct {
-	order   []string             // callers who wait; the next one is first
-	waiting map[string][]*waiter // by caller, in the order in which they came
-}
-
-func (t *turns) empty() bool { return len(t.order) == 0 }
-
-// add puts w into the caller's queue, unless most others wait there already. It
-// reports whether it did.
-func (t *turns) add(caller string, w *waiter, most int) bool {
-	if len(t.waiting[caller]) >= most {
-		return false
-	}
-	if t.waiting == nil {
-		t.waiting = map[string][]*waiter{}
-	}
-	if len(t.waiting[caller]) == 0 {
-		t.order = append(t.order, caller)
-	}
-	t.waiting[caller] = append(t.waiting[caller], w)
-	return true
-}
-
-// next removes and returns the waiter whose turn it is, or nil if nobody waits.
-func (t *turns) next() *waiter {
-	for len(t.order) > 0 {
-		caller := t.order[0]
-		t.order = t.order[1:]
-		queue := t.waiting[caller]
-		for len(queue) > 0 && queue[0].gone {
-			queue = queue[1:]
-		}
-		if len(queue) == 0 {
-			delete(t.waiting, caller)
-			continue
-		}
-		t.waiting[caller] = queue[1:]
-		if len(queue) > 1 {
-			t.order = append(t.order, caller)
-		} else {
-			delete(t.waiting, caller)
-		}
-		return queue[0]
-	}
-	return nil
-}
-
-// drop removes w from the callers' queues.
-func (t *turns) drop(callers []string, w *waiter) {
-	for _, caller := range callers {
-		queue := slices.DeleteFunc(t.waiting[caller], func(other *waiter) bool { return other == w })
-		if len(queue) > 0 {
-			t.waiting[caller] = queue
-			continue
-		}
-		delete(t.waiting, caller)
-		t.order = slices.DeleteFunc(t.order, func(other string) bool { return other == caller })
 	}
 }

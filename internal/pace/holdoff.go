@@ -33,6 +33,8 @@ type Failure struct {
 	// Exists is set if what was asked for exists, so that the failure does not
 	// count as a guess.
 	Exists bool
+	// Gone is set if what was asked for is of no more use, as a deleted account is.
+	Gone bool
 	// Least is the shortest time to hold off.
 	Least time.Duration
 }
@@ -42,6 +44,7 @@ type Failure struct {
 type holdOff struct {
 	failures int
 	lasting  bool      // whether the last failure was lasting
+	gone     time.Time // of the first failure that was [Failure.Gone]; zero for none
 	at       time.Time // of the last failure
 	until    time.Time
 	err      error
@@ -57,7 +60,16 @@ func (h holdOff) after(now time.Time, f Failure) holdOff {
 	}
 	wait := min(longest, firstHoldOff<<min(h.failures, 9))
 	wait -= rand.N(wait / 4) //nolint:gosec // spreads load, guards nothing
-	return holdOff{failures: h.failures + 1, lasting: f.Lasting, at: now, until: now.Add(max(wait, f.Least)), err: f.Err}
+	gone := h.gone
+	if f.Gone && gone.IsZero() {
+		gone = now
+	}
+	return holdOff{failures: h.failures + 1, lasting: f.Lasting, gone: gone, at: now, until: now.Add(max(wait, f.Least)), err: f.Err}
+}
+
+// restarted returns h as if it had ended and its next failure were the first.
+func (h holdOff) restarted() holdOff {
+	return holdOff{lasting: h.lasting, gone: h.gone, at: h.at, err: h.err}
 }
 
 func (h holdOff) active(now time.Time) bool { return now.Before(h.until) }
@@ -161,7 +173,19 @@ func (h *HoldOffs) Expect(name string, until time.Time) {
 		h.expected.Add(name, until)
 	}
 	if held, ok := h.named.Peek(name); ok {
-		h.named.Add(name, holdOff{lasting: held.lasting, at: held.at, err: held.err})
+		h.named.Add(name, held.restarted())
+	}
+}
+
+// Lost says that name has lost part, which is another name. It ends the hold-off of
+// name and resets the count of its failures if part turned out to be gone since name
+// last failed. What is gone stays gone, so it does that once for each loss.
+func (h *HoldOffs) Lost(name, part string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held, ok := h.named.Peek(name)
+	if lost, _ := h.named.Peek(part); ok && lost.gone.After(held.at) {
+		h.named.Add(name, held.restarted())
 	}
 }
 

@@ -110,6 +110,39 @@ func TestARetryEndsAHoldOffAndKeepsTheCount(t *testing.T) {
 	})
 }
 
+func TestALossRestartsAHoldOffOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHoldOffs()
+		fail := func(name string, gone bool) {
+			time.Sleep(time.Second)
+			h.Failed(name, Failure{Err: failure{}, Lasting: true, Gone: gone})
+		}
+		h.Lost("user", "account")
+		for range 8 {
+			fail("account", false)
+			fail("user", false)
+		}
+		h.Lost("user", "account")
+		require.Error(t, h.Check("user"), "the account is not gone")
+		fail("account", true)
+		h.Lost("user", "account")
+		require.NoError(t, h.Check("user"))
+		require.True(t, h.Doubtful("user"))
+		fail("user", false)
+		heldFor(t, time.Second, left(t, h.Check("user")))
+		fail("account", true)
+		h.Lost("user", "account")
+		fail("user", false)
+		heldFor(t, 2*time.Second, left(t, h.Check("user")))
+		h.Lost("user", "account")
+		require.Error(t, h.Check("user"), "it was gone before")
+		h.Succeeded("account")
+		fail("account", true)
+		h.Lost("user", "account")
+		require.NoError(t, h.Check("user"))
+	})
+}
+
 func TestALastingFailureIsDoubtfulUntilSuccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHoldOffs()

@@ -1,0 +1,130 @@
+package pace
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// takeAll takes as many slots for known requests of a caller as it can have at once.
+func takeAll(t *testing.T, b *Budget, caller string) (taken int) {
+	t.Helper()
+	for {
+		release, err := b.Acquire(b.NewClaim(Known, caller).With(t.Context()))
+		if err != nil {
+			return taken
+		}
+		release()
+		taken++
+	}
+}
+
+// A caller who takes all it can get leaves a third to others, two such callers leave a
+// fifth, and so on. That is enough for fetches ahead, too.
+func TestACallerLeavesSlotsToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100)
+		require.Equal(t, 66, takeAll(t, b, "greedy")) // of 98
+		mustAcquire(t, b, Ahead, "")()
+		mustAcquire(t, b, Unproven, "somebody")()
+		require.Equal(t, 20, takeAll(t, b, "another"))
+		require.Equal(t, 10, b.Left()-checkSlots)
+		require.Zero(t, takeAll(t, b, "greedy"))
+		mustAcquire(t, b, Known, "newcomer")()
+		require.Equal(t, 9, takeAll(t, b, ""), "the engine itself may take the rest")
+		time.Sleep(Window)
+		require.Equal(t, 66, takeAll(t, b, "another"))
+	})
+	for limit, most := range map[int]int{0: 1000, 1: 1, 19: 19} { // no limit, or too few to share
+		b := NewBudget(limit)
+		for range most {
+			mustAcquire(t, b, Known, "greedy")()
+		}
+	}
+}
+
+// The requests of a caller who has had enough wait, and nobody waits for them.
+func TestWaitersWhoHadEnoughDelayNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100)
+		takeAll(t, b, "greedy")
+		time.Sleep(time.Second)
+		var greedy []*someone
+		for range 50 {
+			greedy = append(greedy, passes(t, b, Known, "greedy"))
+		}
+		require.False(t, greedy[0].served())
+		for i := range 20 {
+			mustAcquire(t, b, Known, fmt.Sprint("modest ", i))()
+		}
+		time.Sleep(Window - time.Second)
+		require.True(t, greedy[49].served(), "a minute later")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(100)
+		takeAll(t, b, "greedy")
+		waiting := waits(t, b, Known, "greedy")
+		mustAcquire(t, b, Unproven, "somebody")()
+		waiting.stop()
+	})
+}
+
+// Callers of known requests take turns, however many of them each has.
+func TestCallersOfKnownRequestsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(10)
+		for range 10 { // a slot comes free each second
+			mustAcquire(t, b, Known, "")()
+			time.Sleep(time.Second)
+		}
+		var greedy []*someone
+		for range 20 {
+			greedy = append(greedy, passes(t, b, Known, "greedy"))
+		}
+		one, two := passes(t, b, Known, "one"), passes(t, b, Known, "two")
+		joined := waits(t, b, Known, "greedy")
+		joined.claim.Join(Known, "three")
+		began := time.Now()
+		for i, s := range []*someone{greedy[0], one, two, joined, greedy[1]} {
+			<-s.ended
+			require.Equal(t, time.Duration(50+i)*time.Second, s.at.Sub(began), "%d", i)
+		}
+		joined.release()
+		for _, g := range greedy {
+			<-g.ended
+		}
+	})
+}
+
+// The work of a line goes by turns of its callers, and of those who join it.
+func TestALineGoesByTurns(t *testing.T) {
+	b := NewBudget(0)
+	line := NewLine[string](b)
+	claims := map[string]*Claim{}
+	for _, item := range []string{"a1", "a2", "a3", "a4", "b1", "b2", "c1"} {
+		claims[item] = b.NewClaim(Known, item[:1])
+		line.Add(claims[item], item)
+	}
+	claims["a4"].Join(Known, "d")
+	claims["a3"].Join(Known, "a")
+	line.Remove(claims["b2"])
+	line.Remove(claims["b2"])
+	require.Equal(t, 6, line.Len())
+	next := func() string {
+		item, ok := line.Next(func(item string) bool { return item != "c1" })
+		require.True(t, ok)
+		return item
+	}
+	require.Equal(t, []string{"a1", "b1", "a4", "a2", "a3"}, []string{next(), next(), next(), next(), next()})
+	_, ok := line.Next(func(string) bool { return false })
+	require.False(t, ok)
+	line.Add(claims["a1"], "a1")
+	require.Equal(t, []string{"c1", "a1"}, line.RemoveAll())
+	require.Zero(t, line.Len())
+	line.Remove(claims["c1"])
+	claims["c1"].Join(Known, "e")
+	require.Zero(t, line.Len(), "it waits no more")
+}
