@@ -32,7 +32,7 @@ var soakFor = flag.Duration("soak", 10*time.Minute, "how long TestSoak puts load
 var explained = map[int]*regexp.Regexp{
 	http.StatusBadRequest:      regexp.MustCompile(`does not know account|refused the API key|refused access to|is dead|no credentials for account|no role "`),
 	http.StatusTooManyRequests: regexp.MustCompile(`try again in [0-9]+ s`),
-	http.StatusBadGateway:      regexp.MustCompile(`Pipedream is not available: |have already expired|answered for another account|request ended before`),
+	http.StatusBadGateway:      regexp.MustCompile(`Pipedream is not available: |have already expired|answered for another account|request ended before|is too large: `),
 }
 
 // TestSoak puts a mixed load on one plugin process for a long time, while config is rewritten, keys are rotated and

@@ -61,7 +61,7 @@ type Budget struct {
 	inFlight slots          // taken, but not answered yet
 	answered []answer       // still in the window; ascending by freeAt
 	past     int            // how many of answered were unproven
-	byCaller map[string]int // slots that each caller has, in flight or answered
+	byCaller map[string]int // slots that each caller's known requests have, in flight or answered
 	known    turns
 	unproven turns
 	wakeUp   *time.Timer // calls dispatch when the next slot comes free; nil before the first wait
@@ -73,7 +73,7 @@ type slots struct{ all, unproven int }
 // slot is a slot that a request took.
 type slot struct {
 	unproven bool
-	caller   string // who it counts for; empty for the engine itself
+	caller   string // whose known request took it; empty for the engine's, and for other classes
 }
 
 // answer is the slot of a request that was answered.
@@ -184,7 +184,7 @@ func (b *Budget) enter(ctx context.Context, claim *Claim) (*waiter, error) {
 		w.line = &b.unproven
 	default: // these do not queue for a slot that is free
 		if b.waitFor(now, claim.class, 0) == 0 {
-			b.grant(w, slot{caller: claim.callers[0]})
+			b.grant(w, slot{})
 			return w, nil
 		}
 		if !claim.class.waits() {
@@ -241,7 +241,9 @@ func (b *Budget) charge(taken slot) {
 	if taken.unproven {
 		b.inFlight.unproven++
 	}
-	b.byCaller[taken.caller]++
+	if taken.caller != "" {
+		b.byCaller[taken.caller]++
+	}
 }
 
 // dispatch hands out the slots that are free. The caller holds mu.
@@ -257,18 +259,18 @@ func (b *Budget) dispatch() {
 		b.grant(w, slot{caller: caller})
 	}
 	for b.waitFor(now, Unproven, 0) == 0 {
-		w, caller := b.unproven.next(nil)
+		w, _ := b.unproven.next(nil)
 		if w == nil {
 			break
 		}
-		b.grant(w, slot{unproven: true, caller: caller})
+		b.grant(w, slot{unproven: true})
 	}
 	b.schedule()
 }
 
 // leavesEnough reports whether a known request of a caller leaves enough slots to
-// others, if all slots are taken so far and mine of them by that caller. The caller
-// holds mu.
+// others, if all slots are taken so far and mine of them by that caller's known
+// requests. The caller holds mu.
 func (b *Budget) leavesEnough(caller string, all, mine int) bool {
 	return caller == "" || b.limit < minLimitToKeep || mine < forOthers*(b.share(Known)-all)
 }
@@ -413,6 +415,9 @@ func (b *Budget) refund(unused slot) {
 
 // discharge ends the count of a slot for its caller. The caller holds mu.
 func (b *Budget) discharge(taken slot) {
+	if taken.caller == "" {
+		return
+	}
 	if b.byCaller[taken.caller]--; b.byCaller[taken.caller] == 0 {
 		delete(b.byCaller, taken.caller)
 	}

@@ -46,6 +46,18 @@ func TestACallerLeavesSlotsToOthers(t *testing.T) {
 	}
 }
 
+// A caller's other requests do not count for it. So a program that guesses ids does not
+// stop others that log in as the same entity.
+func TestOnlyKnownRequestsCountForTheirCaller(t *testing.T) {
+	for _, class := range []Class{Unproven, Listing} {
+		b := NewBudget(100)
+		for range 50 {
+			mustAcquire(t, b, class, "somebody")()
+		}
+		require.Equal(t, 32, takeAll(t, b, "somebody"), "of 48, %d", class)
+	}
+}
+
 // The requests of a caller who has had enough wait, and nobody waits for them.
 func TestWaitersWhoHadEnoughDelayNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
