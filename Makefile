@@ -188,7 +188,7 @@ test: test-unit test-acceptance ## Run all tests
 
 .PHONY: test-unit
 test-unit: race-notice ## Run the tests that do not need Vault
-	go test $(RACE) -timeout 15m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
+	go test $(RACE) -timeout 40m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
 
 # -count=1: go test's cache does not notice changes of the binaries under test. -parallel: the tests mostly wait.
 .PHONY: test-acceptance
