@@ -513,7 +513,7 @@ func TestGuessesTakeNoPlaces(t *testing.T) {
 		f.budget.SetLimit(100)
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusForbidden})
 		for i := range 200 {
-			r := f.wantsFor(t.Context(), "guesser", pace.Unproven, fmt.Sprint("apn_guess", i), time.Time{})
+			r := f.wantsAs(t.Context(), pace.Unproven, fmt.Sprint("apn_guess", i), time.Time{})
 			go func() { <-r.ended }()
 		}
 		f.sim.AddFault(pipedreamtest.Fault{Kind: account, AccountID: "apn_guess0", Hang: true})
