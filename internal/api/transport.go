@@ -313,6 +313,13 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err
 	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		// No request asks for this. Its body is the bare connection, and a read of it
+		// would not end with the context.
+		_ = resp.Body.Close()
+		cancel(nil)
+		return nil, &Error{Kind: Unavailable, Status: resp.StatusCode, Detail: fmt.Sprintf("it answered with status %d", resp.StatusCode)}
+	}
 	if resp.StatusCode == http.StatusTooManyRequests && !m.client.config.Links {
 		wait := retryAfter(resp)
 		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
