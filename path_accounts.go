@@ -150,8 +150,11 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	}
 	var keys []string
 	info := map[string]any{}
+	affordable := b.budget.Pages(pace.Listing, time.Minute)
+	pages, seen := 0, 0
 	err = c.client.List(ctx, filter, func(p *api.Page) error {
-		if pages := b.budget.Pages(pace.Listing, time.Minute); pages >= 0 && p.Total > pages*api.PageLimit {
+		pages, seen = pages+1, seen+p.Count
+		if affordable >= 0 && (p.Total > affordable*api.PageLimit || p.Total > seen && pages >= affordable) { // pages can be short
 			return &api.Error{Kind: api.ListTooLong, Count: p.Total}
 		}
 		for _, a := range p.Accounts {

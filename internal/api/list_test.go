@@ -113,16 +113,18 @@ func TestWhenAListIsComplete(t *testing.T) {
 	}{
 		"by its total": {[]noted{{100, 250, "a"}, {100, 250, "b"}, {50, 250, "c"}}, true},
 		"by its total, at the end of a full page":   {[]noted{{100, 200, "a"}, {100, 200, "b"}}, true},
-		"by a short page, where no total is given":  {[]noted{{100, 0, "a"}, {99, 0, "b"}}, true},
-		"by a short page, though more was promised": {[]noted{{100, 300, "a"}, {99, 300, "b"}}, false},
-		"by an empty page":                          {[]noted{{100, 0, "a"}, {0, 0, ""}}, true},
-		"by no cursor":                              {[]noted{{100, 0, "a"}, {100, 0, ""}}, true},
-		"by no cursor, though more was promised":    {[]noted{{100, 500, ""}}, false},
-		"by the same cursor again":                  {[]noted{{100, 1000, "a"}, {100, 1000, "a"}}, false},
-		"by a cursor that came before the last":     {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "a"}}, false},
-		"by a loop of three cursors":                {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "c"}, {100, 1000, "a"}}, false},
-		"by its last total, where it shrinks":       {[]noted{{100, 300, "a"}, {100, 200, "b"}}, true},
-		"with nothing in it":                        {[]noted{{0, 0, ""}}, true},
+		"by its total, in short pages":              {[]noted{{20, 50, "a"}, {0, 50, "b"}, {20, 50, "c"}, {10, 50, "d"}}, true},
+		"by no cursor, in short pages":              {[]noted{{20, 0, "a"}, {0, 0, "b"}, {20, 0, "c"}, {10, 0, ""}}, true},
+		"by a short page, though more was promised": {[]noted{{100, 300, "a"}, {99, 300, ""}}, false},
+		"by an empty page without a cursor":         {[]noted{{100, 0, "a"}, {50, 0, "b"}, {0, 0, ""}}, true},
+		"by an empty page that repeats its cursor":  {[]noted{{100, 0, "a"}, {0, 0, "a"}}, false},
+		"by no cursor":                           {[]noted{{100, 0, "a"}, {100, 0, ""}}, true},
+		"by no cursor, though more was promised": {[]noted{{100, 500, ""}}, false},
+		"by the same cursor again":               {[]noted{{100, 1000, "a"}, {100, 1000, "a"}}, false},
+		"by a cursor that came before the last":  {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "a"}}, false},
+		"by a loop of three cursors":             {[]noted{{100, 1000, "a"}, {100, 1000, "b"}, {100, 1000, "c"}, {100, 1000, "a"}}, false},
+		"by its last total, where it shrinks":    {[]noted{{100, 300, "a"}, {100, 200, "b"}}, true},
+		"with nothing in it":                     {[]noted{{0, 0, ""}}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var walk Walk

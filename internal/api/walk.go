@@ -4,9 +4,11 @@ package api
 // value is before the first page.
 //
 // Pipedream's last page has a cursor like any other, and the page after it is
-// empty. So a list ends once as many accounts came as it says that it has, or once
-// a page has fewer than were asked for. A cursor that came before ends it too,
-// because the list would never end otherwise.
+// empty. So a list ends once as many accounts came as it says that it has, which
+// saves that page. How many are on a page says nothing: Pipedream may cap the limit
+// or filter a page afterwards. A list that does not say how many accounts it has ends
+// without a cursor. A cursor that came before ends every list, because it would never
+// end otherwise.
 type Walk struct {
 	after   string
 	done    bool
@@ -32,7 +34,7 @@ func (w *Walk) Note(p *Page) {
 	w.cursors[w.after] = struct{}{}
 	_, before := w.cursors[p.Next]
 	w.looped = before && p.Next != ""
-	w.done = p.Next == "" || w.looped || p.Count < PageLimit || p.Total > 0 && w.seen >= p.Total
+	w.done = p.Next == "" || w.looped || p.Total > 0 && w.seen >= p.Total
 	w.after = p.Next
 }
 

@@ -28,7 +28,7 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 	}
 	var all []*account
 	for _, a := range s.accounts {
-		if a.in(x.project, environment) && q.matches(a) {
+		if a.in(x.project, environment) && (s.filtersAfterPaging || q.matches(a)) {
 			all = append(all, a)
 		}
 	}
@@ -38,13 +38,15 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 		page = q.turn(all)
 	}
 
-	data := make([]any, len(page))
-	for i, a := range page {
-		data[i] = s.render(a, x.withCredentials())
+	data := []any{}
+	for _, a := range page {
+		if q.matches(a) {
+			data = append(data, s.render(a, x.withCredentials()))
+		}
 	}
 	info := map[string]any{
 		"total_count":  len(all),
-		"count":        len(page),
+		"count":        len(data),
 		"start_cursor": nil,
 		"end_cursor":   nil,
 	}
@@ -54,6 +56,9 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 		if s.noCursorAtEnd && last == all[len(all)-1] {
 			info["end_cursor"] = ""
 		}
+	}
+	if s.noTotals {
+		delete(info, "total_count")
 	}
 	data = x.fault.misuseList(info, data, q.turns)
 	body := map[string]any{"page_info": info, "data": data}
@@ -89,6 +94,9 @@ func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string
 			return q, "limit must be between 1 and 100"
 		}
 		q.limit = n
+	}
+	if s.pageCap > 0 {
+		q.limit = min(q.limit, s.pageCap)
 	}
 	if f.PageSize > 0 {
 		q.limit = f.PageSize

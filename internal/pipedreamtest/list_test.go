@@ -209,3 +209,40 @@ func TestListWithCredentials(t *testing.T) {
 		require.Contains(t, c.get("/accounts?include_credentials=1").body, s.Token("apn_github"))
 	})
 }
+
+func TestPageCap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t, WithPageCap(5))
+		all := numbered(s, 12)
+		ids, info := listed(t, c.get("/accounts?limit=100"))
+		require.Equal(t, all[:5], ids)
+		require.EqualValues(t, 12, info["total_count"])
+		require.EqualValues(t, 5, info["count"])
+		ids, _ = listed(t, c.get("/accounts?limit=3"))
+		require.Equal(t, all[:3], ids)
+	})
+}
+
+func TestFiltersAfterPaging(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t, WithFiltersAfterPaging())
+		numbered(s, 12)
+		s.SetAccount(Account{ID: "apn_13", App: App{Slug: "github"}})
+		ids, info := listed(t, c.get("/accounts?app=github&limit=12"))
+		require.Empty(t, ids, "more follow all the same")
+		require.EqualValues(t, 13, info["total_count"])
+		require.EqualValues(t, 0, info["count"])
+		ids, _ = listed(t, c.get("/accounts?app=github&limit=12&after="+url.QueryEscape(member[string](t, info, "end_cursor"))))
+		require.Equal(t, []string{"apn_13"}, ids)
+	})
+}
+
+func TestWithoutTotals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t, WithoutTotals())
+		numbered(s, 12)
+		_, info := listed(t, c.get("/accounts"))
+		require.NotContains(t, info, "total_count")
+		require.EqualValues(t, 10, info["count"])
+	})
+}

@@ -39,6 +39,9 @@ type Server struct {
 	notFoundAs200      bool
 	noCursorAtEnd      bool
 	allowConnectScopes bool
+	pageCap            int // most accounts on a page, whatever a request asks for; 0 for maxPage
+	filtersAfterPaging bool
+	noTotals           bool
 	times              TimeForm
 	orgID              string // that lists need with a user API key; none where empty
 
@@ -79,6 +82,16 @@ func WithNotFoundAs200() Option { return func(s *Server) { s.notFoundAs200 = tru
 // WithNoCursorAtEnd makes the end_cursor of a list's last page an empty string. Without it the last page has the cursor
 // of its last account, as documented, and is followed by an empty page.
 func WithNoCursorAtEnd() Option { return func(s *Server) { s.noCursorAtEnd = true } }
+
+// WithPageCap caps the limit of lists: a page has no more than n accounts, whatever a request asks for.
+func WithPageCap(n int) Option { return func(s *Server) { s.pageCap = n } }
+
+// WithFiltersAfterPaging makes lists apply their filters to each page of the whole list. So a page can be short, or
+// empty, though more accounts follow, and total_count is that of the whole list.
+func WithFiltersAfterPaging() Option { return func(s *Server) { s.filtersAfterPaging = true } }
+
+// WithoutTotals leaves total_count out of lists.
+func WithoutTotals() Option { return func(s *Server) { s.noTotals = true } }
 
 // WithConnectScopesOnWorkspace lets access tokens that only have Connect scopes read the accounts of the workspace.
 // Without it they are refused with 403.
