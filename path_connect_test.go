@@ -100,6 +100,36 @@ func TestAUserConnectsAnAccount(t *testing.T) {
 	})
 }
 
+// Whoever holds a link can change its query, but not what it connects.
+func TestALinkConnectsNothingElse(t *testing.T) {
+	linkBubble(t, func(t *testing.T, m *mount) {
+		for name, change := range map[string]func(url.Values){
+			"another app":                      func(q url.Values) { q.Set("app", "slack") },
+			"another OAuth client":             func(q url.Values) { q.Set("oauthAppId", "oa_somebody_elses") },
+			"another app and its OAuth client": func(q url.Values) { q.Set("app", "slack"); q.Set("oauthAppId", "oa_somebody_elses") },
+		} {
+			u, err := url.Parse(m.link("carol", nil))
+			require.NoError(t, err)
+			query := u.Query()
+			change(query)
+			u.RawQuery = query.Encode()
+			_, err = m.sim.Click(u.String())
+			require.Error(t, err, name)
+		}
+		u, err := url.Parse(m.link("carol", nil))
+		require.NoError(t, err)
+		query := u.Query()
+		query.Del("app")
+		query.Del("oauthAppId")
+		u.RawQuery = query.Encode()
+		id, err := m.sim.Click(u.String())
+		require.NoError(t, err)
+		resp, err := m.as("carol")
+		require.NoError(t, err, "the link is for the role's app and client, whatever its query lacks")
+		require.Equal(t, id, resp.Data["pipedream_account_id"])
+	})
+}
+
 // Each token has the scopes that it needs and no others.
 func TestScopesOfLinks(t *testing.T) {
 	linkBubble(t, func(t *testing.T, m *mount) {
@@ -116,7 +146,7 @@ func TestScopesOfLinks(t *testing.T) {
 		}
 		require.Equal(t, []string{"connect:accounts:read", "connect:tokens:create"}, scopes)
 		require.Equal(t, []map[string]any{{
-			"external_user_id": "alice", "expires_in": float64(900), "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
+			"external_user_id": "alice", "app_id": "github", "oauth_app_id": "oa_ours", "expires_in": float64(900), "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
 		}}, m.tokenRequests())
 
 		_, err = m.write("config", map[string]any{"connect_token_scope": "connect:accounts:write  connect:apps:*"})
@@ -273,7 +303,7 @@ func TestParametersCannotNameAnotherUser(t *testing.T) {
 			require.Equal(t, "carol", resp.Data["external_user_id"])
 			require.Equal(t, "github", resp.Data["app"])
 			require.Equal(t, []map[string]any{{
-				"external_user_id": "carol", "expires_in": float64(900), "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
+				"external_user_id": "carol", "app_id": "github", "oauth_app_id": "oa_ours", "expires_in": float64(900), "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
 			}}, m.tokenRequests(), "%v", data)
 			if i%maxLinksOfCaller == maxLinksOfCaller-1 {
 				time.Sleep(time.Minute)

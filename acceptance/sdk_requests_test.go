@@ -90,7 +90,7 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 			"tokens.create",
 			[]any{map[string]any{
 				"externalUserId": "alice", "expiresIn": 900, "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
-				"successRedirectUri": "https://app.example.com/done",
+				"appId": "github", "successRedirectUri": "https://app.example.com/done",
 			}},
 		},
 	} {

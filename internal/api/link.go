@@ -19,11 +19,13 @@ const ScopeOfLinks = "connect:tokens:create"
 // maxLink bounds a Connect link in bytes.
 const maxLink = 4 << 10
 
-// LinkRequest says whose account a Connect link connects, and to what.
+// LinkRequest says whose account a Connect link connects, and to what. The token in
+// the link is bound to all of it: whoever holds the link can change its query, but not
+// what it connects.
 type LinkRequest struct {
 	ExternalUser string
-	App          string        // slug or id
-	OAuthApp     string        // id of a custom OAuth client; empty for none
+	App          string        // slug
+	OAuthApp     string        // id of a custom OAuth client; empty for any
 	Life         time.Duration // of the link
 	Scope        string        // of the token in the link
 	// SuccessURI and ErrorURI are where the browser goes at the end; empty for
@@ -44,11 +46,13 @@ type Link struct {
 func (c *Client) Link(ctx context.Context, r LinkRequest) (*Link, error) {
 	body, err := json.Marshal(struct {
 		ExternalUserID     string `json:"external_user_id"`
+		AppID              string `json:"app_id"`
+		OAuthAppID         string `json:"oauth_app_id,omitempty"`
 		ExpiresIn          int64  `json:"expires_in"`
 		Scope              string `json:"scope"`
 		SuccessRedirectURI string `json:"success_redirect_uri,omitempty"`
 		ErrorRedirectURI   string `json:"error_redirect_uri,omitempty"`
-	}{r.ExternalUser, int64(r.Life.Seconds()), r.Scope, r.SuccessURI, r.ErrorURI})
+	}{r.ExternalUser, r.App, r.OAuthApp, int64(r.Life.Seconds()), r.Scope, r.SuccessURI, r.ErrorURI})
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ var (
 	errLinkUsed      = errors.New("this link was used before")
 	errLinkScope     = errors.New("the token of this link may not connect accounts")
 	errLinkNoApp     = errors.New("the link names no app")
+	errLinkSlug      = errors.New("the link names an app by its id; it takes slugs only")
 	errLinkApp       = errors.New("the link and its token name different apps")
 	errLinkClient    = errors.New("the link and its token name different OAuth clients")
 	errLinkUnknownID = errors.New("there is no app with this id")
@@ -64,7 +65,7 @@ func (s *Server) Click(link string) (accountID string, err error) {
 // link is a Connect link with a valid token.
 type link struct {
 	token      *connectToken
-	app        string // its slug, or "app_…"
+	app        string // its slug; if the token alone names it, also "app_…"
 	oauthAppID string
 }
 
@@ -75,6 +76,8 @@ func (s *Server) openLink(q url.Values, now time.Time) (l link, err error) {
 	}
 	token := s.connectTokens[q.Get("token")]
 	switch {
+	case strings.HasPrefix(q.Get("app"), prefixApp):
+		return l, errLinkSlug
 	case token == nil:
 		return l, errLinkUnknown
 	case token.used:

@@ -82,7 +82,6 @@ func TestClickWhatIsConnected(t *testing.T) {
 		require.NotNil(t, got["expires_at"])
 		require.Equal(t, "app_OrZhaO", member[map[string]any](t, got, "app")["id"])
 
-		require.Equal(t, "github", member[map[string]any](t, connected("&app=app_OrZhaO"), "app")["name_slug"])
 		key := member[string](t, member[map[string]any](t, connected("&app=stripe"), "credentials"), "api_key")
 		require.Contains(t, s.Secrets(), key)
 		require.Empty(t, connected("&app=open")["credentials"])
@@ -100,8 +99,9 @@ func TestClickAppOfTheToken(t *testing.T) {
 		s.SetAccount(github)
 		for more, queries := range map[string]map[string]error{
 			`,"app_id":"github"`: {
-				"": nil, "&app=github": nil, "&app=app_OrZhaO": nil, "&app=slack": errLinkApp,
+				"": nil, "&app=github": nil, "&app=app_OrZhaO": errLinkSlug, "&app=slack": errLinkApp,
 			},
+			`,"app_id":"app_OrZhaO"`:                   {"": nil, "&app=github": nil, "&app=slack": errLinkApp},
 			`,"app_id":"slack"`:                        {"": nil, "&app=slack": nil, "&app=github": errLinkApp},
 			`,"app_id":"app_none"`:                     {"": errLinkUnknownID},
 			`,"app_id":"github","oauth_app_id":"oa_a"`: {"": nil, "&oauthAppId=oa_a": nil, "&oauthAppId=oa_b": errLinkClient},
