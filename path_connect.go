@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -196,7 +198,7 @@ func (c *connection) makeLink(ctx context.Context, u cache.User, r api.LinkReque
 }
 
 // redirectHostPattern matches the name or address of a host, with or without a port.
-var redirectHostPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`)
+var redirectHostPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?$`)
 
 // maxHost bounds the name of a host with its port, in bytes.
 const maxHost = 260
@@ -206,11 +208,26 @@ func validateRedirectHosts(hosts []string) error {
 		return badRequest("allowed_redirect_hosts must not have more than %d entries", maxRedirectHosts)
 	}
 	for _, host := range hosts {
-		if len(host) > maxHost || !redirectHostPattern.MatchString(host) {
+		if !isRedirectHost(host) {
 			return badRequest("allowed_redirect_hosts must be names of hosts in lower case, such as app.example.com or localhost:3000, without https:// and without *")
 		}
 	}
 	return nil
+}
+
+func isRedirectHost(host string) bool {
+	if len(host) > maxHost || !redirectHostPattern.MatchString(host) {
+		return false
+	}
+	u, err := url.Parse("https://" + host)
+	if err != nil {
+		return false
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); strings.HasPrefix(host, "[") && err != nil {
+		return false
+	}
+	_, err = strconv.ParseUint(u.Port(), 10, 16)
+	return u.Port() == "" || err == nil
 }
 
 // redirectURI returns the URI in a field, as it is sent to Pipedream; empty for none.
@@ -239,10 +256,9 @@ func (r *role) redirectURI(data *framework.FieldData, field string) (string, err
 // machine listens on any free port.
 func (r *role) allowsHost(u *url.URL) bool {
 	host := strings.ToLower(u.Host)
-	if u.Scheme == "https" {
-		host = strings.TrimSuffix(host, ":443")
-	}
-	withoutPort := strings.TrimSuffix(host, ":"+u.Port())
-	return slices.Contains(r.AllowedRedirectHosts, host) ||
-		api.IsLoopback(u.Hostname()) && slices.Contains(r.AllowedRedirectHosts, withoutPort)
+	standard := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
+	return slices.ContainsFunc(r.AllowedRedirectHosts, func(allowed string) bool {
+		return strings.TrimSuffix(allowed, standard) == strings.TrimSuffix(host, standard) ||
+			api.IsLoopback(u.Hostname()) && allowed == strings.TrimSuffix(host, ":"+u.Port())
+	})
 }

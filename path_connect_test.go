@@ -208,13 +208,30 @@ func TestRedirectsOfALink(t *testing.T) {
 				m.refused(err, http.StatusBadRequest, field)
 			}
 		}
-		for _, hosts := range []string{"*", "*.example.com", "https://app.example.com", "app.example.com/", "App.example.com", "app.example.com:", "app..com", "-a.com", "user@a.com", "a b", strings.Repeat("a.example,", 21)} {
+		for _, hosts := range []string{
+			"*", "*.example.com", "https://app.example.com", "app.example.com/", "App.example.com", "app.example.com:", "app..com", "-a.com", "user@a.com", "a b",
+			"app.example.com:0", "app.example.com:65536", "app.example.com:99999", "localhost:00080", "localhost:0443", "[:::::]", "[::1", "[1::2::3]",
+			strings.Repeat("a.example,", 21),
+		} {
 			_, err := m.write("roles/github", map[string]any{"allowed_redirect_hosts": hosts})
 			m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts")
 		}
 		require.Len(t, m.get("roles/github", "allowed_redirect_hosts"), 4)
 		_, err := m.write("roles/billing", map[string]any{"account_id": stripe, "allowed_redirect_hosts": "app.example.com"})
 		m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts goes with app")
+		// A default port is the same host, whether the role or the URI names it.
+		for _, hosts := range []string{"app.example.com:443,localhost:80", "app.example.com,localhost"} {
+			m.role("github", map[string]any{"allowed_redirect_hosts": hosts})
+			for _, uri := range []string{"https://app.example.com/x", "https://app.example.com:443/x", "http://localhost/x", "http://localhost:80/x"} {
+				m.link("carol", map[string]any{"success_redirect_uri": uri})
+			}
+			_, err := m.linkAs("carol", map[string]any{"success_redirect_uri": "https://app.example.com:80/x"})
+			m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts")
+			time.Sleep(time.Minute)
+		}
+		m.role("github", map[string]any{"allowed_redirect_hosts": "localhost:80"})
+		_, err = m.linkAs("carol", map[string]any{"success_redirect_uri": "https://localhost/x"})
+		m.refused(err, http.StatusBadRequest, "allowed_redirect_hosts")
 		m.role("github", map[string]any{"allowed_redirect_hosts": "[::1]"})
 		m.link("carol", map[string]any{"success_redirect_uri": "http://[::1]:54321/back"})
 		m.sim.ResetRequests()
