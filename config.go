@@ -177,8 +177,8 @@ func (c *config) validate() error {
 		return badRequest("max_retries must be from 0 to %d", mostRetries)
 	case c.RateLimit != nil && *c.RateLimit < 0:
 		return badRequest("rate_limit must not be negative: 0 lifts the limit, and -1 is what Pipedream allows")
-	case c.StaticTTL < time.Second:
-		return badRequest("static_ttl must be at least 1s")
+	case c.StaticTTL < credential.MinServable:
+		return badRequest("static_ttl must be at least %s", credential.MinServable)
 	}
 	return nil
 }

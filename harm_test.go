@@ -337,19 +337,15 @@ func TestAnAccountWithoutAnAppBelongsToNoUser(t *testing.T) {
 // An account is found even if the answer has the id of a custom OAuth client instead
 // of the app's.
 func TestAccountsOfACustomOAuthClient(t *testing.T) {
-	for _, app := range []string{"github", "app_OrkhR1"} {
-		t.Run(app, func(t *testing.T) {
-			connectBubble(t, func(t *testing.T, m *mount) {
-				m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID = "oa_1" })
-				other := connectAccount("apn_other", "alice")
-				other.OAuthAppID = "oa_2"
-				m.sim.SetAccount(other)
-				m.role("alices", map[string]any{"app": app, "external_user_id": "alice", "oauth_app_id": "oa_1"})
-				require.Equal(t, "apn_alice", m.creds("alices").Data["pipedream_account_id"])
-				require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "one search for a role's first read")
-			})
-		})
-	}
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID = "oa_1" })
+		other := connectAccount("apn_other", "alice")
+		other.OAuthAppID = "oa_2"
+		m.sim.SetAccount(other)
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice", "oauth_app_id": "oa_1"})
+		require.Equal(t, "apn_alice", m.creds("alices").Data["pipedream_account_id"])
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "one search for a role's first read")
+	})
 }
 
 // Fat accounts and pages leave memory as it was.

@@ -142,11 +142,13 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	defer cancel()
 
 	filter := api.Filter{App: data.Get(fieldApp).(string), ExternalUser: data.Get(fieldExternalUserID).(string)}
-	if err := checkExternalUserID(filter.ExternalUser); err != nil {
-		return nil, err
-	}
-	if filter.ExternalUser != "" && c.config.ProjectID == "" {
-		return nil, badRequest("external_user_id needs a Connect project: the configuration has no project_id")
+	if filter.ExternalUser != "" {
+		if err := checkExternalUserID(filter.ExternalUser); err != nil {
+			return nil, err
+		}
+		if c.config.ProjectID == "" {
+			return nil, badRequest("external_user_id needs a Connect project: the configuration has no project_id")
+		}
 	}
 	var keys []string
 	info := map[string]any{}

@@ -182,7 +182,7 @@ func configSettings() map[string]*framework.FieldSchema {
 		fieldStaticTTL: {
 			Type:         framework.TypeDurationSecond,
 			Default:      int(defaultStaticTTL.Seconds()),
-			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 1s. Default 1h.",
+			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 2s. Default 1h.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Static TTL"},
 		},
 		fieldExposeRefreshToken: {

@@ -121,7 +121,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		fieldApp: {
 			Type:         framework.TypeString,
-			Description:  "App of the external user's account: its slug, such as github, or its id.",
+			Description:  "App of the external user's account: its slug, such as github.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
 		},
 		fieldOAuthAppID: {
@@ -142,7 +142,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		fieldTTL: {
 			Type:         framework.TypeDurationSecond,
-			Description:  "Longest lease, below the credentials' own life. At least 1s. Default 0: no cap.",
+			Description:  "Longest lease, below the credentials' own life. At least 2s. Default 0: no cap.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
 		fieldAllowedRedirectHosts: {

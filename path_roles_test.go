@@ -92,6 +92,10 @@ func TestRoleValidation(t *testing.T) {
 		"app alone":              {map[string]any{"app": "github"}, "external_user_id"},
 		"user alone":             {map[string]any{"external_user_id": "alice"}, "app"},
 		"bad app":                {map[string]any{"app": "git hub", "external_user_id": "alice"}, "app"},
+		"app by its id":          {map[string]any{"app": "app_OrkhR1", "external_user_id": "alice"}, "app must be an app's slug, such as github, not its id"},
+		"blank user":             {map[string]any{"app": "github", "external_user_id": " "}, "external_user_id is blank"},
+		"blank user of tabs":     {map[string]any{"app": "github", "external_user_id": "\t\u00a0"}, "external_user_id is blank"},
+		"ttl of a second":        {map[string]any{"account_id": github, "ttl": "1s"}, "ttl must be at least 2s"},
 		"ttl is a word":          {map[string]any{"account_id": github, "ttl": "soon"}, "ttl"},
 		"ttl below 1 s":          {map[string]any{"account_id": github, "ttl": "500ms"}, "whole seconds"},
 		"ttl is empty":           {map[string]any{"account_id": github, "ttl": ""}, "ttl is empty"},
@@ -294,6 +298,18 @@ func TestAwkwardUsers(t *testing.T) {
 			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,
 		})
 		m.refused(err, http.StatusBadRequest, "empty")
+		for _, blank := range []string{" ", "\t\u00a0"} {
+			m.system.knows(&logical.Entity{ID: "blank", Metadata: map[string]string{"user": blank}})
+			for _, template := range []string{"{{identity.entity.metadata.user}}", "team-{{identity.entity.metadata.user}}"} {
+				m.role("meta", map[string]any{"app": "github", "external_user_id": template})
+				_, err = m.b.HandleRequest(t.Context(), &logical.Request{
+					Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "blank", Storage: m.storage,
+				})
+				m.refused(err, http.StatusBadRequest, "a directive of external_user_id is empty")
+			}
+			_, err = m.handle(logical.ListOperation, "accounts/", map[string]any{"external_user_id": blank})
+			m.refused(err, http.StatusBadRequest, "external_user_id is blank")
+		}
 		m.role("meta", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.user}}"})
 		_, err = m.b.HandleRequest(t.Context(), &logical.Request{
 			Operation: logical.ReadOperation, Path: "creds/meta", EntityID: "e", Storage: m.storage,

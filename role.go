@@ -23,6 +23,7 @@ const (
 	maxExternalUserID = 250
 	maxRoleFields     = 100
 	accountIDPrefix   = "apn_"
+	appIDPrefix       = "app_"
 	maxRedirectHosts  = 20
 )
 
@@ -76,9 +77,13 @@ func (r *role) validate() error {
 	case r.AccountID == "" && r.ExternalUserID == "":
 		return badRequest("app needs external_user_id")
 	case r.App != "" && !appPattern.MatchString(r.App):
-		return badRequest("app must be an app's slug, such as github, or its id")
+		return badRequest("app must be an app's slug, such as github")
+	case strings.HasPrefix(r.App, appIDPrefix): // a Connect link takes slugs only, and not every account shows its app's id
+		return badRequest("app must be an app's slug, such as github, not its id")
 	case r.OAuthAppID != "" && !oauthAppPattern.MatchString(r.OAuthAppID):
 		return badRequest("oauth_app_id must look like oa_aPXiQd")
+	case r.TTL != 0 && r.TTL < credential.MinServable:
+		return badRequest("ttl must be at least %s, or 0 for no cap", credential.MinServable)
 	case len(r.Fields) > maxRoleFields:
 		return badRequest("fields must not have more than %d entries", maxRoleFields)
 	}
@@ -92,6 +97,9 @@ func (r *role) validate() error {
 		if err := checkReturned(field); err != nil {
 			return err
 		}
+	}
+	if !r.ofUser() {
+		return nil
 	}
 	return validateTemplate(r.ExternalUserID)
 }
@@ -131,6 +139,9 @@ func validateTemplate(template string) error {
 }
 
 func checkExternalUserID(id string) error {
+	if strings.TrimSpace(id) == "" {
+		return badRequest("external_user_id is blank")
+	}
 	if len([]rune(id)) > maxExternalUserID {
 		return badRequest("external_user_id is longer than %d characters", maxExternalUserID)
 	}
@@ -189,7 +200,7 @@ func populate(input identitytpl.PopulateStringInput) (string, error) {
 		alone.String = "{{" + directive + "}}"
 		if _, value, err := identitytpl.PopulateString(alone); err != nil {
 			return "", err
-		} else if value == "" {
+		} else if strings.TrimSpace(value) == "" {
 			return "", errEmptyDirective
 		}
 	}

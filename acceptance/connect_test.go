@@ -450,7 +450,7 @@ func TestConnectOutlivesItsProcess(t *testing.T) {
 func TestConnectUserReconnectsUnderAnotherID(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
-	c.write(t, "config", map[string]any{"static_ttl": "1s"})
+	c.write(t, "config", map[string]any{"static_ttl": "2s"})
 	keyed := func(id, key string) pipedreamtest.Account {
 		return connectedWith(id, "alice", func(a *pipedreamtest.Account) { a.TokenLife, a.Credentials = 0, map[string]any{"api_key": key} })
 	}

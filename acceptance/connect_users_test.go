@@ -606,7 +606,7 @@ func TestConnectIgnoresAccountsOfOtherUsers(t *testing.T) {
 func TestConnectAccountBecomesAnothers(t *testing.T) {
 	t.Parallel()
 	c := onConnect(t)
-	c.write(t, "config", map[string]any{"static_ttl": "1s"})
+	c.write(t, "config", map[string]any{"static_ttl": "2s"})
 	keyed := func(user, key string) pipedreamtest.Account {
 		return connectedWith("apn_passed_on", user, func(a *pipedreamtest.Account) { a.TokenLife, a.Credentials = 0, map[string]any{"api_key": key} })
 	}
@@ -677,7 +677,7 @@ func TestConnectManyUsersDueAtOnce(t *testing.T) {
 	t.Parallel()
 	const users, rounds = 40, 4
 	c := onConnect(t, pipedreamtest.WithLimit(0))
-	c.write(t, "config", map[string]any{"rate_limit": 0, "static_ttl": "1s"})
+	c.write(t, "config", map[string]any{"rate_limit": 0, "static_ttl": "2s"})
 	for i := range users {
 		user := fmt.Sprintf("user-%02d", i)
 		c.sim.SetAccount(connectedWith(fmt.Sprintf("apn_%02d", i), user, func(a *pipedreamtest.Account) {

@@ -203,7 +203,7 @@ func TestBrokenAccountIsNotServedFromTheCache(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := onSharedVault(t)
-			m.configure(t, map[string]any{"static_ttl": "1s"})
+			m.configure(t, map[string]any{"static_ttl": "2s"})
 			m.sim.SetAccount(github())
 			m.sim.SetAccount(stripe())
 			m.read(t, "creds/"+stripeID)

@@ -62,7 +62,7 @@ func TestLeaseOutlivesTheServer(t *testing.T) {
 func TestCachedCredentialsOutliveAnOutage(t *testing.T) {
 	t.Parallel()
 	m := onOwnVault(t)
-	m.configure(t, map[string]any{"static_ttl": "1s", "max_retries": 0})
+	m.configure(t, map[string]any{"static_ttl": "2s", "max_retries": 0})
 	m.sim.SetAccount(github())
 	m.sim.SetAccount(stripe())
 	token := m.read(t, "creds/"+githubID).Data

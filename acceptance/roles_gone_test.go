@@ -17,7 +17,7 @@ func TestDeletedAccountIsNotServedUnderLoad(t *testing.T) {
 	t.Parallel()
 	const accounts, readers, refusals = 8, 16, 10
 	m := onSharedVault(t, pipedreamtest.WithLimit(0))
-	m.write(t, "config", map[string]any{"rate_limit": 0, "static_ttl": "1s"})
+	m.write(t, "config", map[string]any{"rate_limit": 0, "static_ttl": "2s"})
 	for i := range accounts {
 		account := stripe()
 		account.ID = fmt.Sprint("apn_", i)

@@ -44,8 +44,7 @@ func (u User) owns(a *api.Account) bool {
 }
 
 // isOfApp compares u's app with that of an account, as far as they can be compared.
-// An app's id is not the same in all answers: for an account on a custom OAuth
-// client it is the id of that client, and some apps have none.
+// For an account on a custom OAuth client, the app's id is that of the client.
 func (u User) isOfApp(app api.App) bool {
 	custom := strings.HasPrefix(app.ID, "oa_")
 	switch {
@@ -53,8 +52,6 @@ func (u User) isOfApp(app api.App) bool {
 		return false
 	case u.OAuthApp != "" && custom && app.ID != u.OAuthApp:
 		return false
-	case strings.HasPrefix(u.App, "app_"):
-		return custom || app.ID == "" || app.ID == u.App
 	default:
 		return app.Slug == "" || app.Slug == u.App
 	}
