@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,8 @@ func FuzzConfigWrite(f *testing.F) {
 	f.Add("pd_\xff", "https://x/%zz", "1h1", "0x10", "1_000", uint8(3), uint8(0))
 	f.Add("pd_key", "https://h/?q#f", "18446744075", " 3 ", "-0", uint8(4), uint8(0))
 	f.Add("k", "//h", "58.9s", "2.5", "true", uint8(5), uint8(0))
+	f.Add("k", "https://h", "010", "0100", "0b11", uint8(0), uint8(0))
+	f.Add("k", "https://h", "1e3", "-1", "1.0", uint8(0b01010101), uint8(0))
 	f.Add("pd_key_in_a_list", "https://h", "20s", "2", "100", uint8(0), uint8(2))
 	f.Add("pd_key_in_a_map", "https://h", "20s", "2", "100", uint8(0), uint8(3))
 	f.Fuzz(func(t *testing.T, key, baseURL, duration, number, rate string, kind, keyKind uint8) {
@@ -124,6 +127,10 @@ func FuzzConfigWrite(f *testing.F) {
 		require.NoError(t, err)
 		require.True(t, base.Scheme == "https" || api.IsLoopback(base.Hostname()), c.BaseURL)
 		require.LessOrEqual(t, c.RequestTimeout, maxRequestTimeout)
+		require.Equal(t, number, strconv.Itoa(c.MaxRetries), "as a person reads it")
+		if rate != "-1" {
+			require.Equal(t, rate, strconv.Itoa(c.rateLimit()), "as a person reads it")
+		}
 		if _, err := m.b.connect(c, nil); err != nil {
 			t.Errorf("what was stored makes no client: %v", err)
 		}

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,8 +22,9 @@ import (
 )
 
 // HandleRequest guards the SDK's framework, which has four faults. Its error shows
-// the value of a secret field of the wrong type. It takes an empty value for zero or
-// false. It has no text for a path with an invalid name. And it lets a panic end the
+// the value of a secret field of the wrong type. It takes values for others, such as an
+// empty one for zero, 0100 for 64, or -1 for
+// true. It has no text for a path with an invalid name. And it lets a panic end the
 // process, which all mounts share.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	err = guard.Run(b.Logger(), func() (err error) {
@@ -149,7 +152,7 @@ var wanted = map[framework.FieldType]string{
 	framework.TypeString:           "a string",
 	framework.TypeCommaStringSlice: "a list of strings, or a string with commas between them",
 	framework.TypeBool:             "true or false",
-	framework.TypeInt:              "a whole number",
+	framework.TypeInt:              "a whole number, such as 100",
 	framework.TypeDurationSecond:   "in whole seconds, such as 90 or 5m",
 }
 
@@ -169,7 +172,6 @@ func checkValue(name string, field *framework.FieldSchema, value any) error {
 func fits(name string, field *framework.FieldSchema, value any) bool {
 	data := framework.FieldData{Raw: map[string]any{name: value}, Schema: map[string]*framework.FieldSchema{name: field}}
 	_, isString := value.(string)
-	_, isBool := value.(bool)
 	valid := data.Validate() == nil // its error repeats the value
 	switch field.Type {
 	case framework.TypeString:
@@ -177,9 +179,11 @@ func fits(name string, field *framework.FieldSchema, value any) bool {
 	case framework.TypeCommaStringSlice:
 		return isNames(value)
 	case framework.TypeInt:
-		return valid && !isBool && isWhole(value)
+		return valid && isWhole(value)
 	case framework.TypeDurationSecond:
-		return valid && !isBool && isWholeSeconds(value)
+		return valid && isWholeSeconds(value)
+	case framework.TypeBool:
+		return valid && isFlag(value)
 	default:
 		return valid
 	}
@@ -200,24 +204,54 @@ func isNames(value any) bool {
 	}
 }
 
-// isWhole reports whether a JSON number is whole. It is true for anything else, which
-// the framework checks.
+// wholeNumber is a number as a person reads it. The framework takes 0100 for 64, and
+// 1_000 for 1000.
+var wholeNumber = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
+
+// isWhole reports whether a value is a whole number, or a string with one.
 func isWhole(value any) bool {
 	switch number := value.(type) {
-	case float64:
-		return number == math.Trunc(number)
+	case string:
+		return wholeNumber.MatchString(number)
 	case json.Number:
-		return !strings.ContainsAny(number.String(), ".eE")
-	default:
+		return wholeNumber.MatchString(number.String())
+	case float64:
+		return number == math.Trunc(number) && math.Abs(number) <= 1<<53 // those beyond are not exact
+	case int, int64:
 		return true
+	default:
+		return false
 	}
 }
 
 // isWholeSeconds is like [isWhole], for durations. A string can have parts of a
-// second.
+// second, as long as the whole has none.
 func isWholeSeconds(value any) bool {
+	if _, isString := value.(string); !isString && !isWhole(value) {
+		return false
+	}
 	d, err := parseutil.ParseDurationSecond(value)
-	return isWhole(value) && (err != nil || d%time.Second == 0)
+	return err == nil && d%time.Second == 0
+}
+
+// isFlag reports whether a value is a bool, 0 or 1, or a string with one of them. The
+// framework takes every other number for true.
+func isFlag(value any) bool {
+	switch flag := value.(type) {
+	case bool:
+		return true
+	case string:
+		_, err := strconv.ParseBool(flag)
+		return err == nil
+	case json.Number:
+		return flag == "0" || flag == "1"
+	case float64:
+		return flag == 0 || flag == 1
+	case int:
+		return flag == 0 || flag == 1
+	default:
+		return false
+	}
 }
 
 // written returns the path that req writes to; nil if it writes nothing.

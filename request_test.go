@@ -1,6 +1,9 @@
 package pipedream
 
 import (
+	"encoding/json"
+	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -110,6 +113,48 @@ func TestValuesOfTheWrongTypeAreRefused(t *testing.T) {
 				require.Equal(t, before, after)
 			})
 		})
+	}
+}
+
+// A value means what a person reads in it, or is refused.
+func TestValuesMeanWhatTheySay(t *testing.T) {
+	refused := struct{}{}
+	for field, values := range map[string]map[any]any{
+		"rate_limit": {
+			"100": 100, "0": 0, json.Number("100"): 100, float64(100): 100, 100: 100,
+			"0100": refused, "0x10": refused, "0b11": refused, "0o17": refused, "1_000": refused, "1e3": refused, "1.0": refused, " 100": refused,
+			"+100": refused, "00": refused, "-0": refused, "１００": refused, "9223372036854775808": refused, "true": refused,
+			json.Number("1e2"): refused, json.Number("100.0"): refused, json.Number("9223372036854775808"): refused,
+			100.5: refused, 1e300: refused, -1e300: refused, math.Inf(1): refused, math.NaN(): refused, true: refused,
+		},
+		"max_retries": {"3": 3, "03": refused, "0x3": refused, json.Number("3.0"): refused},
+		"min_ttl": {
+			"90": int64(90), "090": int64(90), "5m": int64(300), "1h30m": int64(5400), "1.5m": int64(90), "1d": int64(86400), json.Number("90"): int64(90), float64(90): int64(90),
+			"0x10": refused, "1_000": refused, "1e3": refused, "90 s": refused, "1h30": refused, "5 m": refused, "1.5": refused, "500ms": refused, "-90": refused,
+			json.Number("90.5"): refused, json.Number("9e1"): refused, 90.5: refused, 1e300: refused, math.NaN(): refused, math.Inf(1): refused, true: refused,
+		},
+		"expose_refresh_token": {
+			"true": true, "false": false, "1": true, "0": false, true: true, false: false, 1: true, 0: false, float64(1): true, float64(0): false, json.Number("1"): true, json.Number("0"): false,
+			"-1": refused, "2": refused, "yes": refused, "1.5": refused, "01": refused, " true": refused,
+			-1: refused, 2: refused, float64(-1): refused, float64(2): refused, 1.5: refused, math.NaN(): refused,
+			json.Number("-1"): refused, json.Number("2"): refused, json.Number("1.5"): refused, json.Number("1.0"): refused,
+		},
+	} {
+		for value, want := range values {
+			t.Run(fmt.Sprintf("%s=%T %v", field, value, value), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					before := m.get("config", field)
+					_, err := m.write("config", map[string]any{field: value})
+					if want == refused {
+						m.refused(err, http.StatusBadRequest, field)
+						want = before
+					} else {
+						require.NoError(t, err)
+					}
+					require.Equal(t, want, m.get("config", field))
+				})
+			})
+		}
 	}
 }
 
