@@ -22,10 +22,9 @@ import (
 )
 
 // HandleRequest guards the SDK's framework, which has four faults. Its error shows
-// the value of a secret field of the wrong type. It takes values for others, such as an
-// empty one for zero, 0100 for 64, or -1 for
-// true. It has no text for a path with an invalid name. And it lets a panic end the
-// process, which all mounts share.
+// the value of a secret field of the wrong type. It takes values for others: an empty
+// one for zero, 0100 for 64, -1 for true. It has no text for a path with an invalid
+// name. And it lets a panic end the process, which all mounts share.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	err = guard.Run(b.Logger(), func() (err error) {
 		resp, err = b.handle(ctx, req)

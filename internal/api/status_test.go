@@ -91,7 +91,8 @@ func TestARedirectIsNeverFollowed(t *testing.T) {
 }
 
 func TestRetryAfter(t *testing.T) {
-	const wait, reset = "Retry-After", "X-Ratelimit-Reset"
+	const wait, reset, date = "Retry-After", "X-Ratelimit-Reset", "Date"
+	at := func(d time.Duration) []string { return []string{time.Now().Add(d).UTC().Format(http.TimeFormat)} }
 	in := func(d time.Duration) string { return strconv.FormatInt(time.Now().Add(d).Unix(), 10) }
 	for name, tc := range map[string]struct {
 		header func() http.Header
@@ -110,7 +111,28 @@ func TestRetryAfter(t *testing.T) {
 		"both are in the past":           {func() http.Header { return http.Header{wait: {"-5"}, reset: {in(-time.Hour)}} }, 0},
 		"for a day, by mistake":          {func() http.Header { return http.Header{wait: {"86400"}} }, 10 * time.Minute},
 		"until tomorrow, by mistake":     {func() http.Header { return http.Header{reset: {in(24 * time.Hour)}} }, 10 * time.Minute},
-		"for longer than a number holds": {func() http.Header { return http.Header{wait: {"99999999999999999999"}} }, 0},
+		"for longer than a number holds": {func() http.Header { return http.Header{wait: {"99999999999999999999"}} }, 10 * time.Minute},
+		"for three thousand years":       {func() http.Header { return http.Header{wait: {"99999999999"}} }, 10 * time.Minute},
+		"for a second and a half":        {func() http.Header { return http.Header{wait: {"1.5"}} }, 1500 * time.Millisecond},
+		"for what is no number":          {func() http.Header { return http.Header{wait: {"NaN"}} }, 0},
+		"until its reset in ms": {func() http.Header {
+			return http.Header{reset: {strconv.FormatInt(time.Now().Add(20*time.Second).UnixMilli(), 10)}}
+		}, 20 * time.Second},
+		"until a date, of a clock that is ahead": {func() http.Header {
+			return http.Header{date: at(2 * time.Hour), wait: at(2*time.Hour + 9*time.Second)}
+		}, 9 * time.Second},
+		"until a date, of a clock that is behind": {func() http.Header {
+			return http.Header{date: at(-2 * time.Hour), wait: at(9*time.Second - 2*time.Hour)}
+		}, 9 * time.Second},
+		"until its reset, of a clock that is ahead": {func() http.Header {
+			return http.Header{date: at(2 * time.Hour), reset: {in(2*time.Hour + 9*time.Second)}}
+		}, 9 * time.Second},
+		"until its reset, of a clock that is behind": {func() http.Header {
+			return http.Header{date: at(-2 * time.Hour), reset: {in(9*time.Second - 2*time.Hour)}}
+		}, 9 * time.Second},
+		"until its reset, at no time": {func() http.Header {
+			return http.Header{date: {"soon"}, reset: {in(9 * time.Second)}}
+		}, 9 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

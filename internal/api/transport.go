@@ -79,18 +79,27 @@ func (c *Client) backoff(least, most time.Duration, attempt int, resp *http.Resp
 
 // retryAfter returns how long an answer asks to wait; 0 if it does not ask. That is
 // what Retry-After says (seconds or a date). For a 429 it is the later of that and
-// X-RateLimit-Reset (Unix seconds).
+// X-RateLimit-Reset (a Unix time). Times count from the answer's own Date, because this
+// machine's clock may be wrong.
 func retryAfter(resp *http.Response) time.Duration {
+	answered, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		answered = time.Now()
+	}
 	wait := time.Duration(0)
 	value := resp.Header.Get("Retry-After")
-	if seconds, err := strconv.ParseInt(value, 10, 32); err == nil {
-		wait = time.Duration(seconds) * time.Second
+	if seconds, _ := strconv.ParseFloat(value, 64); seconds > 0 { // infinite beyond what a number holds
+		wait = time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second))
 	} else if at, err := http.ParseTime(value); err == nil {
-		wait = time.Until(at)
+		wait = at.Sub(answered)
 	}
 	reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64)
 	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
-		wait = max(wait, time.Until(time.Unix(reset, 0)))
+		at := time.Unix(reset, 0)
+		if reset >= firstMilliseconds {
+			at = time.UnixMilli(reset)
+		}
+		wait = max(wait, at.Sub(answered))
 	}
 	return min(max(0, wait), maxRetryAfter)
 }
