@@ -83,6 +83,7 @@ type Client struct {
 	holdOffs *pace.HoldOffs
 	observer Observer
 	logger   func() hclog.Logger
+	proxyFor func(*http.Request) (*url.URL, error) // nil for a transport without proxies
 
 	mu     sync.Mutex // guards the fields below; never held across I/O
 	worked redact.Secret
@@ -98,6 +99,9 @@ func New(ctx context.Context, config Config, transport http.RoundTripper, budget
 	c := &Client{config: config, budget: budget, holdOffs: holdOffs, observer: observer, logger: logger, auth: apiKey{key: config.APIKey}}
 	if config.ClientID != "" {
 		c.auth = newOAuthClient(ctx, config.Timeout, c.guardedToken)
+	}
+	if t, ok := transport.(*http.Transport); ok {
+		c.proxyFor = t.Proxy
 	}
 	c.http = &retryablehttp.Client{
 		HTTPClient: &http.Client{

@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -264,3 +267,34 @@ func TestConnectionErrors(t *testing.T) {
 		})
 	})
 }
+
+// What failed on the way to a proxy was not Pipedream.
+func TestErrorsOfAProxy(t *testing.T) {
+	refuses := func(op string, err error) http.RoundTripper {
+		return failing{&net.OpError{Op: op, Net: "tcp", Err: err}}
+	}
+	for name, tc := range map[string]struct {
+		transport http.RoundTripper
+		text      string
+	}{
+		"its name is unknown": {refuses("proxyconnect", &net.DNSError{Name: "proxy.test"}), "the proxy cannot be used: its host name cannot be resolved (pipedream.test)"},
+		"SOCKS refuses":       {refuses("socks connect", errors.New("secret")), "the proxy cannot be used: the connection failed (pipedream.test)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := newClient(t, tc.transport, nil).Account(t.Context(), github)
+			isError(t, err, Unavailable, "Pipedream is not available: "+tc.text)
+		})
+	}
+	t.Run("its address is not valid", func(t *testing.T) {
+		transport, err := NewTransport("")
+		require.NoError(t, err)
+		transport.Proxy = func(*http.Request) (*url.URL, error) { return nil, errors.New("secret") }
+		_, err = newClient(t, transport, nil).Account(t.Context(), github)
+		isError(t, err, Unavailable, "Pipedream is not available: the address of the proxy in Vault's environment is not valid (pipedream.test)")
+	})
+}
+
+// failing is a transport that fails.
+type failing struct{ error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.error }

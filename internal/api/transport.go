@@ -9,13 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -42,6 +40,13 @@ func NewTransport(caCert string) (*http.Transport, error) {
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	// A ping finds a connection that died silently before a reader's timeout does.
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second}
+	// Without this, the error for a refusal of a proxy has nothing but its text.
+	transport.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+		if resp.StatusCode != http.StatusOK {
+			return proxyError(resp.StatusCode)
+		}
+		return nil
+	}
 	if caCert != "" {
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM([]byte(caCert)) {
@@ -246,46 +251,6 @@ func statusError(resp *http.Response, body []byte, r request) *Error {
 func isObject(body []byte) bool {
 	body = bytes.TrimSpace(body)
 	return len(body) > 0 && body[0] == '{' && json.Valid(body)
-}
-
-// connectionError says in words of our own why there is no answer. The texts of
-// net/http can contain parts of what the other side sent.
-func (c *Client) connectionError(ctx context.Context, err error) error {
-	var (
-		own     *Error
-		dns     *net.DNSError
-		tlsAny  *tls.CertificateVerificationError
-		tlsHead tls.RecordHeaderError
-		timeout net.Error
-		detail  string
-	)
-	switch {
-	case errors.As(err, &own):
-		return own
-	case errors.Is(ctx.Err(), context.Canceled):
-		return context.Canceled
-	case errors.Is(err, context.DeadlineExceeded):
-		detail = "it did not answer in time"
-	case errors.As(err, &dns):
-		detail = "its host name cannot be resolved"
-	case errors.As(err, &tlsAny):
-		detail = "its TLS certificate is not trusted; check base_url and ca_cert"
-	case errors.As(err, &tlsHead), errors.Is(err, http.ErrSchemeMismatch):
-		detail = "it does not speak TLS; check base_url"
-	case errors.Is(err, syscall.ECONNREFUSED):
-		detail = "the connection was refused"
-	case errors.As(err, &timeout) && timeout.Timeout():
-		detail = "the connection timed out"
-	default:
-		detail = "the connection failed"
-	}
-	return &Error{Kind: Unavailable, Detail: detail + " (" + c.config.BaseURL.Host + ")"}
-}
-
-// NoAnswer returns the error for an account about which Pipedream did not answer in
-// time.
-func (c *Client) NoAnswer(id string) error {
-	return WithAccount(c.connectionError(context.Background(), context.DeadlineExceeded), id)
 }
 
 // meter is the innermost round tripper. Every attempt, retries included, takes a
