@@ -19,6 +19,10 @@ const (
 	// abandonedAfter is how long a credential that never expires is kept after its
 	// last fetch. While it is read, it is fetched again and again.
 	abandonedAfter = 7 * 24 * time.Hour
+	// longestTold is the longest time that a read tells. A duration cannot hold the
+	// time to the year 9999, which some APIs write for never, and programs add to what
+	// they are told.
+	longestTold = 100 * 365 * 24 * time.Hour
 )
 
 // Policy is what a mount's configuration says about credentials.
@@ -163,7 +167,7 @@ func (c *Credential) Lease(p Policy, now time.Time) time.Duration {
 // not be asked yet or the pass will fetch it, that is in a while. The result is in
 // whole seconds, at least 1, and never just before the credential is due.
 func (c *Credential) ReadAgainIn(p Policy, d Demand, now time.Time) time.Duration {
-	wait := (c.dueAt(p, d).Sub(now) + time.Second - 1).Truncate(time.Second)
+	wait := (min(c.dueAt(p, d).Sub(now), longestTold) + time.Second - 1).Truncate(time.Second)
 	left := c.ExpiresAt.Sub(now)
 	switch {
 	case wait > 0:
@@ -186,7 +190,7 @@ func (c *Credential) Life(p Policy) time.Duration {
 	if !c.Expires() {
 		return p.StaticTTL
 	}
-	return max(MinServable, c.ExpiresAt.Sub(c.FetchedAt))
+	return min(max(MinServable, c.ExpiresAt.Sub(c.FetchedAt)), longestTold)
 }
 
 // UntilNext returns how long to wait before asking Pipedream for the successor of a
@@ -195,7 +199,7 @@ func (c *Credential) UntilNext(now time.Time) time.Duration {
 	wait := time.Second
 	for _, at := range []time.Time{c.NextRefreshAt, c.ExpiresAt} {
 		if left := at.Sub(now); left > 0 {
-			wait = min(wait, left+10*time.Millisecond)
+			wait = min(wait, min(left, wait)+10*time.Millisecond)
 		}
 	}
 	return wait

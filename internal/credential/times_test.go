@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -277,6 +278,7 @@ func TestUntilNext(t *testing.T) {
 	require.Equal(t, 510*ms, credentialOf(500*ms, -200*ms).UntilNext(fetched))
 	require.Equal(t, time.Second, credentialOf(-time.Minute, -2*time.Minute).UntilNext(fetched), "both are in the past")
 	require.Equal(t, time.Second, credentialOf(never, never).UntilNext(fetched))
+	require.Equal(t, time.Second, credentialOf(-time.Minute, math.MaxInt64).UntilNext(fetched), "a refresh in centuries")
 }
 
 func TestCorrected(t *testing.T) {
