@@ -103,6 +103,7 @@ var (
 	errNotJSON        = errors.New("it is not the JSON that was expected")
 	errBadExpiry      = errors.New("its expires_at is not a time")
 	errBadCredentials = errors.New("its credentials are not an object")
+	errNoToken        = errors.New("its oauth_access_token is empty")
 	errNotFound       = errors.New("record not found")
 	errInstead        = errors.New("an error stands in place of the account")
 )
@@ -191,15 +192,15 @@ func decodePage(body []byte) (*Page, error) {
 }
 
 // onPage reads an element of a list. It returns nil if the element makes no sense,
-// so that it does not hide the others. If the credentials are too large, the
-// account comes without them.
+// so that it does not hide the others. If the credentials are too large or lack the
+// token, the account comes without them.
 func onPage(element json.RawMessage) *Account {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(element, &fields) != nil {
 		return nil
 	}
 	a, err := newAccount(fields)
-	if large := tooLargeError(""); errors.As(err, &large) {
+	if large := tooLargeError(""); errors.As(err, &large) || errors.Is(err, errNoToken) {
 		delete(fields, "credentials")
 		a, err = newAccount(fields)
 	}
@@ -235,7 +236,18 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 	if a.Credentials, err = credentials(raw["credentials"]); err != nil {
 		return nil, err
 	}
+	if !a.Dead && lacksToken(a.Credentials) {
+		return nil, errNoToken
+	}
 	return a, nil
+}
+
+// lacksToken reports whether credentials have nothing where the access token of an
+// OAuth app is. Such credentials are of no use, and replace none that are.
+func lacksToken(fields map[string]json.RawMessage) bool {
+	token, ok := fields["oauth_access_token"]
+	var written string
+	return ok && (isNull(token) || json.Unmarshal(token, &written) == nil && strings.TrimSpace(written) == "")
 }
 
 // credentials reads the credentials of an account within their bounds.

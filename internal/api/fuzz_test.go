@@ -50,6 +50,7 @@ func FuzzDecodeAccount(f *testing.F) {
 		`{"id":"apn_a","credentials":null,"expires_at":null}`,
 		`{"id":"apn_a","credentials":{},"expires_at":"soon"}`,
 		`{"id":"apn_a","data":{"id":"apn_b"},"expires_at":17}`,
+		`{"id":"apn_a","credentials":{"oauth_access_token":"","oauth_uid":"u"}}`,
 		`{"error":"record not found"}`,
 		`{"data":null,"error":"Record Not Found"}`,
 		`{"data":[1]}`,
@@ -85,7 +86,7 @@ func FuzzDecodeAccount(f *testing.F) {
 // which repeats anything of the answer.
 func ownWords(t *testing.T, err error) {
 	t.Helper()
-	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errBadLife, errBadLink, errNotFound, errInstead} {
+	for _, known := range []error{errNotJSON, errBadExpiry, errBadCredentials, errNoToken, errBadLife, errBadLink, errNotFound, errInstead} {
 		if errors.Is(err, known) {
 			return
 		}
@@ -101,6 +102,7 @@ func FuzzDecodePage(f *testing.F) {
 	for _, seed := range []string{
 		`{"page_info":{"total_count":1,"count":1,"start_cursor":"a","end_cursor":"b"},"data":[{"id":"apn_a"},{"id":"apn_b","expires_at":"x"}]}`,
 		`{"page_info":{"end_cursor":""},"data":{"accounts":[{"id":"apn_a"}]}}`,
+		`{"data":[{"id":"apn_a","credentials":{"oauth_access_token":null,"oauth_uid":"u"}},{"id":"apn_b","dead":true,"credentials":{"oauth_access_token":" "}}]}`,
 		`{"page_info":{"end_cursor":17},"data":[]}`, `{"page_info":null,"data":[null,{}]}`, `{"data":{"accounts":null}}`, `{"data":null}`, `{}`, `[]`, ``,
 	} {
 		f.Add([]byte(seed))
