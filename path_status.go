@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
 )
 
 const pathStatusHelpSyn = `Show how the engine is doing. Sends no request to Pipedream.`
@@ -57,7 +59,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"held_off_accounts": field(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
 		"held_off_until":    field(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
 		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
-		"last_error":        field(framework.TypeString, false, "What failed last."),
+		"last_error":        field(framework.TypeString, false, "What failed last. It names no account."),
 		"last_error_time":   field(framework.TypeString, false, "When that was, RFC 3339 in UTC."),
 	}
 }
@@ -93,7 +95,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	if errors.Is(err, errBadConfig) {
 		data["last_error"] = err.Error()
 	} else if lastErr != nil {
-		data["last_error"] = atMount(req, errorText(lastErr))
+		data["last_error"] = atMount(req, errorText(api.WithoutAccount(lastErr)))
 		data["last_error_time"] = lastErrAt.UTC().Format(time.RFC3339)
 	}
 	return &logical.Response{Data: data}, nil

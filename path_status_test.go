@@ -30,7 +30,7 @@ func TestStatus(t *testing.T) {
 			"last_success": good, "last_error_time": time.Now().UTC().Format(time.RFC3339),
 			"last_error": resp.Data["last_error"],
 		}, resp.Data)
-		require.Contains(t, resp.Data["last_error"], "apn_nobody")
+		require.Contains(t, resp.Data["last_error"], "Pipedream does not know account <account_id>")
 		require.Len(t, m.sim.Requests(), requests)
 
 		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"30"}}})
@@ -50,4 +50,31 @@ func TestStatusUnconfigured(t *testing.T) {
 		require.Equal(t, false, resp.Data["configured"])
 		require.NotContains(t, resp.Data, "last_error")
 	})
+}
+
+// status is for those who watch the engine, and may be read by callers who must not
+// learn of the accounts of others.
+func TestTheLastErrorNamesNoAccount(t *testing.T) {
+	for name, fault := range map[string]pipedreamtest.Fault{
+		"400": {Status: 400}, "401": {Status: 401}, "402": {Status: 402}, "403": {Status: 403}, "404": {Status: 404}, "410": {Status: 410},
+		"422": {Status: 422}, "429": {Status: 429}, "500": {Status: 500}, "no JSON": {Garbage: true}, "too large": {HugeBody: 2 << 20},
+		"an error": {Status: 200, Body: `{"error":"some"}`}, "another account": {WrongAccount: "apn_bob"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.creds("alices")
+				fault.Kind = pipedreamtest.KindAccount
+				m.sim.AddFault(fault)
+				for _, path := range []string{"creds/alices", "creds/apn_alice", "creds/apn_other", "accounts/apn_alice"} {
+					time.Sleep(time.Hour)
+					_, err := m.read(path)
+					require.Error(t, err, path)
+					text, _ := m.get("status", "last_error").(string)
+					require.NotContains(t, text, "apn_", path)
+					require.NotContains(t, text, "alice", path)
+				}
+			})
+		})
+	}
 }

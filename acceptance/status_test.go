@@ -42,6 +42,7 @@ func TestStatusReportsFailures(t *testing.T) {
 	status := m.read(t, "status").Data
 	assert.Equal(t, 1, number(t, status["failures"]))
 	text := asType[string](t, status["last_error"])
-	assert.Contains(t, text, githubID)
+	assert.Contains(t, text, "403")
+	assert.NotContains(t, text, githubID)
 	assert.NotContains(t, text, "upstream words")
 }

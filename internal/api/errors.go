@@ -164,6 +164,16 @@ func OfAll(err error) bool {
 	return errors.As(err, &e) && e.OfAll()
 }
 
+// WithoutAccount returns err with a placeholder for the id of the account that it is
+// about, for those who may not know which accounts others read.
+func WithoutAccount(err error) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Account == "" {
+		return err
+	}
+	return e.WithAccount("<account_id>")
+}
+
 // WithAccount is like [Error.WithAccount]. Errors of other packages are returned as
 // they are.
 func WithAccount(err error, id string) error {
