@@ -357,26 +357,18 @@ func (f *Fetcher) ask(c *call, ended func()) {
 // it first or nobody waits for it any more.
 var errOvertaken = errors.New("overtaken")
 
-// single waits for the budget and asks for one account. A reader who joins the wait
-// can make it more urgent.
+// single waits for the budget and asks for one account.
 func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
 	// Everything may have been held off since this call queued.
 	if err := f.holdOffs.CheckAll(); err != nil {
 		return nil, api.WithAccount(err, c.id)
 	}
-	for {
-		class := c.claim.Class()
-		err := c.claim.Reserve(ctx)
-		if err == nil {
-			break
-		}
+	if err := c.claim.Reserve(ctx); err != nil {
 		var refused *pace.NoBudgetError
-		if errors.As(err, &refused) && c.claim.Class() == class {
-			return nil, &api.Error{Kind: api.NoBudget, Account: c.id, Wait: refused.Wait}
+		if errors.As(err, &refused) {
+			err = &api.Error{Kind: api.NoBudget, Account: c.id, Wait: refused.Wait}
 		}
-		if !errors.As(err, &refused) {
-			return nil, err
-		}
+		return nil, err
 	}
 	defer c.claim.Refund()
 	if !f.begin(c) {

@@ -2,6 +2,7 @@ package pace
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -81,6 +82,15 @@ func (c *Claim) With(ctx context.Context) context.Context {
 func claimOf(ctx context.Context) *Claim {
 	claim, _ := ctx.Value(claimKey{}).(*Claim)
 	return claim
+}
+
+// ClassOf returns the class of the requests of ctx: that of its claim, or [Known] if it
+// has none.
+func (b *Budget) ClassOf(ctx context.Context) Class {
+	if claim := claimOf(ctx); claim != nil {
+		return claim.Class()
+	}
+	return Known
 }
 
 // Class returns how urgent the work is by now.
@@ -189,16 +199,22 @@ func (c *Claim) NextFree() time.Duration {
 }
 
 // Reserve takes a slot for the next request of the claim. It waits and fails like
-// [Budget.Acquire].
+// [Budget.Acquire], and tries again if others made the claim more urgent meanwhile.
 func (c *Claim) Reserve(ctx context.Context) error {
-	taken, err := c.budget.take(ctx, c)
-	if err != nil {
-		return err
+	for {
+		class := c.Class()
+		taken, err := c.budget.take(ctx, c)
+		var refused *NoBudgetError
+		switch {
+		case err == nil:
+			c.budget.mu.Lock()
+			defer c.budget.mu.Unlock()
+			c.prepaid = &taken
+			return nil
+		case !errors.As(err, &refused) || c.Class() == class:
+			return err
+		}
 	}
-	c.budget.mu.Lock()
-	defer c.budget.mu.Unlock()
-	c.prepaid = &taken
-	return nil
 }
 
 // Refund gives back a slot that was reserved but not used.
