@@ -18,10 +18,11 @@ import (
 // and the fields for lists with each other and with any field about the real answer. Such a fault changes whatever the
 // API would have answered, even a 401 or 429. If several faults match, the one that was added first applies.
 type Fault struct {
-	Kind      Kind   // the kind of request; empty means any
-	AccountID string // the account of the request; empty means any
-	Times     int    // how many requests meet the fault; 0 means all until it is removed
-	After     int    // how many requests pass first
+	Kind      Kind               // the kind of request; empty means any
+	AccountID string             // the account of the request; empty means any
+	Where     func(Request) bool // further conditions on the request; nil means none
+	Times     int                // how many requests meet the fault; 0 means all until it is removed
+	After     int                // how many requests pass first
 
 	Delay time.Duration // wait before anything else happens
 
@@ -121,7 +122,7 @@ func (s *Server) AddFault(f Fault) (remove func()) {
 // nextFault returns the fault that a request meets, or the zero Fault. The caller holds s.mu.
 func (s *Server) nextFault(x *exchange) Fault {
 	for i, f := range s.faults {
-		if f.Kind != "" && f.Kind != x.kind || f.AccountID != "" && f.AccountID != x.account {
+		if f.Kind != "" && f.Kind != x.kind || f.AccountID != "" && f.AccountID != x.account || f.Where != nil && !f.Where(*x.entry) {
 			continue
 		}
 		if f.passed < f.After {
