@@ -214,18 +214,21 @@ func TestFailuresOfTheAccountEvict(t *testing.T) {
 		change func(*mount)
 		code   int
 		text   string
+		cost   int // in requests: it is asked for twice, and once whether a refusal is about the account
 	}{
-		"unknown":   {func(m *mount) { m.sim.DeleteAccount(github) }, http.StatusBadRequest, "does not know"},
-		"forbidden": {func(m *mount) { m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusForbidden}) }, http.StatusBadRequest, "access"},
+		"unknown": {func(m *mount) { m.sim.DeleteAccount(github) }, http.StatusBadRequest, "does not know", 3},
+		"forbidden": {func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Status: http.StatusForbidden})
+		}, http.StatusBadRequest, "access", 3},
 		"dead": {func(m *mount) {
 			m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "pdtok_leak: invalid_grant" })
-		}, http.StatusBadRequest, "dead: Pipedream can no longer refresh its credentials (invalid_grant)"},
+		}, http.StatusBadRequest, "dead: Pipedream can no longer refresh its credentials (invalid_grant)", 2},
 		"no credentials": {func(m *mount) {
 			m.sim.Update(github, func(a *pipedreamtest.Account) { a.NoCredentials = true })
-		}, http.StatusBadRequest, "no credentials"},
+		}, http.StatusBadRequest, "no credentials", 2},
 		"another account": {func(m *mount) {
 			m.sim.AddFault(pipedreamtest.Fault{AccountID: github, WrongAccount: stripe})
-		}, http.StatusBadGateway, "another account"},
+		}, http.StatusBadGateway, "another account", 2},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -233,8 +236,10 @@ func TestFailuresOfTheAccountEvict(t *testing.T) {
 				m.creds(github)
 				test.change(m)
 				time.Sleep(59 * time.Minute)
+				m.sim.ResetRequests()
 				_, err := m.read("creds/" + github)
 				m.refused(err, test.code, github, test.text)
+				require.Len(t, m.sim.Requests(), test.cost)
 
 				stored, err := m.storage.below().Get(t.Context(), m.cacheKey(github))
 				require.NoError(t, err)

@@ -190,18 +190,3 @@ func (c *config) api(base *url.URL) api.Config {
 		UserAgent:    "vault-plugin-secrets-pipedream/" + version,
 	}
 }
-
-// verify checks that Pipedream accepts the key or client of c. The result does not
-// show in status, because the mount does not use c before it is stored. Some of the
-// budget is reserved for this.
-func (b *backend) verify(ctx context.Context, c *config) error {
-	claim := b.budget.NewClaim(pace.Check, "")
-	client, err := b.newClient(claim.With(b.ctx), c, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
-	defer cancel()
-	return client.Verify(claim.With(ctx))
-}

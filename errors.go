@@ -22,7 +22,7 @@ func text(e *api.Error) string {
 	}
 	switch e.Kind {
 	case api.Throttled:
-		return "Pipedream's rate limit is used up (its answer was 429); " + again(e)
+		return "the rate limit of Pipedream, or of a gateway in front of it, is used up (the answer was 429); " + again(e)
 	case api.NoBudget:
 		return "the mount's budget of requests to Pipedream is used up (rate_limit in config); " + again(e)
 	case api.Busy:
@@ -63,7 +63,7 @@ func textOfAccount(e *api.Error) string {
 			"may not read it. Give it access to the account in Pipedream, or store another%s", e.Account, e.Status, key(e), scope(e))
 	case api.NotFound:
 		if e.Account == "" {
-			return fmt.Sprintf("Pipedream has no accounts%s (its answer was 404): check project_id and base_url in <mount>/config", where(e))
+			return fmt.Sprintf("Pipedream has no accounts%s%s: check project_id and base_url in <mount>/config", where(e), withStatus(e))
 		}
 		if e.Status == http.StatusGone {
 			return fmt.Sprintf("account %s is gone (Pipedream's answer was 410): it was deleted. "+
@@ -72,10 +72,6 @@ func textOfAccount(e *api.Error) string {
 		return fmt.Sprintf("Pipedream does not know account %s%s, or the %s in <mount>/config cannot see it. "+
 			"List what it sees with: "+cli+" list <mount>/accounts", e.Account, where(e), key(e))
 	case api.Rejected:
-		if e.Status == 0 {
-			return fmt.Sprintf("Pipedream answered with an error in place of account %s. "+
-				"Check the account in Pipedream, and what there is with: "+cli+" list <mount>/accounts", e.Account)
-		}
 		return fmt.Sprintf("Pipedream rejected the request%s (its answer was %d): check project_id, environment, org_id and base_url in <mount>/config",
 			about(e), e.Status)
 	case api.PaymentRequired:
@@ -103,7 +99,7 @@ func textOfAccount(e *api.Error) string {
 func textOfLink(e *api.Error) string {
 	switch e.Kind {
 	case api.Throttled:
-		return "Pipedream makes no more Connect links for this external user at the moment (its answer was 429); " + again(e)
+		return "there are no more Connect links for this external user at the moment (the answer was 429); " + again(e)
 	case api.NoBudget:
 		return "the mount has reached its limit of Connect links for this minute; " + again(e)
 	case api.KeyRefused:
@@ -114,7 +110,7 @@ func textOfLink(e *api.Error) string {
 		return fmt.Sprintf("Pipedream refused to make a Connect link%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
 			"Allow it that scope in Pipedream's settings, or store another client", where(e), e.Status, e.Scope)
 	case api.NotFound:
-		return fmt.Sprintf("Pipedream knows no project %s (its answer was %d), so there are no Connect links: check project_id and base_url in <mount>/config", e.Project, e.Status)
+		return fmt.Sprintf("Pipedream knows no project %s%s, so there are no Connect links: check project_id and base_url in <mount>/config", e.Project, withStatus(e))
 	case api.Rejected:
 		return fmt.Sprintf("Pipedream rejected the request for a Connect link%s (its answer was %d): check connect_token_scope, project_id and environment in <mount>/config",
 			where(e), e.Status)
@@ -165,6 +161,14 @@ func where(e *api.Error) string {
 		return ""
 	}
 	return fmt.Sprintf(" in project %s, environment %s", e.Project, e.Environment)
+}
+
+// withStatus names the status of the answer, unless it was a 2xx.
+func withStatus(e *api.Error) string {
+	if e.Status == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (its answer was %d)", e.Status)
 }
 
 func about(e *api.Error) string {

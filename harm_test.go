@@ -304,7 +304,8 @@ func TestAnswersOtherThanDocumented(t *testing.T) {
 		"gone":                         {410, `{"error":"x"}`, 400, "is gone"},
 		"unprocessable":                {422, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 422)"},
 		"bad request":                  {400, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 400)"},
-		"an error in a 200":            {200, `{"error":"something else"}`, 400, "an error in place of account apn_github"},
+		"an error in a 200":            {200, `{"error":"something else"}`, 502, "an error stands in place of what was asked for"},
+		"an error about a field":       {200, `{"error":{"account":["account and user mismatch"]}}`, 502, "an error stands in place of what was asked for"},
 		"not found in a 200":           {200, `{"error":"Record not found"}`, 400, "does not know account apn_github"},
 		"an end that JSON cannot have": {200, `{"data":{"id":"apn_github","expires_at":"9999-12-31T23:59:59-12:00","credentials":{"a":"b"}}}`, 502, "expires_at"},
 	}

@@ -149,11 +149,12 @@ func TestARefusedAccessTokenIsReplacedOnce(t *testing.T) {
 		require.Equal(t, 2, m.sim.Count(pipedreamtest.KindToken))
 
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusUnauthorized})
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusUnauthorized})
 		requests := len(m.sim.Requests())
 		time.Sleep(time.Minute)
 		_, err := m.write("refresh/apn_alice", nil)
 		m.refused(err, http.StatusBadRequest, "OAuth client", "pipedream/config")
-		require.Len(t, m.sim.Requests(), requests+3, "refused, a new token, refused again")
+		require.Len(t, m.sim.Requests(), requests+5, "refused, twice, a new token, refused again, twice")
 	})
 }
 

@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
@@ -249,9 +247,15 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 	if err := updated.validate(); err != nil {
 		return nil, err
 	}
+	var resp *logical.Response
 	if data.Get(fieldVerify).(bool) && namesConnection(data) {
-		if err := b.verify(ctx, updated); err != nil {
+		none, err := b.verify(ctx, updated)
+		if err != nil {
 			return nil, verifyError(req, updated, err)
+		}
+		if none {
+			resp = &logical.Response{}
+			resp.AddWarning("there are no accounts yet" + of(updated) + ": if that is a surprise, check project_id, environment and org_id")
 		}
 	}
 	if err := toTheEnd(ctx, func(ctx context.Context) error { return writeConfig(ctx, req.Storage, updated) }); err != nil {
@@ -259,7 +263,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		return nil, err
 	}
 	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID, updated.CacheID)
-	return nil, nil
+	return resp, nil
 }
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -373,50 +377,4 @@ func namesConnection(data *framework.FieldData) bool {
 		}
 	}
 	return false
-}
-
-// verifyError returns the error for a write whose key or client was not accepted or
-// could not be checked.
-func verifyError(req *logical.Request, c *config, err error) error {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		return toLogical(req, err)
-	}
-	given, missing := fieldAPIKey, "there is no Pipedream API at base_url"
-	if c.ClientID != "" {
-		given = "client_id and client_secret"
-	}
-	if c.ProjectID != "" {
-		missing += ", or no project " + c.ProjectID
-	}
-	switch {
-	case e.Kind == api.NotFound:
-		return badRequest("%s could not be checked and nothing was changed: %s (the answer was 404): check that base_url ends in /v1. "+
-			"To store unchecked, add verify=false", given, missing)
-	case e.Kind == api.Forbidden:
-		return badRequest("Pipedream accepts %s, but not for the accounts%s (the answer was 403); nothing was changed. %s",
-			given, where(e), widerScope(c))
-	case e.Kind != api.KeyRefused:
-		return logical.CodedError(httpStatus(e), given+" could not be checked and nothing was changed: "+atMount(req, text(e))+
-			". To store unchecked, add verify=false")
-	case c.ProjectID != "":
-		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
-			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
-	default:
-		return badRequest("Pipedream refused %s; nothing was changed. Check that it was copied completely and has not been revoked", given)
-	}
-}
-
-// widerScope returns what to do about a 403.
-func widerScope(c *config) string {
-	switch {
-	case c.ClientID == "":
-		return "Check that the key's user can see the workspace"
-	case c.Scope == "":
-		return "Check what the client may do in Pipedream's settings"
-	case c.ProjectID == "":
-		return fmt.Sprintf("Its scope is %q, which may be for Connect projects alone: set project_id, or another scope", c.Scope)
-	default:
-		return fmt.Sprintf("Its scope is %q: check that the client may use it, and that the project is the client's", c.Scope)
-	}
 }

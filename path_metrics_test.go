@@ -75,7 +75,7 @@ func TestMetrics(t *testing.T) {
 			"held_off scope=account":                           2,
 			"held_off scope=mount":                             0,
 			"budget_limit":                                     100,
-			"budget_used":                                      4,
+			"budget_used":                                      5,
 			"cached_accounts":                                  1,
 			"configured":                                       1,
 			"key_refused":                                      0,

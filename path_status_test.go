@@ -25,8 +25,8 @@ func TestStatus(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, map[string]any{
 			"version": version, "configured": true,
-			"requests": int64(2), "failures": int64(1), "cache_hits": int64(1), "cache_misses": int64(2),
-			"cached_accounts": 1, "rate_limit": 100, "budget_left": 97, "held_off_accounts": 1,
+			"requests": int64(3), "failures": int64(1), "cache_hits": int64(1), "cache_misses": int64(2),
+			"cached_accounts": 1, "rate_limit": 100, "budget_left": 96, "held_off_accounts": 1,
 			"last_success": good, "last_error_time": time.Now().UTC().Format(time.RFC3339),
 			"last_error": resp.Data["last_error"],
 		}, resp.Data)

@@ -52,7 +52,7 @@ func TestErrorsAsAClientSeesThem(t *testing.T) {
 			words:   []string{"key", "/config"},
 		},
 		"access refused": {
-			arrange: fault(pipedreamtest.Fault{Status: http.StatusForbidden, Body: upstreamBody}),
+			arrange: fault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusForbidden, Body: upstreamBody}),
 			code:    http.StatusBadRequest,
 			words:   []string{githubID, "key", "/config"},
 		},

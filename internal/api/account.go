@@ -105,7 +105,7 @@ var (
 	errBadCredentials = errors.New("its credentials are not an object")
 	errNoToken        = errors.New("its oauth_access_token is empty")
 	errNotFound       = errors.New("record not found")
-	errInstead        = errors.New("an error stands in place of the account")
+	errInstead        = errors.New("an error stands in place of what was asked for")
 )
 
 // tooLargeError is the detail of an error about a bound.
@@ -127,14 +127,7 @@ func decodeAccount(body []byte) (*Account, error) {
 		}
 	}
 	if top["id"] == nil {
-		switch said := text(top["error"]); {
-		case strings.Contains(strings.ToLower(said), errNotFound.Error()):
-			return nil, errNotFound
-		case said != "":
-			return nil, errInstead
-		default:
-			return nil, errNotJSON
-		}
+		return nil, errorInstead(body)
 	}
 	return newAccount(top)
 }
@@ -162,7 +155,7 @@ func decodePage(body []byte) (*Page, error) {
 	}
 	var raw []json.RawMessage
 	if isNull(answer.Data) {
-		return nil, errNotJSON
+		return nil, errorInstead(body)
 	}
 	if json.Unmarshal(answer.Data, &raw) != nil {
 		var older struct {

@@ -108,6 +108,7 @@ func TestAnAccountComesInTwoForms(t *testing.T) {
 
 func TestAnAnswerWithoutAnAccount(t *testing.T) {
 	const notJSON = "Pipedream's answer could not be understood: it is not the JSON that was expected"
+	const instead = "Pipedream's answer could not be understood: an error stands in place of what was asked for"
 	for body, want := range map[string]struct {
 		kind Kind
 		text string
@@ -128,12 +129,14 @@ func TestAnAnswerWithoutAnAccount(t *testing.T) {
 		`{"id":"apn_other"}`:                    {WrongAccount, "the answer is about another account"},
 		`{"error":"record not found"}`:          {NotFound, "Pipedream does not know it"},
 		`{"error":"Record Not Found","data":null}`:     {NotFound, "Pipedream does not know it"},
-		`{"data":{"error":"record not found"}}`:        {NotFound, "Pipedream does not know it"},
-		`{"error":"pd_secret is over quota"}`:          {Rejected, "Pipedream rejected the request"},
+		`{"data":{"error":"record not found"}}`:        {BadAnswer, notJSON},
+		`{"error":"record not found","path":"/v1"}`:    {BadAnswer, notJSON},
+		`{"error":"pd_secret is over quota"}`:          {BadAnswer, instead},
+		`{"error":{"account":["pd_secret is wrong"]}}`: {BadAnswer, instead},
 		`{"error":{"message":"pd_secret over quota"}}`: {BadAnswer, notJSON},
 	} {
 		t.Run(body, func(t *testing.T) {
-			_, err := account(t, says(body))
+			_, err := account(t, ofAccounts(says(body)))
 			require.Equal(t, github, isError(t, err, want.kind, want.text).Account)
 		})
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-retryablehttp"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -22,10 +23,6 @@ import (
 
 // PageLimit is the most accounts that Pipedream lists in one answer.
 const PageLimit = 100
-
-// workedLately is how long after its last success a bearer is given the benefit of
-// the doubt when one answer refuses it.
-const workedLately = time.Minute
 
 // What a request is for, as observers see it.
 const (
@@ -76,6 +73,7 @@ type Observer interface {
 type Client struct {
 	redact.Opaque
 
+	ctx      context.Context // of what requests share
 	config   Config
 	auth     authorizer
 	http     *retryablehttp.Client
@@ -85,18 +83,27 @@ type Client struct {
 	logger   func() hclog.Logger
 	proxyFor func(*http.Request) (*url.URL, error) // nil for a transport without proxies
 
-	mu     sync.Mutex // guards the fields below; never held across I/O
-	worked redact.Secret
-	at     time.Time // when worked was last accepted
+	mu       sync.Mutex               // guards the fields below; never held across I/O
+	waiting  *probe                   // not sent yet; nil for none
+	latest   *probe                   // nil before the first
+	proven   []string                 // accounts that Pipedream last answered for
+	believed *lru.Cache[string, Kind] // the last refusal of each account, if it was confirmed
 }
 
 // New returns a client that sends over transport. It keeps within budget, and a
-// 401 or 429 holds everything off in holdOffs. Fetches of access tokens, which
-// requests share, end with ctx.
+// 401 or 429 holds everything off in holdOffs. Fetches of access tokens, and other
+// work that requests share, end with ctx.
 func New(ctx context.Context, config Config, transport http.RoundTripper, budget *pace.Budget, holdOffs *pace.HoldOffs,
 	observer Observer, logger func() hclog.Logger,
 ) *Client {
-	c := &Client{config: config, budget: budget, holdOffs: holdOffs, observer: observer, logger: logger, auth: apiKey{key: config.APIKey}}
+	believed, err := lru.New[string, Kind](maxBelieved)
+	if err != nil { // only for a size below 1
+		panic(err)
+	}
+	c := &Client{
+		ctx: ctx, config: config, budget: budget, holdOffs: holdOffs, observer: observer, logger: logger,
+		auth: apiKey{key: config.APIKey}, believed: believed,
+	}
 	if config.ClientID != "" {
 		c.auth = newOAuthClient(ctx, config.Timeout, c.guardedToken)
 	}
@@ -223,7 +230,11 @@ func (c *Client) page(ctx context.Context, what string, filter Filter, withCrede
 		p, err = decodePage(body)
 		return err
 	}})
-	return p, err
+	if err != nil {
+		return nil, err
+	}
+	c.listed(p)
+	return p, nil
 }
 
 // addOrg adds the workspace to the query, if one is configured. A list with a
@@ -234,21 +245,18 @@ func (c *Client) addOrg(query url.Values) {
 	}
 }
 
-// Verify checks that Pipedream accepts the key or client. Whether accounts may be
-// read shows only on the path of the accounts.
-func (c *Client) Verify(ctx context.Context) error {
+// Verify checks that Pipedream accepts the key or client, and that it is Pipedream who
+// answers. Whether accounts may be read shows only on the path of the accounts. none
+// is set if Verify saw there that there are no accounts.
+func (c *Client) Verify(ctx context.Context) (none bool, err error) {
 	if c.config.ClientID == "" {
-		if err := c.get(ctx, request{what: ForCheck, path: []string{"users", "me"}}); err != nil || c.config.OrgID == "" {
-			return err
+		if err := c.get(ctx, c.user()); err != nil || c.config.OrgID == "" {
+			return false, err
 		}
 	}
-	return c.get(ctx, request{what: ForCheck, path: c.accountsPath(), query: c.oneAccount()})
-}
-
-func (c *Client) oneAccount() url.Values {
-	query := url.Values{"limit": {"1"}}
-	c.addOrg(query)
-	return query
+	var first Page
+	err = c.get(ctx, c.firstPage(&first))
+	return err == nil && first.Count == 0 && first.Total == 0, err
 }
 
 func (c *Client) guardedToken(ctx context.Context) (token *accessToken, err error) {
@@ -303,45 +311,15 @@ func (c *Client) do(ctx context.Context, r request) error {
 		}
 		r.bearer = bearer
 		err = c.send(ctx, r)
-		if KindOf(err) == KeyRefused {
-			if r.account != "" && c.confirmed(ctx, bearer) {
-				// The bearer is good, so this is about the account.
-				err = c.facts(&Error{Kind: Unauthorized, Account: r.account, Status: http.StatusUnauthorized})
-			} else if !retried && c.auth.refused(bearer) {
-				continue
-			}
+		if r.account != "" {
+			err = c.confirmed(ctx, r, err)
 		}
-		if err == nil {
-			c.setWorked(bearer)
+		if KindOf(err) == KeyRefused && !retried && c.auth.refused(bearer) {
+			continue
 		}
 		c.note(r.what, began, err)
 		return err
 	}
-}
-
-func (c *Client) setWorked(bearer redact.Secret) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.worked, c.at = bearer, time.Now()
-}
-
-// confirmed reports whether a bearer that was refused for one account works
-// otherwise. It asks Pipedream only if the bearer worked a moment ago. So one
-// account's 401 does not hold off all the others.
-func (c *Client) confirmed(ctx context.Context, bearer redact.Secret) bool {
-	c.mu.Lock()
-	lately := c.worked == bearer && time.Since(c.at) < workedLately
-	c.mu.Unlock()
-	if !lately {
-		return false
-	}
-	r := request{what: ForCheck, method: http.MethodGet, path: []string{"users", "me"}, bearer: bearer}
-	if c.config.ClientID != "" {
-		r.path, r.query = c.accountsPath(), c.oneAccount()
-	}
-	// This does not use the claim of the account's reader: the outcome matters to all
-	// readers.
-	return KindOf(c.send(c.budget.NewClaim(pace.Known, "").With(ctx), r)) != KeyRefused
 }
 
 // note tells the observer and the hold-offs how a request ended.

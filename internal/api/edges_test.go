@@ -33,9 +33,12 @@ func TestNothingIsRepeatedWithoutASlot(t *testing.T) {
 }
 
 func TestAPageWithoutAListIsRefused(t *testing.T) {
-	for _, body := range []string{`{"data":null}`, `{"error":"half of us is down","data":null}`} {
+	for body, why := range map[string]string{
+		`{"data":null}`: "it is not the JSON that was expected",
+		`{"error":"half of us is down","data":null}`: "an error stands in place of what was asked for",
+	} {
 		_, err := page(t, body)
-		isError(t, err, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected")
+		isError(t, err, BadAnswer, "Pipedream's answer could not be understood: "+why)
 	}
 }
 

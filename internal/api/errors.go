@@ -11,13 +11,13 @@ type Kind int
 
 // The kinds of failure.
 const (
-	// Unavailable: the network, a time-out or a 5xx.
+	// Unavailable: the network, a time-out, a 5xx, or an answer that is not Pipedream's.
 	Unavailable Kind = iota + 1
 	// BadAnswer: an answer that makes no sense.
 	BadAnswer
 	// TooLarge: an answer beyond one of the bounds of this package.
 	TooLarge
-	// Throttled: Pipedream's own 429.
+	// Throttled: a 429, of Pipedream or of a gateway in front of it.
 	Throttled
 	// NoBudget: the mount's own limit is used up, so no request went out.
 	NoBudget
@@ -32,7 +32,7 @@ const (
 	Forbidden
 	// NotFound: 404 or 410, or an answer that says so.
 	NotFound
-	// Rejected: 400 or 422, or an error instead of the account.
+	// Rejected: 400 or 422.
 	Rejected
 	// PaymentRequired: 402.
 	PaymentRequired
@@ -76,7 +76,7 @@ type Error struct {
 // names are the kinds in words, for log lines.
 var names = map[Kind]string{
 	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer could not be understood", TooLarge: "Pipedream's answer is too large",
-	Throttled: "Pipedream's rate limit is used up", NoBudget: "the mount's budget of requests is used up",
+	Throttled: "the rate limit is used up", NoBudget: "the mount's budget of requests is used up",
 	Busy: "many accounts are being fetched", KeyRefused: "Pipedream refused the API key or OAuth client", Forbidden: "Pipedream refused access",
 	Unauthorized: "Pipedream refused the API key or OAuth client for this account",
 	NotFound:     "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream asks for payment",
@@ -115,10 +115,13 @@ func (e *Error) WithAccount(id string) *Error {
 }
 
 // OfAccount reports whether the account or user itself is at fault. A cached
-// credential is dropped then. After any other failure it stays.
+// credential is dropped then. After any other failure it stays. A refusal that names no
+// account is about all of them.
 func (e *Error) OfAccount() bool {
 	switch e.Kind {
-	case Forbidden, NotFound, Dead, NoCredentials, WrongAccount, NoAccount:
+	case Forbidden, NotFound:
+		return e.Account != ""
+	case Dead, NoCredentials, WrongAccount, NoAccount:
 		return true
 	default:
 		return false

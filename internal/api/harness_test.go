@@ -39,6 +39,16 @@ func fails(status int) func(*http.Request) reply {
 	return func(*http.Request) reply { return reply{status: status, body: `{"error":"of some kind"}`} }
 }
 
+// ofAccounts returns a handler that answers so for accounts, and works otherwise.
+func ofAccounts(answer func(*http.Request) reply) func(*http.Request) reply {
+	return func(req *http.Request) reply {
+		if req.URL.Path == "/v1/users/me" {
+			return says(`{"data":{"id":"u_1"}}`)(req)
+		}
+		return answer(req)
+	}
+}
+
 // script is a Pipedream in this process. A function gives its answers, and it
 // records the requests.
 type script struct {

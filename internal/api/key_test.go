@@ -3,7 +3,9 @@ package api
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,40 +77,190 @@ func TestARevokedKeyHoldsEverythingOff(t *testing.T) {
 	})
 }
 
-// No second request goes out for a key that has not worked for a minute, or for a
-// list, which is about no single account.
-func TestA401IsConfirmedOnlyIfTheKeyWorkedLately(t *testing.T) {
-	t.Run("a key that never worked", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := refuses(&[]string{"/accounts"})
-			_, err := newClient(t, s, nil).Account(t.Context(), github)
-			require.Equal(t, KeyRefused, KindOf(err))
-			require.Len(t, s.requests(), 1)
-		})
+// However long ago the key worked, one account's 401 is confirmed.
+func TestA401OnAQuietMountIsConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := refuses(&[]string{"/accounts/apn_stripe"})
+		c := newClient(t, s, nil)
+		_, err := c.Account(t.Context(), stripe)
+		require.Equal(t, Unauthorized, KindOf(err), "before it ever worked")
+		time.Sleep(time.Hour)
+		_, err = c.Account(t.Context(), stripe)
+		require.Equal(t, Unauthorized, KindOf(err))
+		require.NoError(t, c.holdOffs.CheckAll())
+		require.Len(t, s.requests(), 4)
 	})
-	t.Run("a key that worked a minute ago", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := refuses(&[]string{"/accounts/apn_stripe"})
-			c := newClient(t, s, nil)
-			_, err := c.Account(t.Context(), github)
-			require.NoError(t, err)
-			time.Sleep(time.Minute)
-			_, err = c.Account(t.Context(), stripe)
-			require.Equal(t, KeyRefused, KindOf(err))
-			require.Len(t, s.requests(), 2)
-		})
+}
+
+// A list is about no single account.
+func TestA401OfAListIsNotConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := refuses(&[]string{"/accounts?"})
+		c := newClient(t, s, nil)
+		_, err := c.Account(t.Context(), github)
+		require.NoError(t, err)
+		_, err = c.Page(t.Context(), "")
+		require.Equal(t, KeyRefused, KindOf(err))
+		require.Len(t, s.requests(), 2)
 	})
-	t.Run("a list", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := refuses(&[]string{"/accounts?"})
-			c := newClient(t, s, nil)
-			_, err := c.Account(t.Context(), github)
-			require.NoError(t, err)
-			_, err = c.Page(t.Context(), "")
-			require.Equal(t, KeyRefused, KindOf(err))
-			require.Len(t, s.requests(), 2)
+}
+
+// answers returns a Pipedream that answers paths below /v1 that begin so as it is told,
+// and works otherwise.
+func answers(replies map[string]reply) *script {
+	working := refuses(&[]string{"/none"})
+	return &script{answer: func(req *http.Request) reply {
+		rest := strings.TrimPrefix(req.URL.RequestURI(), "/v1")
+		for path, r := range replies {
+			if strings.HasPrefix(rest, path) {
+				return r
+			}
+		}
+		return working.answer(req)
+	}}
+}
+
+// What one account is refused is believed only if something else works after it.
+func TestARefusalIsBelievedOnlyIfSomethingElseWorks(t *testing.T) {
+	const all, one = "/accounts", "/accounts/apn_stripe"
+	says := func(status int) reply { return reply{status: status, body: `{"error":"so"}`} }
+	missing := reply{status: http.StatusOK, body: `{"error":"record not found"}`}
+	page := reply{status: http.StatusOK, body: `<html>`}
+	for name, tc := range map[string]struct {
+		change  func(*Config)
+		replies map[string]reply
+		known   bool // whether another account was read before
+		kind    Kind
+		about   string // the account that it is about
+	}{
+		"the key works":                              {nil, map[string]reply{one: says(403)}, false, Forbidden, stripe},
+		"the key works, in a 200":                    {nil, map[string]reply{one: missing}, false, NotFound, stripe},
+		"the key is refused":                         {nil, map[string]reply{one: says(404), "/users/me": says(401)}, false, KeyRefused, stripe},
+		"everything is refused":                      {nil, map[string]reply{all: says(403), "/users/me": says(403)}, true, Forbidden, ""},
+		"it is down":                                 {nil, map[string]reply{one: says(404), "/users/me": says(503)}, false, Unavailable, stripe},
+		"it is a gateway":                            {nil, map[string]reply{one: says(404), "/users/me": page}, false, BadAnswer, stripe},
+		"the client works":                           {ofAnOAuthClient, map[string]reply{one: says(404)}, false, NotFound, stripe},
+		"no list, another account works":             {ofAnOAuthClient, map[string]reply{one: says(403), "/accounts?": says(403)}, true, Forbidden, stripe},
+		"no list, no account works":                  {ofAnOAuthClient, map[string]reply{all: says(403)}, true, Forbidden, ""},
+		"no list, and nothing known":                 {ofAnOAuthClient, map[string]reply{one: says(404), "/accounts?": says(403)}, false, NotFound, stripe},
+		"no list, nothing known, it is as forbidden": {ofAnOAuthClient, map[string]reply{one: says(403), "/accounts?": says(403)}, false, Forbidden, ""},
+		"no list, and it is the 401 of an account":   {ofAnOAuthClient, map[string]reply{one: says(401), "/accounts?": says(403)}, false, Unauthorized, stripe},
+		"no project":                                 {ofAnOAuthClient, map[string]reply{all: says(404)}, true, NotFound, ""},
+		"no project, in a 200":                       {ofAnOAuthClient, map[string]reply{all: missing}, true, NotFound, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				replies := map[string]reply{}
+				c := newClient(t, answers(replies), tc.change)
+				if tc.known {
+					_, err := c.Account(t.Context(), github)
+					require.NoError(t, err)
+				}
+				for path, r := range tc.replies {
+					replies[path] = r
+				}
+				_, err := c.Account(patient(t), stripe)
+				var e *Error
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, tc.kind, e.Kind, e.Error())
+				require.Equal(t, tc.about, e.Account)
+				require.Equal(t, tc.about != "" && isRefused(tc.kind), e.OfAccount())
+			})
 		})
+	}
+}
+
+// A name that does not exist costs one more request, once.
+func TestARefusalIsConfirmedOnceForAName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		replies := map[string]reply{"/accounts/apn_stripe": {status: http.StatusNotFound, body: `{"error":"record not found"}`}}
+		s := answers(replies)
+		c := newClient(t, s, nil)
+		asks := func() int {
+			before := len(s.requests())
+			_, err := c.Account(patient(t), stripe)
+			require.Equal(t, NotFound, KindOf(err))
+			time.Sleep(time.Hour)
+			return len(s.requests()) - before
+		}
+		require.Equal(t, 2, asks())
+		require.Equal(t, 1, asks())
+		replies["/accounts/apn_stripe"] = reply{status: http.StatusGatewayTimeout}
+		_, err := c.Account(patient(t), stripe)
+		require.Equal(t, Unavailable, KindOf(err))
+		replies["/accounts/apn_stripe"] = reply{status: http.StatusNotFound, body: `{"error":"record not found"}`}
+		require.Equal(t, 2, asks(), "after any other answer")
+		replies["/accounts?"] = reply{status: http.StatusOK, body: `{"data":[{"id":"apn_stripe"}]}`}
+		_, err = c.Page(patient(t), "")
+		require.NoError(t, err)
+		require.Equal(t, 2, asks(), "after a list had it")
 	})
+}
+
+// However many accounts are refused at the same time, they share a request that goes
+// out after the last of them.
+func TestRefusalsAtTheSameTimeShareAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{}
+		s.answer = func(req *http.Request) reply {
+			if req.URL.Path == "/v1/users/me" {
+				time.Sleep(time.Second)
+				return says(`{"id":"u_1"}`)(req)
+			}
+			if strings.HasSuffix(req.URL.Path, "late") {
+				time.Sleep(500 * time.Millisecond)
+			}
+			return fails(http.StatusNotFound)(req)
+		}
+		c := newClient(t, s, nil)
+		var readers sync.WaitGroup
+		for i := range 20 {
+			for _, late := range []string{"", "_late"} {
+				readers.Go(func() {
+					id := "apn_" + strconv.Itoa(i) + late
+					_, err := c.Account(patient(t), id)
+					var e *Error
+					require.ErrorAs(t, err, &e)
+					require.Equal(t, NotFound, e.Kind)
+					require.Equal(t, id, e.Account)
+				})
+			}
+		}
+		readers.Wait()
+		probes := 0
+		for _, asked := range s.requests() {
+			if asked == "/v1/users/me" {
+				probes++
+			}
+		}
+		require.Len(t, s.requests(), 40+probes)
+		require.GreaterOrEqual(t, probes, 2, "one that began before the late ones says nothing about them")
+		require.LessOrEqual(t, probes, 6)
+	})
+}
+
+// What answers must be Pipedream.
+func TestAGatewayVerifiesNoKey(t *testing.T) {
+	for _, body := range []string{``, `<html>`, `{}`, `[]`, `"ok"`, `null`, `{"message":"ok"}`, `{"success":false,"errors":[]}`, `{"error":"x"}`} {
+		for path, change := range map[string]func(*Config){"/users/me": nil, "/accounts": ofAnOAuthClient} {
+			_, err := newClient(t, answers(map[string]reply{path: {status: http.StatusOK, body: body}}), change).Verify(t.Context())
+			require.Equal(t, BadAnswer, KindOf(err), "%s %s", path, body)
+		}
+	}
+	_, err := newClient(t, answers(map[string]reply{"/accounts": {status: http.StatusOK, body: `{"error":"record not found"}`}}), ofAnOAuthClient).Verify(t.Context())
+	require.Equal(t, NotFound, KindOf(err))
+}
+
+// The answer of the check shows whether there are any accounts.
+func TestVerifySeesThatThereAreNoAccounts(t *testing.T) {
+	for body, none := range map[string]bool{
+		`{"page_info":{"total_count":0},"data":[]}`: true, `{"data":[]}`: true, `{"data":[{"id":"apn_1"}]}`: false,
+		`{"page_info":{"total_count":3},"data":[]}`: false,
+	} {
+		got, err := newClient(t, answers(map[string]reply{"/accounts": {status: http.StatusOK, body: body}}), ofAnOAuthClient).Verify(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, none, got, body)
+	}
 }
 
 func TestHowAKeyIsVerified(t *testing.T) {
@@ -122,11 +274,12 @@ func TestHowAKeyIsVerified(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := refuses(&[]string{"/none"})
-			require.NoError(t, newClient(t, s, tc.change).Verify(t.Context()))
+			_, err := newClient(t, s, tc.change).Verify(t.Context())
+			require.NoError(t, err)
 			require.Equal(t, tc.requests, s.requests())
 
 			refused := []string{strings.TrimPrefix(tc.requests[len(tc.requests)-1], "/v1")}
-			err := newClient(t, refuses(&refused), tc.change).Verify(t.Context())
+			_, err = newClient(t, refuses(&refused), tc.change).Verify(t.Context())
 			isError(t, err, KeyRefused, "Pipedream refused the API key or OAuth client (its answer was 401)")
 		})
 	}
@@ -143,11 +296,17 @@ func TestAnswersOfTheTokenEndpoint(t *testing.T) {
 		"400":                   {400, `{"error":"invalid_scope"}`, KeyRefused, refused + "400)"},
 		"401":                   {401, `{"error":"invalid_client"}`, KeyRefused, refused + "401)"},
 		"403":                   {403, `{"error":"no"}`, KeyRefused, refused + "403)"},
-		"404":                   {404, `{"error":"not found"}`, Unavailable, unavailable + "404): it answered with status 404, in a form that is not Pipedream's"},
+		"404":                   {404, `{"error":"not found"}`, Unavailable, unavailable + "404): it answered with status 404"},
 		"404 of a gateway":      {404, `<html>`, Unavailable, unavailable + "404): it answered with status 404, in a form that is not Pipedream's"},
 		"410":                   {410, `{}`, Unavailable, unavailable + "410): it answered with status 410, in a form that is not Pipedream's"},
-		"429":                   {429, `{}`, Throttled, "Pipedream's rate limit is used up (its answer was 429)"},
-		"500":                   {500, `{}`, Unavailable, unavailable + "500): it answered with status 500, in a form that is not Pipedream's"},
+		"429":                   {429, `{}`, Throttled, "the rate limit is used up (its answer was 429)"},
+		"500":                   {500, `{}`, Unavailable, unavailable + "500): it answered with status 500"},
+		"400 of RFC 6749":       {400, `{"error":"invalid_scope","error_description":"d","error_uri":"https://a.example"}`, KeyRefused, refused + "400)"},
+		"400 of a gateway":      {400, `<html>`, Unavailable, unavailable + "400): it answered with status 400, in a form that is not Pipedream's"},
+		"401 of a gateway":      {401, `{"message":"Unauthorized"}`, Unavailable, unavailable + "401): it answered with status 401, in a form that is not Pipedream's"},
+		"401 of RFC 6750":       {401, `{"error":"invalid_token","error_description":"d"}`, Unavailable, unavailable + "401): it answered with status 401, in a form that is not Pipedream's"},
+		"401 about a field":     {401, `{"error":{"client_id":["is wrong"]}}`, Unavailable, unavailable + "401): it answered with status 401, in a form that is not Pipedream's"},
+		"403 of a gateway":      {403, `{}`, Unavailable, unavailable + "403): it answered with status 403, in a form that is not Pipedream's"},
 		"no JSON":               {200, `<html>`, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected"},
 		"no token":              {200, `{"expires_in":3600}`, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected"},
 		"a token for no header": {200, `{"access_token":"a\nb","expires_in":3600}`, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected"},

@@ -45,7 +45,7 @@ func TestAPageWithLittleInformation(t *testing.T) {
 			require.Equal(t, want, p)
 		})
 	}
-	for _, body := range []string{``, `[]`, `{}`, `{"data":{}}`, `{"data":{"accounts":null}}`, `{"data":"x"}`, `{"data":17}`, `{"error":"x"}`, `{"page_info":[],"data":[]}`} {
+	for _, body := range []string{``, `[]`, `{}`, `{"data":{}}`, `{"data":{"accounts":null}}`, `{"data":"x"}`, `{"data":17}`, `{"error":17}`, `{"page_info":[],"data":[]}`} {
 		t.Run(body, func(t *testing.T) {
 			_, err := page(t, body)
 			isError(t, err, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected")

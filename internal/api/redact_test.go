@@ -12,10 +12,10 @@ func TestSecretsAreRedacted(t *testing.T) {
 	const hidden = "pd_hidden"
 	config := Config{APIKey: hidden, ClientSecret: hidden}
 	redacttest.Check(t, hidden,
-		redact.Secret(hidden), config, &config, &Client{config: config, worked: hidden, auth: apiKey{key: hidden}}, apiKey{key: hidden},
+		redact.Secret(hidden), config, &config, &Client{config: config, waiting: &probe{bearer: hidden}, auth: apiKey{key: hidden}}, apiKey{key: hidden},
 		&Account{Credentials: map[string]json.RawMessage{"token": json.RawMessage(`"` + hidden + `"`)}},
 		&accessToken{token: hidden}, &oauthClient{current: &accessToken{token: hidden}},
 		&Link{URL: hidden}, Link{URL: hidden},
-		request{bearer: hidden, body: []byte(hidden)},
+		&probe{bearer: hidden}, request{bearer: hidden, body: []byte(hidden)},
 	)
 }

@@ -17,7 +17,10 @@ import (
 )
 
 func TestStatusErrors(t *testing.T) {
-	const object, page = ` {"error":"pd_secret"} `, `<html>pd_secret</html>`
+	const object, page, fields, foreign = ` {"error":"pd_secret","code":7,"details":{}} `, `<html>pd_secret</html>`, `{"error":{"account":["pd_secret"]}}`, `{"message":"pd_secret"}`
+	unlike := func(status string) string {
+		return "Pipedream is not available (its answer was " + status + "): it answered with status " + status + ", in a form that is not Pipedream's"
+	}
 	for name, tc := range map[string]struct {
 		status    int
 		body      string
@@ -27,28 +30,34 @@ func TestStatusErrors(t *testing.T) {
 		ofAll     bool
 	}{
 		"400":                {400, object, Rejected, "Pipedream rejected the request (its answer was 400)", false, false},
-		"401":                {401, object, KeyRefused, "Pipedream refused the API key or OAuth client (its answer was 401)", false, true},
-		"401 of a gateway":   {401, page, KeyRefused, "Pipedream refused the API key or OAuth client (its answer was 401)", false, true},
+		"400 about a field":  {400, fields, Rejected, "Pipedream rejected the request (its answer was 400)", false, false},
+		"401":                {401, object, Unauthorized, "Pipedream refused the API key or OAuth client for this account (its answer was 401)", false, false},
 		"402":                {402, object, PaymentRequired, "Pipedream asks for payment (its answer was 402)", false, false},
 		"403":                {403, object, Forbidden, "Pipedream refused access (its answer was 403)", true, false},
-		"403 of a gateway":   {403, page, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, in a form that is not Pipedream's", false, false},
-		"403 with a list":    {403, `[{}]`, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, in a form that is not Pipedream's", false, false},
-		"403 without more":   {403, ``, Unavailable, "Pipedream is not available (its answer was 403): it answered with status 403, in a form that is not Pipedream's", false, false},
+		"403 with a list":    {403, `[{}]`, Unavailable, unlike("403"), false, false},
+		"403 without more":   {403, ``, Unavailable, unlike("403"), false, false},
 		"404":                {404, object, NotFound, "Pipedream does not know it (its answer was 404)", true, false},
-		"404 of a gateway":   {404, page, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, in a form that is not Pipedream's", false, false},
-		"404, cut off":       {404, `{"error":`, Unavailable, "Pipedream is not available (its answer was 404): it answered with status 404, in a form that is not Pipedream's", false, false},
+		"404, cut off":       {404, `{"error":`, Unavailable, unlike("404"), false, false},
 		"410":                {410, object, NotFound, "Pipedream does not know it (its answer was 410)", true, false},
 		"418":                {418, object, Unavailable, "Pipedream is not available (its answer was 418): it answered with status 418", false, false},
 		"422":                {422, object, Rejected, "Pipedream rejected the request (its answer was 422)", false, false},
-		"429":                {429, object, Throttled, "Pipedream's rate limit is used up (its answer was 429)", false, true},
+		"429":                {429, object, Throttled, "the rate limit is used up (its answer was 429)", false, true},
+		"429 of a gateway":   {429, page, Throttled, "the rate limit is used up (its answer was 429)", false, true},
 		"500":                {500, object, Unavailable, "Pipedream is not available (its answer was 500): it answered with status 500", false, false},
 		"501":                {501, object, Unavailable, "Pipedream is not available (its answer was 501): it answered with status 501", false, false},
 		"503 of a gateway":   {503, page, Unavailable, "Pipedream is not available (its answer was 503): it answered with status 503", false, false},
 		"200 of a gateway":   {200, page, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected", false, false},
 		"204 without a body": {204, ``, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected", false, false},
+		"400 of a gateway":   {400, page, Unavailable, unlike("400"), false, false},
+		"401 of a gateway":   {401, page, Unavailable, unlike("401"), false, false},
+		"402 of a gateway":   {402, foreign, Unavailable, unlike("402"), false, false},
+		"403 of a gateway":   {403, foreign, Unavailable, unlike("403"), false, false},
+		"404 of a gateway":   {404, `{"error":"Not Found","path":"/v1"}`, Unavailable, unlike("404"), false, false},
+		"410 of a gateway":   {410, `{}`, Unavailable, unlike("410"), false, false},
+		"422 of a gateway":   {422, `{"error":{"code":"pd_secret","message":"pd_secret"}}`, Unavailable, unlike("422"), false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := account(t, func(*http.Request) reply { return reply{status: tc.status, body: tc.body} })
+			_, err := account(t, ofAccounts(func(*http.Request) reply { return reply{status: tc.status, body: tc.body} }))
 			e := isError(t, err, tc.kind, tc.text)
 			require.Equal(t, github, e.Account)
 			require.Equal(t, tc.ofAccount, OfAccount(err))
@@ -62,6 +71,9 @@ func TestAnErrorSaysHowAndWherePipedreamWasAsked(t *testing.T) {
 	s := &script{answer: func(req *http.Request) reply {
 		if req.URL.Path == "/v1/oauth/token" {
 			return reply{status: http.StatusOK, body: `{"access_token":"t","expires_in":3600}`}
+		}
+		if req.URL.Path == "/v1/connect/proj_1/accounts" {
+			return reply{status: http.StatusOK, body: `{"data":[]}`}
 		}
 		return fails(http.StatusForbidden)(req)
 	}}
@@ -141,7 +153,7 @@ func TestRetryAfter(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newClient(t, &script{answer: func(*http.Request) reply { return reply{status: 429, header: tc.header(), body: `{}`} }}, nil)
 				_, err := c.Account(t.Context(), github)
-				require.Equal(t, tc.wait, isError(t, err, Throttled, "Pipedream's rate limit is used up (its answer was 429)").Wait)
+				require.Equal(t, tc.wait, isError(t, err, Throttled, "the rate limit is used up (its answer was 429)").Wait)
 				held := time.Until(c.holdOffs.AllUntil())
 				require.GreaterOrEqual(t, held, max(tc.wait, 750*time.Millisecond))
 				require.LessOrEqual(t, held, max(tc.wait, time.Second))
@@ -153,6 +165,7 @@ func TestRetryAfter(t *testing.T) {
 func TestPassingFailuresAreRetried(t *testing.T) {
 	const ms = time.Millisecond
 	ok := says(`{"id":"apn_github"}`)
+	user := says(`{"id":"u_1"}`) // the answer to a probe
 	busy := func(*http.Request) reply {
 		return reply{status: 503, header: http.Header{"Retry-After": {"3"}, "X-Ratelimit-Reset": {"9999999999"}}}
 	}
@@ -168,8 +181,8 @@ func TestPassingFailuresAreRetried(t *testing.T) {
 		"no more often than allowed":     {answers: []func(*http.Request) reply{fails(500)}, asked: 4, took: 3500 * ms, kind: Unavailable},
 		"as late as it asks for":         {answers: []func(*http.Request) reply{busy, ok}, asked: 2, took: 3 * time.Second},
 		"not past the caller's deadline": {answers: []func(*http.Request) reply{busy, ok}, within: 3 * time.Second, asked: 1, kind: Unavailable},
-		"not a 404":                      {answers: []func(*http.Request) reply{fails(404)}, asked: 1, kind: NotFound},
-		"not a 401":                      {answers: []func(*http.Request) reply{fails(401)}, asked: 1, kind: KeyRefused},
+		"not a 404":                      {answers: []func(*http.Request) reply{fails(404), user}, asked: 2, kind: NotFound},
+		"not a 401":                      {answers: []func(*http.Request) reply{fails(401)}, asked: 2, kind: KeyRefused},
 		"not a 501":                      {answers: []func(*http.Request) reply{fails(501)}, asked: 1, kind: Unavailable},
 		"not nonsense":                   {answers: []func(*http.Request) reply{says(`nonsense`)}, asked: 1, kind: BadAnswer},
 		"not what is too large":          {answers: []func(*http.Request) reply{says(string(make([]byte, MaxAnswer+1)))}, asked: 1, kind: TooLarge},

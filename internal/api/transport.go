@@ -1,11 +1,9 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,8 +186,6 @@ func (c *Client) decodeError(r request, err error) error {
 		return nil
 	case errors.Is(err, errNotFound):
 		return c.facts(&Error{Kind: NotFound, Account: r.account})
-	case errors.Is(err, errInstead):
-		return c.facts(&Error{Kind: Rejected, Account: r.account})
 	case errors.As(err, &large):
 		return &Error{Kind: TooLarge, Account: r.account, Detail: err.Error()}
 	default:
@@ -220,20 +216,23 @@ func readBody(resp *http.Response, most int64) ([]byte, error) {
 func statusError(resp *http.Response, body []byte, r request) *Error {
 	e := &Error{Account: r.account, Status: resp.StatusCode}
 	ofToken := r.bearer == ""
+	_, ours := inForm(body)
+	if ofToken {
+		ours = refusesClient(body)
+	}
 	switch status := resp.StatusCode; {
 	case status >= 200 && status < 300:
 		return nil
-	case ofToken && (status == http.StatusBadRequest || status == http.StatusForbidden), status == http.StatusUnauthorized:
-		// RFC 6749, section 5.2: how a token endpoint refuses a client or its scope.
-		e.Kind = KeyRefused
-	case status == http.StatusTooManyRequests:
+	case status == http.StatusTooManyRequests: // whoever says so
 		e.Kind, e.Wait = Throttled, retryAfter(resp)
 	case status >= 300 && status < 400:
 		e.Kind, e.Detail = Unavailable, "it answered with a redirect, which is never followed; check base_url"
-	case ofToken, status == http.StatusForbidden && !isObject(body), status == http.StatusNotFound && !isObject(body):
-		// This comes from a gateway, not from Pipedream, and says nothing about the
-		// account.
+	case status < 500 && !ours:
 		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d, in a form that is not Pipedream's", status)
+	case status == http.StatusUnauthorized, ofToken && (status == http.StatusBadRequest || status == http.StatusForbidden):
+		e.Kind = KeyRefused
+	case ofToken: // it says nothing about an account
+		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d", status)
 	case status == http.StatusForbidden:
 		e.Kind = Forbidden
 	case status == http.StatusNotFound, status == http.StatusGone:
@@ -246,11 +245,6 @@ func statusError(resp *http.Response, body []byte, r request) *Error {
 		e.Kind, e.Detail = Unavailable, fmt.Sprintf("it answered with status %d", status)
 	}
 	return e
-}
-
-func isObject(body []byte) bool {
-	body = bytes.TrimSpace(body)
-	return len(body) > 0 && body[0] == '{' && json.Valid(body)
 }
 
 // meter is the innermost round tripper. Every attempt, retries included, takes a

@@ -359,14 +359,21 @@ func (v *View) fetch(claim *pace.Claim, id string, seen *entry, newerThan time.T
 	}
 }
 
-// fetchLive fetches until it has a credential that can be served.
+// fetchLive fetches until it has a credential that can be served. One answer does not
+// take away what is live: if the account seems to be at fault, fetchLive asks for it
+// once more, and by itself. That answer counts.
 func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, newerThan time.Time) (*credential.Credential, error) {
-	for began, retries := time.Now(), 0; ; {
-		a, at, err := v.fetcher.Account(ctx, id, claim, newerThan)
-		if err != nil {
-			return nil, err
+	ask := v.fetcher.Account
+	for began, retries, alone := time.Now(), 0, false; ; {
+		a, at, err := ask(ctx, id, claim, newerThan)
+		var c *credential.Credential
+		if err == nil {
+			c, err = credential.New(a, at, v.policy.ExposeRefreshToken)
 		}
-		c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
+		if api.OfAccount(err) && !alone && v.hasLive(ctx, id) {
+			ask, alone = v.askAlone, true
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -389,6 +396,22 @@ func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, newe
 		newerThan = now
 		retries++
 	}
+}
+
+// hasLive reports whether a credential of the account may be cached that can be served.
+func (v *View) hasLive(ctx context.Context, id string) bool {
+	e, err := v.lookup(ctx, id)
+	return err != nil || e != nil && e.Servable(time.Now())
+}
+
+// askAlone asks for the account with a request that begins now.
+func (v *View) askAlone(ctx context.Context, id string, claim *pace.Claim, _ time.Time) (*api.Account, time.Time, error) {
+	now := time.Now()
+	if err := v.holdOffs.CheckAll(); err != nil {
+		return nil, now, api.WithAccount(err, id)
+	}
+	a, err := v.client.Account(claim.With(ctx), id)
+	return a, now, err
 }
 
 // isStale reports whether Pipedream may have a better credential by now than c,

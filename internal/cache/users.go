@@ -273,10 +273,10 @@ func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, erro
 	ctx, cancel := context.WithTimeout(v.ctx, v.client.Timeout())
 	defer cancel()
 	began := time.Now()
-	a, err := v.list(claim.With(ctx), u)
+	a, err := v.list(claim.With(ctx), u, failed)
 	switch {
 	case err != nil:
-		if api.OfAccount(err) {
+		if api.OfAccount(err) && !v.serves(ctx, failed, u) {
 			v.users.Delete(key)
 		}
 		v.holdUserOff(key, err)
@@ -291,16 +291,30 @@ func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, erro
 	return a.ID, nil
 }
 
-// list returns u's account, a healthy one if there is any.
-func (v *View) list(ctx context.Context, u User) (*api.Account, error) {
+// serves reports whether a live credential of the account may be cached that is u's.
+// Then a list without the account is no reason to forget that it is u's.
+func (v *View) serves(ctx context.Context, id string, u User) bool {
+	if id == "" {
+		return false
+	}
+	e, err := v.lookup(ctx, id)
+	return err != nil || e != nil && e.Servable(time.Now()) && v.owned(e.Credential, u) == nil
+}
+
+// list returns u's account: the one that seemed to be at fault if it is not, or else a
+// healthy one if there is any.
+func (v *View) list(ctx context.Context, u User, failed string) (*api.Account, error) {
 	accounts, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
 	if err != nil {
 		return nil, err
 	}
 	var best *api.Account
 	for _, a := range accounts {
-		eligible := a.Healthy || len(a.Credentials) > 0
-		if api.ValidAccountID(a.ID) && u.owns(a) && !a.Dead && eligible && better(a, best) {
+		switch eligible := a.Healthy || len(a.Credentials) > 0; {
+		case !api.ValidAccountID(a.ID) || !u.owns(a) || a.Dead || !eligible:
+		case a.ID == failed && a.Healthy && len(a.Credentials) > 0:
+			return a, nil
+		case better(a, best):
 			best = a
 		}
 	}
@@ -313,7 +327,8 @@ func (v *View) list(ctx context.Context, u User) (*api.Account, error) {
 func (v *View) holdUserOff(key string, err error) {
 	var e *api.Error
 	if errors.As(err, &e) && !e.OfAll() {
-		v.holdOffs.Failed(heldName(key), pace.Failure{Err: e, Lasting: e.OfAccount()})
+		refused := e.Kind == api.Forbidden || e.Kind == api.NotFound // the list, for everybody
+		v.holdOffs.Failed(heldName(key), pace.Failure{Err: e, Lasting: refused || e.OfAccount(), Exists: refused})
 	}
 }
 

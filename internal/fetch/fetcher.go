@@ -38,7 +38,7 @@ const (
 	// next list. A page that takes longer than lateAfter lifts this limit.
 	maxLateSingles = 2
 	lateAfter      = 3 * time.Second
-	// maxFailures is how many requests in a row may find Pipedream unavailable before
+	// maxFailures is for how many accounts in a row Pipedream may be unavailable before
 	// everybody in the queue gets that error, instead of finding out one by one.
 	maxFailures = 3
 	// demandFrom is how many accounts must be wanted in a minute before the list is
@@ -71,8 +71,8 @@ type Fetcher struct {
 	pages   map[string]time.Time // when each page that is under way was asked for, by cursor
 	closed  bool                 // whether fetching ahead has ended
 
-	singles     int // requests for one account that are under way for less than slowAfter
-	failures    int // requests in a row that found Pipedream unavailable
+	singles     int                 // requests for one account that are under way for less than slowAfter
+	failing     map[string]struct{} // accounts for which Pipedream was unavailable since any request succeeded
 	succeededAt time.Time
 	list        listState
 }
@@ -84,7 +84,7 @@ type Fetcher struct {
 func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *pace.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
 	f := &Fetcher{
 		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger,
-		memory: newPageMemory(), index: newIndex(), calls: map[string]*call{}, pages: map[string]time.Time{},
+		memory: newPageMemory(), index: newIndex(), calls: map[string]*call{}, pages: map[string]time.Time{}, failing: map[string]struct{}{},
 		queue: pace.NewLine[*call](budget), lacking: pace.NewLine[*call](budget),
 	}
 	if predecessor != nil {
@@ -347,7 +347,7 @@ func (f *Fetcher) ask(c *call, ended func()) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		ended()
-		f.note(err)
+		f.note(c.id, err)
 		f.conclude(c, a, err)
 		f.startNext()
 	})
@@ -413,22 +413,24 @@ func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	f.finish(c, a, c.asked, err) // as of the request, since the answer may be that old
 }
 
-// note counts how requests end. If they keep finding Pipedream unavailable, all
-// calls in the queue end with that error. The caller holds mu.
-func (f *Fetcher) note(err error) {
+// note counts for which accounts requests fail. If Pipedream is unavailable for one
+// after the other, all calls in the queue end with that error. One account alone says
+// nothing about the others. The caller holds mu.
+func (f *Fetcher) note(id string, err error) {
 	switch kind := api.KindOf(err); {
 	case err == nil:
-		f.failures, f.succeededAt = 0, time.Now()
+		f.succeededAt = time.Now()
+		clear(f.failing)
 		return
 	case kind == api.Unavailable:
-		f.failures++
+		f.failing[id] = struct{}{}
 	case api.OfAccount(err): // Pipedream answered
-		f.failures = 0
+		clear(f.failing)
 		return
 	default:
 		return
 	}
-	if f.failures < maxFailures {
+	if len(f.failing) < maxFailures {
 		return
 	}
 	for _, c := range f.calls {

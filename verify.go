@@ -1,0 +1,93 @@
+package pipedream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/pace"
+)
+
+// verify checks that Pipedream accepts the key or client of c. The result does not
+// show in status, because the mount does not use c before it is stored. Some of the
+// budget is reserved for this. none is set if the check saw that there are no accounts.
+func (b *backend) verify(ctx context.Context, c *config) (none bool, err error) {
+	claim := b.budget.NewClaim(pace.Check, "")
+	client, err := b.newClient(claim.With(b.ctx), c, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
+	if err != nil {
+		return false, err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
+	defer cancel()
+	return client.Verify(claim.With(ctx))
+}
+
+// verifyError returns the error for a write whose key or client was not accepted or
+// could not be checked.
+func verifyError(req *logical.Request, c *config, err error) error {
+	var e *api.Error
+	if !errors.As(err, &e) {
+		return toLogical(req, err)
+	}
+	given := fieldAPIKey
+	if c.ClientID != "" {
+		given = "client_id and client_secret"
+	}
+	unchecked := given + " could not be checked and nothing was changed: "
+	switch {
+	case e.Kind == api.NotFound:
+		missing := "there is no Pipedream API at base_url"
+		if c.ProjectID != "" {
+			missing += ", or no project " + c.ProjectID
+		}
+		return badRequest("%s%s%s: check that base_url ends in /v1. To store unchecked, add verify=false", unchecked, missing, withStatus(e))
+	case e.Kind == api.Forbidden:
+		return badRequest("Pipedream accepts %s, but not for the accounts%s (the answer was 403); nothing was changed. %s",
+			given, where(e), widerScope(c))
+	case e.Kind != api.KeyRefused:
+		return logical.CodedError(httpStatus(e), unchecked+atMount(req, text(e))+whereElse(e, c)+". To store unchecked, add verify=false")
+	case c.ProjectID != "":
+		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
+			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
+	default:
+		return badRequest("Pipedream refused %s; nothing was changed. Check that it was copied completely and has not been revoked", given)
+	}
+}
+
+// whereElse returns what to check if the answer seems to be somebody else's.
+func whereElse(e *api.Error, c *config) string {
+	switch {
+	case e.Kind != api.BadAnswer && (e.Kind != api.Unavailable || e.Status < 400 || e.Status >= 500):
+		return ""
+	case c.ProjectID == "":
+		return ". Check that base_url is that of Pipedream's API and ends in /v1"
+	default:
+		return ". Check that base_url is that of Pipedream's API and ends in /v1, and check project_id"
+	}
+}
+
+// of names the Connect project of c.
+func of(c *config) string {
+	if c.ProjectID == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in project %s, environment %s", c.ProjectID, c.Environment)
+}
+
+// widerScope returns what to do about a 403.
+func widerScope(c *config) string {
+	switch {
+	case c.ClientID == "":
+		return "Check that the key's user can see the workspace"
+	case c.Scope == "":
+		return "Check what the client may do in Pipedream's settings"
+	case c.ProjectID == "":
+		return fmt.Sprintf("Its scope is %q, which may be for Connect projects alone: set project_id, or another scope", c.Scope)
+	default:
+		return fmt.Sprintf("Its scope is %q: check that the client may use it, and that the project is the client's", c.Scope)
+	}
+}
