@@ -3,7 +3,9 @@ package pipedream
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +69,9 @@ var places = []place{
 		f.Kind, f.Where = pipedreamtest.KindList, func(r pipedreamtest.Request) bool { return strings.Contains(r.RawQuery, "external_user_id") }
 	}, "user"},
 	{"lists", func(f *pipedreamtest.Fault) { f.Kind = pipedreamtest.KindList }, "list user config"},
+	{"pages", func(f *pipedreamtest.Fault) {
+		f.Kind, f.Where = pipedreamtest.KindList, func(r pipedreamtest.Request) bool { return isPage(r) }
+	}, "crowd"},
 	{"access tokens", func(f *pipedreamtest.Fault) { f.Kind = pipedreamtest.KindToken }, everyOperation},
 	{"links", func(f *pipedreamtest.Fault) { f.Kind = pipedreamtest.KindConnectToken }, "link"},
 	{"everything but access tokens", func(f *pipedreamtest.Fault) {
@@ -96,6 +101,35 @@ func TestGatewaysTakeNothingAway(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A refusal in Pipedream's form that a gateway may have sent, because it answers for
+// everything else, takes nothing away and blames nobody either.
+func TestARefusalThatCannotBeConfirmed(t *testing.T) {
+	t.Parallel()
+	refusals := map[int]string{
+		http.StatusUnauthorized: `{"error":"unauthorized"}`, http.StatusForbidden: `{"error":"forbidden"}`,
+		http.StatusNotFound: `{"error":"not found"}`, http.StatusOK: `{"error":"record not found"}`,
+	}
+	for _, gateway := range pipedreamtest.Gateways() {
+		for status, body := range refusals {
+			bubble(t, func(t *testing.T, m *mount) {
+				before := m.token(github)
+				time.Sleep(56 * time.Minute)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: status, Body: body})
+				probed := gateway.Fault(status)
+				probed.Kind = pipedreamtest.KindMe
+				m.sim.AddFault(probed)
+				for range 3 {
+					require.Equal(t, before, m.token(github), gateway.Name)
+					_, err := m.read("creds/" + stripe)
+					require.Error(t, err)
+					m.blamesNobody(err, status)
+					time.Sleep(time.Minute)
+				}
+			})
+		}
 	}
 }
 
@@ -129,6 +163,14 @@ func (m *mount) underGateway(what string, f pipedreamtest.Fault, hits string) {
 		if f.Status != http.StatusTooManyRequests && !strings.Contains(hits, name) {
 			require.NoError(m, err, "%s: %s", what, name)
 		}
+	}
+	if hits == "crowd" {
+		err := m.readCrowd()
+		m.blamesNobody(err, f.Status)
+		if f.Status != http.StatusTooManyRequests {
+			require.NoError(m, err, what)
+		}
+		require.True(m, slices.ContainsFunc(m.sim.Requests(), isPage), "%s: no page was asked for", what)
 	}
 	time.Sleep(time.Minute) // hold-offs end, and it all fails again
 	m.periodic()
@@ -173,6 +215,33 @@ func (m *mount) operations() map[string]error {
 		failed[name] = do()
 	}
 	return failed
+}
+
+// isPage reports whether a request is for a page of the list with credentials.
+func isPage(r pipedreamtest.Request) bool { return r.RawQuery == "include_credentials=true&limit=100" }
+
+// readCrowd reads so many cold accounts at once that the list is fetched for them.
+func (m *mount) readCrowd() error {
+	const crowd = 14
+	failed := make(chan error, crowd)
+	var readers sync.WaitGroup
+	for i := range crowd {
+		id := fmt.Sprintf("apn_crowd%d_%d", time.Now().UnixNano(), i)
+		m.sim.SetAccount(connectAccount(id, id))
+		defer m.sim.DeleteAccount(id)
+		readers.Go(func() {
+			_, err := m.read("creds/" + id)
+			failed <- err
+		})
+	}
+	readers.Wait()
+	close(failed)
+	for err := range failed {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // searches returns how many searches for a user there were.
