@@ -132,7 +132,7 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	if latest != nil && latest.config.CacheID == c.CacheID {
 		known, predecessor = latest.view.Cache, latest.fetcher
 	} else {
-		known = cache.New(b.ctx, b.storage, c.CacheID, b.sweeper.LegacyGone, b.stats, b.Logger)
+		known = cache.New(b.ctx, b.storage, c.CacheID, b.stats, b.Logger)
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	return &connection{

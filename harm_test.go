@@ -424,48 +424,6 @@ func TestACredentialWithoutExpiryThatIsRefreshed(t *testing.T) {
 	})
 }
 
-// Entries that version 0.1.0 stored are moved to their new place, without a request
-// for a live token.
-func TestUpgradeFromTheStorageOfVersion01(t *testing.T) {
-	connectBubble(t, func(t *testing.T, m *mount) {
-		now := time.Now().UTC()
-		old := map[string]string{
-			"config": fmt.Sprintf(`{"client_id":%q,"client_secret":%q,"scope":"connect:accounts:read","project_id":%q,"environment":"production","base_url":%q,`+
-				`"request_timeout":20000000000,"max_retries":2,"rate_limit":100,"min_ttl":300000000000,"static_ttl":3600000000000,"allow_account_ids":true,"cache_id":"7f1c"}`,
-				testClientID, testClientSecret, testProject, testBaseURL),
-			"cache/apn_alice": fmt.Sprintf(`{"credential":{"account_id":"apn_alice","app":"github","external_user":"alice","fields":{"oauth_access_token":"pdtok_old"},`+
-				`"refresh_token_omitted":true,"expires_at":%q,"fetched_at":%q},"cache_id":"7f1c","checked_at":%q}`,
-				now.Add(time.Hour).Format(time.RFC3339), now.Format(time.RFC3339), now.Format(time.RFC3339)),
-			"cache/apn_other":                   `{"credential":{"account_id":"apn_other","fields":{"a":"b"}},"cache_id":"before","checked_at":"2000-01-01T00:00:00Z"}`,
-			"cache/users/" + githubOf("alice"):  fmt.Sprintf(`{"user":%q,"account_id":"apn_alice","cache_id":"7f1c"}`, githubOf("alice")),
-			"cache/users/" + githubOf("nobody"): fmt.Sprintf(`{"user":%q,"account_id":"apn_gone","cache_id":"7f1c"}`, githubOf("nobody")),
-			"role/alices":                       `{"app":"github","external_user_id":"alice"}`,
-		}
-		m.storage.replace(func(logical.Storage) logical.Storage { return &logical.InmemStorage{} })
-		for key, value := range old {
-			require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
-		}
-		m.sim.ResetRequests()
-		m.start()
-		require.Equal(t, "pdtok_old", m.token("apn_alice"))
-		require.Equal(t, "pdtok_old", m.token("alices"))
-		m.start() // before anything was moved
-		require.Equal(t, "pdtok_old", m.token("alices"))
-		m.periodic() // moves it
-		m.start()
-		require.Equal(t, "pdtok_old", m.token("alices"))
-		m.periodic()
-		require.Empty(t, m.sim.Requests(), "requests for a live token")
-
-		keys, err := logical.CollectKeys(t.Context(), logical.NewStorageView(m.storage, "cache/"))
-		require.NoError(t, err)
-		require.ElementsMatch(t, []string{"7f1c/apn_alice", "7f1c/users/" + githubOf("alice")}, keys)
-		resp, err := m.read("config")
-		require.NoError(t, err)
-		require.Equal(t, 100, resp.Data["rate_limit"])
-	})
-}
-
 // rate_limit is what Pipedream allows for the kind of connection, unless it is set.
 func TestRateLimitByKindOfConnection(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {

@@ -95,9 +95,8 @@ type entry struct {
 	read atomic.Bool
 }
 
-// New returns the cache of a generation. legacyGone reports whether storage has
-// nothing left from version 0.1.
-func New(ctx context.Context, storage logical.Storage, generation string, legacyGone func() bool, stats Stats, logger func() hclog.Logger) *Cache {
+// New returns the cache of a generation.
+func New(ctx context.Context, storage logical.Storage, generation string, stats Stats, logger func() hclog.Logger) *Cache {
 	recent, err := lru.New[string, quiet](maxQuiet)
 	if err != nil { // only for a size below 1
 		panic(err)
@@ -105,48 +104,25 @@ func New(ctx context.Context, storage logical.Storage, generation string, legacy
 	prefix := Prefix + generation + "/"
 	return &Cache{
 		ctx: ctx, generation: generation, stats: stats, logger: logger, quiet: recent,
-		credentials: durable.New(ctx, storage, prefix, maxCached, maxCachedBytes, credentialCodec(generation, legacyGone), logger),
-		users:       durable.New(ctx, storage, prefix+usersFolder, maxUsers, maxUsersBytes, userCodec(generation, legacyGone), logger),
+		credentials: durable.New(ctx, storage, prefix, maxCached, maxCachedBytes, credentialCodec, logger),
+		users:       durable.New(ctx, storage, prefix+usersFolder, maxUsers, maxUsersBytes, userCodec, logger),
 	}
 }
 
 // errNotOurs replaces the error of a decoder, which may quote what it read.
 var errNotOurs = errors.New("the stored entry is not one of this engine's")
 
-func credentialCodec(generation string, legacyGone func() bool) durable.Codec[*entry] {
-	return durable.Codec[*entry]{
-		Name:   "cached credential",
-		Encode: func(e *entry) ([]byte, error) { return json.Marshal(e.Credential) },
-		Decode: func(id string, stored []byte) (*entry, error) {
-			var c credential.Credential
-			if json.Unmarshal(stored, &c) != nil || c.AccountID != id || len(c.Fields) == 0 {
-				return nil, errNotOurs
-			}
-			return &entry{Credential: &c}, nil
-		},
-		Size: func(e *entry) int { return e.Size() },
-		Legacy: &durable.Legacy[*entry]{
-			Key:    func(id string) string { return Prefix + id },
-			Decode: func(id string, stored []byte) (*entry, bool) { return decodeLegacy(generation, id, stored) },
-			Gone:   legacyGone,
-		},
-	}
-}
-
-// decodeLegacy reads a credential as version 0.1 stored it.
-func decodeLegacy(generation, id string, stored []byte) (*entry, bool) {
-	var old struct {
-		Credential *credential.Credential `json:"credential"`
-		CacheID    string                 `json:"cache_id"`
-		CheckedAt  time.Time              `json:"checked_at"`
-	}
-	if json.Unmarshal(stored, &old) != nil || old.Credential == nil || old.CacheID != generation ||
-		old.Credential.AccountID != id || len(old.Credential.Fields) == 0 {
-		return nil, false
-	}
-	old.Credential.CheckedAt = old.CheckedAt
-	stripped := old.Credential.Stripped()
-	return &entry{Credential: stripped}, len(stripped.Fields) > 0
+var credentialCodec = durable.Codec[*entry]{
+	Name:   "cached credential",
+	Encode: func(e *entry) ([]byte, error) { return json.Marshal(e.Credential) },
+	Decode: func(id string, stored []byte) (*entry, error) {
+		var c credential.Credential
+		if json.Unmarshal(stored, &c) != nil || c.AccountID != id || len(c.Fields) == 0 {
+			return nil, errNotOurs
+		}
+		return &entry{Credential: &c}, nil
+	},
+	Size: func(e *entry) int { return e.Size() },
 }
 
 // Len returns how many credentials are in memory.

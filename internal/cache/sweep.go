@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,12 +21,10 @@ const (
 )
 
 // Sweeper goes through what the caches of a mount have in storage, one batch a
-// pass, and deletes what is no longer of use. It moves entries of version 0.1.
+// pass, and deletes what is no longer of use.
 type Sweeper struct {
 	storage logical.Storage
 	logger  func() hclog.Logger
-
-	legacyGone atomic.Bool // whether nothing is left from version 0.1
 
 	mu       sync.Mutex // guards the fields below; never held across storage
 	pending  []string   // keys below Prefix
@@ -38,9 +35,6 @@ type Sweeper struct {
 func NewSweeper(storage logical.Storage, logger func() hclog.Logger) *Sweeper {
 	return &Sweeper{storage: storage, logger: logger}
 }
-
-// LegacyGone reports whether storage has nothing left from version 0.1.
-func (s *Sweeper) LegacyGone() bool { return s.legacyGone.Load() }
 
 // Sweep looks at the next batch of keys. It calls current for each of them, because
 // the cache in use may change meanwhile, and the new one must lose nothing. current
@@ -58,18 +52,13 @@ func (s *Sweeper) Sweep(ctx context.Context, current func() *Cache, policy crede
 
 // sweep looks at one key.
 func (s *Sweeper) sweep(ctx context.Context, current *Cache, policy credential.Policy, key string) error {
-	generation, rest, inFolder := strings.Cut(key, "/")
-	legacy := !inFolder || generation+"/" == usersFolder
-	switch {
-	case current != nil && legacy:
-		return current.move(ctx, policy, key)
-	case current != nil && generation == current.generation:
+	generation, rest, _ := strings.Cut(key, "/")
+	if current != nil && generation == current.generation {
 		return current.sweepStored(ctx, policy, rest)
-	default:
-		ctx, cancel := context.WithTimeout(ctx, durable.Timeout)
-		defer cancel()
-		return s.storage.Delete(ctx, Prefix+key)
 	}
+	ctx, cancel := context.WithTimeout(ctx, durable.Timeout)
+	defer cancel()
+	return s.storage.Delete(ctx, Prefix+key)
 }
 
 // sweepStored deletes an account from storage if it is no longer of use, or an
@@ -80,14 +69,6 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 		return c.users.Sweep(ctx, user, func(f found, _ bool) bool { return c.has(ctx, f.AccountID) })
 	}
 	return c.credentials.Sweep(ctx, key, func(e *entry, inMemory bool) bool { return inMemory || usable(e, policy) })
-}
-
-// move moves an entry of version 0.1 if it is still of use.
-func (c *Cache) move(ctx context.Context, policy credential.Policy, key string) error {
-	if user, ok := strings.CutPrefix(key, usersFolder); ok {
-		return c.users.Move(ctx, user, func(f found) bool { return c.has(ctx, f.AccountID) })
-	}
-	return c.credentials.Move(ctx, key, func(e *entry) bool { return usable(e, policy) })
 }
 
 // has reports whether an account's credential is cached.
@@ -129,47 +110,9 @@ func (s *Sweeper) batch(ctx context.Context) []string {
 	return batch
 }
 
-// keys returns all keys below Prefix. Those of a generation's users come after
-// those of its accounts.
+// keys returns all keys below Prefix.
 func (s *Sweeper) keys(ctx context.Context) ([]string, error) {
-	top, err := s.storage.List(ctx, Prefix)
-	if err != nil {
-		return nil, err
-	}
-	var keys []string
-	legacy := false
-	for _, key := range top {
-		if !strings.HasSuffix(key, "/") {
-			keys = append(keys, key)
-			legacy = true
-			continue
-		}
-		inside, err := s.storage.List(ctx, Prefix+key)
-		if err != nil {
-			return nil, err
-		}
-		legacy = legacy || key == usersFolder
-		users := false
-		for _, name := range inside {
-			if name == usersFolder {
-				users = true
-				continue
-			}
-			keys = append(keys, key+name)
-		}
-		if !users {
-			continue
-		}
-		inside, err = s.storage.List(ctx, Prefix+key+usersFolder)
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range inside {
-			keys = append(keys, key+usersFolder+name)
-		}
-	}
-	s.legacyGone.Store(!legacy)
-	return keys, nil
+	return logical.CollectKeys(ctx, logical.NewStorageView(s.storage, Prefix))
 }
 
 // Empty deletes everything from storage except the generation to keep. It stops

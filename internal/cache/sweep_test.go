@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -40,7 +39,7 @@ func newSwept(t *testing.T) *swept {
 	storage := &logical.InmemStorage{}
 	sweeper := NewSweeper(storage, hclog.NewNullLogger)
 	return &swept{
-		Cache: New(t.Context(), storage, generation, sweeper.LegacyGone, nil, hclog.NewNullLogger),
+		Cache: New(t.Context(), storage, generation, nil, hclog.NewNullLogger),
 		T:     t, storage: storage, sweeper: sweeper,
 	}
 }
@@ -77,11 +76,6 @@ func lives(id string, d time.Duration) *credential.Credential {
 	return c
 }
 
-// legacy returns what version 0.1 stored for a credential.
-func legacy(c *credential.Credential, cacheID string) map[string]any {
-	return map[string]any{"credential": c, "cache_id": cacheID, "checked_at": time.Now()}
-}
-
 func user(name string) string { return User{App: "github", ExternalID: name}.Key() }
 
 func TestASweepDeletesUselessEntries(t *testing.T) {
@@ -101,7 +95,6 @@ func TestASweepDeletesUselessEntries(t *testing.T) {
 		s.stores("before/users/"+user("a"), found{User: user("a"), AccountID: github})
 		s.sweep()
 		require.ElementsMatch(t, []string{"now/" + github, "now/apn_key", "now/users/" + user("a")}, s.stored())
-		require.True(t, s.sweeper.LegacyGone())
 	})
 }
 
@@ -109,7 +102,7 @@ func TestASweepWithoutAConnectionKeepsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.stores("now/"+github, lives(github, time.Hour))
-		s.stores(github, legacy(lives(github, time.Hour), generation))
+		s.stores("before/"+github, lives(github, time.Hour))
 		s.sweeper.Sweep(t.Context(), func() *Cache { return nil }, policy)
 		require.Empty(t, s.stored())
 	})
@@ -127,73 +120,20 @@ func TestASweepKeepsEntriesInMemory(t *testing.T) {
 	})
 }
 
-// Entries of version 0.1 are still served after an upgrade, and are moved to their
-// new place.
-func TestEntriesOfVersion01AreMoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSwept(t)
-		s.stores(github, legacy(lives(github, time.Hour), generation))
-		s.stores(stripe, legacy(lives(stripe, time.Hour), "before")) // fetched with another key
-		s.stores("apn_ended", legacy(lives("apn_ended", -time.Second), generation))
-		s.stores("users/"+user("a"), found{User: user("a"), AccountID: github, CacheID: generation})
-		s.stores("users/"+user("b"), found{User: user("b"), AccountID: github, CacheID: "before"})
-
-		e, ok, err := s.credentials.Load(t.Context(), github)
-		require.NoError(t, err)
-		require.True(t, ok)
-		require.Equal(t, map[string]string{"token": "t"}, e.Fields)
-		_, ok, err = s.credentials.Load(t.Context(), stripe)
-		require.NoError(t, err)
-		require.False(t, ok, "nothing of another key is served")
-
-		s.sweep()
-		require.ElementsMatch(t, []string{"now/" + github, "now/users/" + user("a")}, s.stored())
-		require.False(t, s.sweeper.LegacyGone(), "the list still had some")
-		restarted := New(t.Context(), s.storage, generation, s.sweeper.LegacyGone, nil, hclog.NewNullLogger)
-		e, ok, err = restarted.credentials.Load(t.Context(), github)
-		require.NoError(t, err)
-		require.True(t, ok)
-		require.Equal(t, time.Now(), e.CheckedAt.In(time.Local))
-
-		time.Sleep(sweepEvery)
-		s.sweep()
-		require.True(t, s.sweeper.LegacyGone())
-	})
-}
-
-func TestUsersOfVersion01AreFoundUntilTheyAreMoved(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSwept(t)
-		s.stores("now/"+github, lives(github, time.Hour))
-		for i := range sweepBatch + 1 {
-			s.stores("users/"+user(strconv.Itoa(i)), found{User: user(strconv.Itoa(i)), AccountID: github, CacheID: generation})
-		}
-		s.sweep()
-		require.False(t, s.sweeper.LegacyGone())
-		for i := range sweepBatch + 1 {
-			_, ok, err := s.users.Load(t.Context(), user(strconv.Itoa(i)))
-			require.NoError(t, err)
-			require.True(t, ok)
-		}
-	})
-}
-
 func TestInvalidStoredEntriesAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		good := lives(github, time.Hour)
 		for name, value := range map[string]any{
 			"no JSON object": []int{1}, "of another account": lives(stripe, time.Hour), "without fields": credential.Credential{AccountID: github},
 			"invalid fields": map[string]any{"account_id": github, "fields": "pd_secret"},
 		} {
 			s := newSwept(t)
 			s.stores("now/"+github, value)
-			s.stores(github, legacy(good, "before"))
 			_, ok, err := s.credentials.Load(t.Context(), github)
 			require.NoError(t, err)
 			require.False(t, ok, name)
 			raw, err := json.Marshal(value)
 			require.NoError(t, err)
-			_, err = credentialCodec(generation, s.sweeper.LegacyGone).Decode(github, raw)
+			_, err = credentialCodec.Decode(github, raw)
 			require.Equal(t, errNotOurs, err, "it repeats nothing of what it read")
 		}
 		for name, value := range map[string]any{

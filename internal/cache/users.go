@@ -77,31 +77,18 @@ func better(a, b *api.Account) bool {
 type found struct {
 	User      string `json:"user"` // key
 	AccountID string `json:"account_id"`
-	// CacheID is set in entries that version 0.1 stored.
-	CacheID string `json:"cache_id,omitempty"`
 }
 
-func userCodec(generation string, legacyGone func() bool) durable.Codec[found] {
-	decode := func(key string, stored []byte) (f found, err error) {
+var userCodec = durable.Codec[found]{
+	Name:   "user's account",
+	Encode: func(f found) ([]byte, error) { return json.Marshal(f) },
+	Decode: func(key string, stored []byte) (f found, err error) {
 		if json.Unmarshal(stored, &f) != nil || f.User != key || !api.ValidAccountID(f.AccountID) {
 			return found{}, errNotOurs
 		}
 		return f, nil
-	}
-	return durable.Codec[found]{
-		Name:   "user's account",
-		Encode: func(f found) ([]byte, error) { return json.Marshal(f) },
-		Decode: decode,
-		Size:   func(f found) int { return 256 + len(f.User) + len(f.AccountID) },
-		Legacy: &durable.Legacy[found]{
-			Key: func(key string) string { return Prefix + usersFolder + key },
-			Decode: func(key string, stored []byte) (found, bool) {
-				f, err := decode(key, stored)
-				return found{User: f.User, AccountID: f.AccountID}, err == nil && f.CacheID == generation
-			},
-			Gone: legacyGone,
-		},
-	}
+	},
+	Size: func(f found) int { return 256 + len(f.User) + len(f.AccountID) },
 }
 
 // heldName returns the name of a user in the hold-offs.

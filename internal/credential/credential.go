@@ -81,18 +81,6 @@ func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, err
 	}, nil
 }
 
-// Stripped returns c without refresh tokens, unless it keeps them. It is for
-// credentials stored by an older version, which knew fewer names of refresh tokens.
-func (c *Credential) Stripped() *Credential {
-	fields, had := withoutRefreshTokens(c.Fields)
-	if !had || c.RefreshTokenKept {
-		return c
-	}
-	stripped := *c
-	stripped.Fields, stripped.RefreshTokenOmitted = fields, true
-	return &stripped
-}
-
 // onlyRefreshToken is the detail of an error for an account that has a refresh
 // token and nothing else.
 const onlyRefreshToken = "but a refresh token, which reads return only with expose_refresh_token=true"

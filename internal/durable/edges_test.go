@@ -7,14 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnOldValueThatCannotBeMovedStays(t *testing.T) {
-	s := newStore(t)
-	s.has("old/a", "1")
-	s.storage.fails(put)
-	_ = s.Move(t.Context(), "a", func(int) bool { return true })
-	require.Equal(t, 1, s.stored("old/a"), "the only copy stays")
-}
-
 func TestDeleteLaterHoldsAKeyForTimeoutAtMost(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)

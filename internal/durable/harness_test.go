@@ -121,14 +121,13 @@ func (s *lateStorage) operations() []string {
 	return served
 }
 
-// store is a store of numbers. They are below "new/", and old ones below "old/".
+// store is a store of numbers. They are below "new/".
 type store struct {
 	*Store[int]
 	*testing.T
 
 	storage *lateStorage
 	logs    *bytes.Buffer // to be read only while nothing goes on
-	gone    bool          // whether nothing is left below "old/"
 }
 
 // most and maxBytes bound the memory of a store. A number takes 10 bytes for each
@@ -162,14 +161,6 @@ func newStore(t *testing.T) *store {
 		Encode: func(n int) ([]byte, error) { return []byte(strconv.Itoa(n)), nil },
 		Decode: decode,
 		Size:   func(n int) int { return 10 * len(strconv.Itoa(n)) },
-		Legacy: &Legacy[int]{
-			Key: func(key string) string { return "old/" + key },
-			Decode: func(key string, stored []byte) (int, bool) {
-				n, err := decode(key, stored)
-				return n, err == nil
-			},
-			Gone: func() bool { return s.gone },
-		},
 	}, func() hclog.Logger { return logger })
 	return s
 }

@@ -30,19 +30,6 @@ type Codec[V any] struct {
 	Decode func(key string, stored []byte) (V, error)
 	// Size returns about how many bytes a value takes in memory.
 	Size func(V) int
-	// Legacy is where older versions kept values; nil for nowhere.
-	Legacy *Legacy[V]
-}
-
-// Legacy is where older versions kept values. A value is read from there until it
-// is moved.
-type Legacy[V any] struct {
-	// Key returns the old key in storage.
-	Key func(key string) string
-	// Decode returns the value that is stored there; not ok if it is of no use.
-	Decode func(key string, stored []byte) (value V, ok bool)
-	// Gone reports whether nothing is left there.
-	Gone func() bool
 }
 
 // Store keeps values by key. Storage has all of them, and memory those that were
@@ -163,56 +150,11 @@ func (s *Store[V]) load(key string) *V {
 // the key's lock.
 func (s *Store[V]) read(ctx context.Context, key string) (value V, ok bool, err error) {
 	entry, err := s.storage.Get(ctx, s.prefix+key)
-	switch {
-	case err != nil:
-		return value, false, err
-	case entry != nil:
-		value, err = s.codec.Decode(key, entry.Value)
-		return value, err == nil, err
-	default:
-		return s.readLegacy(ctx, key)
-	}
-}
-
-func (s *Store[V]) readLegacy(ctx context.Context, key string) (value V, ok bool, err error) {
-	old := s.codec.Legacy
-	if old == nil || old.Gone() {
-		return value, false, nil
-	}
-	entry, err := s.storage.Get(ctx, old.Key(key))
 	if err != nil || entry == nil {
 		return value, false, err
 	}
-	value, ok = old.Decode(key, entry.Value)
-	return value, ok, nil
-}
-
-// Move moves a value from its old place to its present one, if it is useful and
-// nothing is there yet. In any case it deletes the value from the old place.
-func (s *Store[V]) Move(ctx context.Context, key string, useful func(V) bool) error {
-	unlock, err := s.keys.lock(ctx, key)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	ctx, cancel := context.WithTimeout(ctx, Timeout)
-	defer cancel()
-	value, ok, err := s.readLegacy(ctx, key)
-	if err != nil {
-		return err
-	}
-	if ok && useful(value) && !s.isDeleted(key) {
-		present, err := s.storage.Get(ctx, s.prefix+key)
-		if err != nil {
-			return err
-		}
-		if present == nil {
-			if err := s.write(ctx, key, value); err != nil {
-				return err
-			}
-		}
-	}
-	return s.storage.Delete(ctx, s.codec.Legacy.Key(key))
+	value, err = s.codec.Decode(key, entry.Value)
+	return value, err == nil, err
 }
 
 // Update sets the value of key to what merge makes of the one in memory, and
@@ -303,9 +245,6 @@ func (s *Store[V]) Stored(ctx context.Context, key string) bool {
 // erase deletes a key from storage. The caller holds the key's lock.
 func (s *Store[V]) erase(ctx context.Context, key string) {
 	err := s.storage.Delete(ctx, s.prefix+key)
-	if old := s.codec.Legacy; err == nil && old != nil && !old.Gone() {
-		err = s.storage.Delete(ctx, old.Key(key))
-	}
 	if err != nil {
 		s.logger().Warn("a "+s.codec.Name+" could not be deleted from storage", "key", s.prefix+key, "error", err)
 	}

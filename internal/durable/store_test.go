@@ -198,12 +198,10 @@ func TestCallsToStorageOfADelete(t *testing.T) {
 		prepare    func(s *store)
 		operations []string
 	}{
-		"nothing there":            {func(*store) {}, []string{"get new/a", "get old/a"}},
-		"in memory":                {func(s *store) { s.put("a", 1) }, []string{"delete new/a", "delete old/a"}},
-		"in storage":               {func(s *store) { s.has("new/a", "1") }, []string{"get new/a", "delete new/a", "delete old/a"}},
-		"nonsense in storage":      {func(s *store) { s.has("new/a", "x") }, []string{"get new/a", "delete new/a", "delete old/a"}},
-		"in the old place":         {func(s *store) { s.has("old/a", "1") }, []string{"get new/a", "get old/a", "delete new/a", "delete old/a"}},
-		"with the old place empty": {func(s *store) { s.gone = true; s.put("a", 1) }, []string{"delete new/a"}},
+		"nothing there":       {func(*store) {}, []string{"get new/a"}},
+		"in memory":           {func(s *store) { s.put("a", 1) }, []string{"delete new/a"}},
+		"in storage":          {func(s *store) { s.has("new/a", "1") }, []string{"get new/a", "delete new/a"}},
+		"nonsense in storage": {func(s *store) { s.has("new/a", "x") }, []string{"get new/a", "delete new/a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)
@@ -212,7 +210,6 @@ func TestCallsToStorageOfADelete(t *testing.T) {
 			s.Delete("a")
 			require.Equal(t, tc.operations, s.storage.operations())
 			s.agree("a", -1)
-			require.Equal(t, -1, s.stored("old/a"))
 		})
 	}
 	t.Run("storage cannot read it", func(t *testing.T) {
@@ -327,97 +324,6 @@ func TestSweep(t *testing.T) {
 			s.agree("a", 3)
 		})
 	})
-}
-
-func TestAnOldValueIsReadFromItsOldPlace(t *testing.T) {
-	s := newStore(t)
-	s.has("old/a", "1")
-	require.Equal(t, 1, s.load("a"))
-	require.Equal(t, -1, s.stored("new/a"), "it is moved with the sweeps")
-	require.True(t, s.Stored(t.Context(), "a"))
-
-	s.has("old/b", "1")
-	s.has("new/b", "2")
-	require.Equal(t, 2, s.load("b"), "the new one counts")
-
-	s.has("old/c", "of another engine")
-	require.Equal(t, -1, s.load("c"))
-	require.False(t, s.Stored(t.Context(), "c"))
-
-	s.has("old/d", "1")
-	s.gone = true
-	s.storage.operations()
-	require.Equal(t, -1, s.load("d"))
-	require.Equal(t, []string{"get new/d"}, s.storage.operations(), "the old place is not read any more")
-}
-
-func TestMove(t *testing.T) {
-	odd := func(n int) bool { return n%2 == 1 }
-	for name, tc := range map[string]struct {
-		old, now string
-		after    int
-	}{
-		"it is useful":            {"1", "", 1},
-		"it is of no use":         {"2", "", -1},
-		"it makes no sense":       {"x", "", -1},
-		"there is a new one":      {"1", "5", 5},
-		"there is nothing old":    {"", "", -1},
-		"the new one stays alone": {"", "5", 5},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newStore(t)
-			if tc.old != "" {
-				s.has("old/a", tc.old)
-			}
-			if tc.now != "" {
-				s.has("new/a", tc.now)
-			}
-			require.NoError(t, s.Move(t.Context(), "a", odd))
-			require.Equal(t, -1, s.stored("old/a"))
-			require.Equal(t, tc.after, s.stored("new/a"))
-			require.Equal(t, tc.after, s.load("a"))
-		})
-	}
-	t.Run("a deleted key is not moved", func(t *testing.T) {
-		s := newStore(t)
-		s.has("old/a", "1")
-		s.storage.fails(remove)
-		s.Delete("a")
-		s.storage.isWell()
-		require.NoError(t, s.Move(t.Context(), "a", odd))
-		s.agree("a", -1)
-	})
-	t.Run("a key that storage cannot read stays", func(t *testing.T) {
-		s := newStore(t)
-		s.has("old/a", "1")
-		s.storage.fails(get)
-		require.ErrorIs(t, s.Move(t.Context(), "a", odd), errStorage)
-		s.storage.isWell()
-		require.Equal(t, 1, s.stored("old/a"))
-	})
-	t.Run("a value that comes meanwhile stays", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, s *store) {
-			s.has("old/a", "1")
-			s.storage.isLate(get, time.Second)
-			// 1. The old value is read. 2. A new one comes and waits. 3. The old one is moved.
-			// 4. The new one is stored.
-			move := after(func() { require.NoError(t, s.Move(t.Context(), "a", odd)) })
-			writer := after(func() { s.put("a", 5) })
-			<-move
-			<-writer
-			s.agree("a", 5)
-			require.Equal(t, -1, s.stored("old/a"))
-		})
-	})
-}
-
-func TestAStoreWithoutOldValues(t *testing.T) {
-	s := newStore(t)
-	s.codec.Legacy = nil
-	require.Equal(t, -1, s.load("a"))
-	s.put("a", 1)
-	s.Delete("a")
-	require.Equal(t, []string{"get new/a", "put new/a", "delete new/a"}, s.storage.operations())
 }
 
 func TestAStoreOfNoValuesPanics(t *testing.T) {
