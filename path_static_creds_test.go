@@ -30,7 +30,7 @@ func TestStaticCreds(t *testing.T) {
 
 		resp, err = m.write("static-creds/"+stripe, nil)
 		require.NoError(t, err)
-		require.Equal(t, int64(3599), resp.Data["ttl"])
+		require.Equal(t, int64(3598), resp.Data["ttl"])
 		require.Equal(t, int64(3600), resp.Data["rotation_period"])
 		require.NotContains(t, resp.Data, "expires_at")
 	})

@@ -19,6 +19,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/fetch"
+	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
@@ -91,8 +92,9 @@ type Cache struct {
 type entry struct {
 	*credential.Credential
 
-	// read is set once the entry has served a reader.
-	read atomic.Bool
+	// read is set once the entry has served a reader, and noting once that is being
+	// stored.
+	read, noting atomic.Bool
 }
 
 // New returns the cache of a generation.
@@ -120,7 +122,7 @@ var credentialCodec = durable.Codec[*entry]{
 		if json.Unmarshal(stored, &c) != nil || c.AccountID != id || len(c.Fields) == 0 {
 			return nil, errNotOurs
 		}
-		return &entry{Credential: &c}, nil
+		return &entry{Credential: c.Loaded(time.Now())}, nil
 	},
 	Size: func(e *entry) int { return e.Size() },
 }
@@ -228,20 +230,8 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 
 // lookup returns the cached credential of the account, live or not; nil for none.
 func (v *View) lookup(ctx context.Context, id string) (*entry, error) {
-	e, ok, err := v.credentials.Load(ctx, id)
-	if err != nil || !ok {
-		return nil, err
-	}
-	corrected := e.Corrected(v.policy, time.Now())
-	if corrected == e.Credential {
-		return e, nil
-	}
-	return v.credentials.Update(id, func(latest *entry, known bool) (*entry, bool) {
-		if known && latest != e {
-			return latest, false
-		}
-		return &entry{Credential: corrected}, false
-	}), nil
+	e, _, err := v.credentials.Load(ctx, id)
+	return e, err
 }
 
 // serve notes that e serves a reader.
@@ -251,7 +241,22 @@ func (v *View) serve(r Reader, e *entry, how How) *entry {
 	if !e.read.Load() {
 		e.read.Store(true)
 	}
+	v.noteRead(e)
 	return e
+}
+
+// noteRead stores once in a while that e is read, if it is only kept for as long as
+// it is. Its reader does not wait for that.
+func (v *View) noteRead(e *entry) {
+	again, store := e.ReadAgain(time.Now())
+	if !store || e.noting.Swap(true) {
+		return
+	}
+	guard.Go(v.logger(), func() {
+		read := &entry{Credential: again}
+		read.read.Store(true)
+		v.credentials.Replace(v.ctx, e.AccountID, func(latest *entry) bool { return latest == e }, read)
+	})
 }
 
 // await waits for a fetch. If there is a live credential to fall back on, it waits

@@ -148,7 +148,7 @@ func (c *Cache) SweepMemory(ctx context.Context, policy credential.Policy) {
 		if ctx.Err() != nil {
 			return
 		}
-		if e.Ended(now) || e.Abandoned(policy, now) {
+		if e.Ended(now) || e.Abandoned(policy, e.read.Load(), now) {
 			c.credentials.DeleteIf(ctx, e.AccountID, func(latest *entry) bool { return latest == e })
 		}
 	}

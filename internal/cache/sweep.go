@@ -68,7 +68,19 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	if user, ok := strings.CutPrefix(key, usersFolder); ok {
 		return c.users.Sweep(ctx, user, func(f found, _ bool) bool { return c.has(ctx, f.AccountID) })
 	}
-	return c.credentials.Sweep(ctx, key, func(e *entry, inMemory bool) bool { return inMemory || usable(e, policy) })
+	unconfirmed := false
+	err := c.credentials.Sweep(ctx, key, func(e *entry, inMemory bool) bool {
+		unconfirmed = e.Unconfirmed()
+		return inMemory || usable(e, policy)
+	})
+	if err != nil || !unconfirmed {
+		return err
+	}
+	// Its time in storage is in the future, and would look like a good one later.
+	if e, ok, err := c.credentials.Load(ctx, key); ok && err == nil {
+		c.credentials.Replace(ctx, key, func(latest *entry) bool { return latest == e }, e)
+	}
+	return nil
 }
 
 // has reports whether an account's credential is cached.
@@ -83,7 +95,7 @@ func (c *Cache) has(ctx context.Context, id string) bool {
 
 func usable(e *entry, policy credential.Policy) bool {
 	now := time.Now()
-	return !e.Ended(now) && !e.Abandoned(policy, now)
+	return !e.Ended(now) && !e.Abandoned(policy, true, now)
 }
 
 // batch returns the keys to look at now.

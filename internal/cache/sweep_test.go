@@ -85,7 +85,7 @@ func TestASweepDeletesUselessEntries(t *testing.T) {
 		s.stores("now/apn_ended", lives("apn_ended", -time.Second))
 		s.stores("now/apn_key", lives("apn_key", 0))
 		abandoned := lives("apn_abandoned", 0)
-		abandoned.CheckedAt = abandoned.CheckedAt.Add(-7 * 24 * time.Hour)
+		abandoned.CheckedAt = abandoned.CheckedAt.Add(-8 * 24 * time.Hour)
 		s.stores("now/apn_abandoned", abandoned)
 		s.stores("now/apn_nonsense", "nonsense")
 		s.stores("now/apn_renamed", lives(github, time.Hour))

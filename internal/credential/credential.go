@@ -43,8 +43,11 @@ type Credential struct {
 	NextRefreshAt time.Time `json:"next_refresh_at,omitzero"`
 	// FetchedAt is when this token was first seen.
 	FetchedAt time.Time `json:"fetched_at"`
-	// CheckedAt is when Pipedream last handed it out.
+	// CheckedAt is when Pipedream last handed it out; zero if nobody knows.
 	CheckedAt time.Time `json:"checked_at"`
+	// ReadAt is when it was last read, if it never expires and that is long after
+	// CheckedAt.
+	ReadAt time.Time `json:"read_at,omitzero"`
 }
 
 // New makes a credential of what Pipedream answered at now. It fails with an

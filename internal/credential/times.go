@@ -16,9 +16,10 @@ const (
 	// Lookahead is how far ahead of its time a credential is fetched: the minute
 	// until the next pass, and a little more.
 	Lookahead = 75 * time.Second
-	// abandonedAfter is how long a credential that never expires is kept after its
-	// last fetch. While it is read, it is fetched again and again.
-	abandonedAfter = 7 * 24 * time.Hour
+	// abandonedAfter is how long a credential that never expires is kept after it was
+	// last read. That is stored once in readsStoredEvery at most.
+	abandonedAfter   = 7 * 24 * time.Hour
+	readsStoredEvery = 24 * time.Hour
 	// longestTold is the longest time that a read tells. A duration cannot hold the
 	// time to the year 9999, which some APIs write for never, and programs add to what
 	// they are told.
@@ -69,9 +70,19 @@ func (c *Credential) Servable(now time.Time) bool {
 }
 
 // announcesRefresh reports whether Pipedream announced a refresh before the
-// credential's end.
+// credential's end. For one that never ends, that is a refresh since it was handed
+// out.
 func (c *Credential) announcesRefresh() bool {
-	return !c.NextRefreshAt.IsZero() && (!c.Expires() || c.NextRefreshAt.Before(c.ExpiresAt))
+	if !c.Expires() {
+		return c.NextRefreshAt.After(c.CheckedAt)
+	}
+	return !c.NextRefreshAt.IsZero() && c.NextRefreshAt.Before(c.ExpiresAt)
+}
+
+// confirmBy returns when a credential that never expires must be confirmed: at the
+// last moment at which a lease can still end within StaticTTL.
+func (c *Credential) confirmBy(p Policy) time.Time {
+	return c.CheckedAt.Add(max(0, p.StaticTTL-MinServable))
 }
 
 // askAgainAt returns when it is worth asking Pipedream again: after a quarter of
@@ -108,27 +119,33 @@ func (c *Credential) Due(p Policy, d Demand, now time.Time) (due, wait bool) {
 	}
 }
 
-// dueAt returns when c becomes due.
+// dueAt returns when c becomes due. One that never expires is due at the announced
+// refresh too, but never later than static_ttl demands: until then, nobody knows
+// whether it was changed or deleted.
 func (c *Credential) dueAt(p Policy, d Demand) time.Time {
+	announced := c.announcesRefresh()
+	if !c.Expires() && !announced {
+		return c.confirmBy(p)
+	}
 	at := c.ExpiresAt.Add(-d.MinTTL)
-	switch {
-	case c.announcesRefresh() && (c.Expires() || c.NextRefreshAt.After(c.CheckedAt)):
+	if announced {
 		at = c.NextRefreshAt
-	case !c.Expires():
-		// A second early, so that the last lease before that is not too short.
-		return c.CheckedAt.Add(max(p.StaticTTL-time.Second, p.StaticTTL/2))
 	}
 	if again := c.askAgainAt(); at.Before(again) {
-		return again
+		at = again
+	}
+	if by := c.confirmBy(p); !c.Expires() && by.Before(at) {
+		return by
 	}
 	return at
 }
 
 // DueSoon reports whether c should be fetched ahead of its readers: whether it is
-// due by the time of the next pass. Before an announced refresh it never is.
+// due by the time of the next pass. It is never fetched just before an announced
+// refresh.
 func (c *Credential) DueSoon(p Policy, now time.Time) bool {
 	at := c.dueAt(p, p.Default())
-	if c.announcesRefresh() {
+	if c.announcesRefresh() && !at.Before(c.NextRefreshAt) {
 		return !at.After(now)
 	}
 	return !at.After(now.Add(Lookahead))
@@ -141,25 +158,22 @@ func (c *Credential) CanWait(p Policy, fetch time.Duration, now time.Time) bool 
 }
 
 // Lease returns how long a reader may hold c, in whole seconds. A credential that
-// never expires is leased until it is due, so that a key rotated in Pipedream
-// reaches every reader within static_ttl. Its age counts in whole seconds too,
-// because no lease would otherwise be as long as static_ttl.
+// never expires is leased until static_ttl after Pipedream handed it out, or until
+// an earlier refresh that it announced. So a key that was changed or deleted in
+// Pipedream is out of use everywhere within static_ttl.
 func (c *Credential) Lease(p Policy, now time.Time) time.Duration {
 	if c.Expires() {
 		return max(MinServable, c.ExpiresAt.Sub(now).Truncate(time.Second))
 	}
-	left := p.StaticTTL - now.Sub(c.CheckedAt).Truncate(time.Second)
-	switch {
-	case !c.NextRefreshAt.After(c.CheckedAt): // nothing was announced since
-	case c.NextRefreshAt.After(now):
-		return min(p.StaticTTL, max(MinServable, c.NextRefreshAt.Sub(now).Truncate(time.Second)))
-	default:
-		left = 0
+	due := c.dueAt(p, p.Default())
+	if !now.Before(due) && now.Sub(c.CheckedAt) >= MinServable { // it could not be confirmed
+		return min(overdueLease, p.StaticTTL)
 	}
-	if left >= MinServable {
-		return left
+	end := c.CheckedAt.Add(p.StaticTTL)
+	if due.Before(c.confirmBy(p)) {
+		end = due
 	}
-	return min(overdueLease, p.StaticTTL)
+	return max(min(MinServable, p.StaticTTL), end.Sub(now).Truncate(time.Second))
 }
 
 // ReadAgainIn returns when a reader without a lease should read again: once the
@@ -178,8 +192,6 @@ func (c *Credential) ReadAgainIn(p Policy, d Demand, now time.Time) time.Duratio
 	}
 	if c.Expires() {
 		wait = min(wait, left-time.Second)
-	} else if c.announcesRefresh() {
-		wait = min(wait, p.StaticTTL)
 	}
 	return max(time.Second, wait.Truncate(time.Second))
 }
@@ -205,23 +217,58 @@ func (c *Credential) UntilNext(now time.Time) time.Duration {
 	return wait
 }
 
-// Abandoned reports whether a credential that never expires has not been read for
-// so long that it need not be kept.
-func (c *Credential) Abandoned(p Policy, now time.Time) bool {
-	return !c.Expires() && now.Sub(c.CheckedAt) >= max(abandonedAfter, 2*p.StaticTTL)
+// ReadAgain reports whether a read at now must be stored, and if so returns c with
+// the time of that read. Only credentials that never expire are kept for as long as
+// they are read.
+func (c *Credential) ReadAgain(now time.Time) (read *Credential, store bool) {
+	if c.Expires() || now.Sub(c.lastRead()) < readsStoredEvery {
+		return c, false
+	}
+	again := *c
+	again.ReadAt = now
+	return &again, true
 }
 
-// Corrected returns c with times that are not in the future, as a clock that was
-// ahead may have stored them. It is then due at once, since nobody knows when it
-// was confirmed.
-func (c *Credential) Corrected(p Policy, now time.Time) *Credential {
-	if !c.CheckedAt.After(now) && !c.FetchedAt.After(now) {
-		return c
+// lastRead returns when c was last known to be read. It was fetched for a reader,
+// or ahead of those who had read it.
+func (c *Credential) lastRead() time.Time {
+	if c.ReadAt.After(c.CheckedAt) {
+		return c.ReadAt
 	}
-	corrected := *c
-	corrected.CheckedAt = now.Add(-max(p.StaticTTL, time.Minute))
-	if corrected.FetchedAt.After(corrected.CheckedAt) {
-		corrected.FetchedAt = corrected.CheckedAt
-	}
-	return &corrected
+	return c.CheckedAt
 }
+
+// Abandoned reports whether a credential that never expires has not been read for
+// so long that it need not be kept. readSince is set if it may have been read since
+// that was last stored.
+func (c *Credential) Abandoned(p Policy, readSince bool, now time.Time) bool {
+	after := max(abandonedAfter, 2*p.StaticTTL)
+	if readSince {
+		after += readsStoredEvery
+	}
+	return !c.Expires() && now.Sub(c.lastRead()) >= after
+}
+
+// Loaded returns c as it is to be used after it was loaded from storage at now. Its
+// age counts on the monotonic clock from then on, so a step of the system's clock
+// does not change it. A time in the future is one that a clock stored which was
+// ahead. Nobody knows when that was, so CheckedAt is zero then and c is due at once.
+func (c *Credential) Loaded(now time.Time) *Credential {
+	loaded := *c
+	past := func(at time.Time) time.Time { return now.Add(min(0, at.Sub(now))) }
+	loaded.FetchedAt = past(c.FetchedAt)
+	if !c.ReadAt.IsZero() {
+		loaded.ReadAt = past(c.ReadAt)
+	}
+	switch {
+	case c.Unconfirmed():
+	case c.CheckedAt.After(now):
+		loaded.CheckedAt, loaded.ReadAt = time.Time{}, now
+	default:
+		loaded.CheckedAt = past(c.CheckedAt)
+	}
+	return &loaded
+}
+
+// Unconfirmed reports whether nobody knows when Pipedream handed out c.
+func (c *Credential) Unconfirmed() bool { return c.CheckedAt.IsZero() }

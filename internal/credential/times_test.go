@@ -67,12 +67,14 @@ func TestDue(t *testing.T) {
 		"nor does one announced for the end itself":            {c: credentialOf(60*m, 60*m), at: 56 * m, due: true, wait: true},
 		"a refresh that is late, a moment after the fetch":     {c: credentialOf(60*m, -m), at: 59 * s, due: false, wait: false},
 		"a refresh that is late, a minute after the fetch":     {c: credentialOf(60*m, -m), at: m, due: true, wait: false},
-		"a key within static_ttl":                              {c: credentialOf(never, never), at: 60*m - s - 1, due: false, wait: false},
-		"a key a second before static_ttl is over":             {c: credentialOf(never, never), at: 60*m - s, due: true, wait: true},
-		"a key with a static_ttl of 1 s":                       {c: credentialOf(never, never), policy: Policy{StaticTTL: s}, at: 499 * time.Millisecond, due: false, wait: false},
-		"the same after half of it":                            {c: credentialOf(never, never), policy: Policy{StaticTTL: s}, at: 500 * time.Millisecond, due: true, wait: true},
-		"no end, before the announced refresh":                 {c: credentialOf(never, 3*60*m), at: 3*60*m - 1, due: false, wait: false},
-		"no end, at the announced refresh":                     {c: credentialOf(never, 3*60*m), at: 3 * 60 * m, due: true, wait: true},
+		"a key within static_ttl":                              {c: credentialOf(never, never), at: 60*m - 2*s - 1, due: false, wait: false},
+		"a key two seconds before static_ttl is over":          {c: credentialOf(never, never), at: 60*m - 2*s, due: true, wait: true},
+		"a key with a static_ttl of 3 s":                       {c: credentialOf(never, never), policy: Policy{StaticTTL: 3 * s}, at: s - 1, due: false, wait: false},
+		"the same after a second":                              {c: credentialOf(never, never), policy: Policy{StaticTTL: 3 * s}, at: s, due: true, wait: true},
+		"a key with a static_ttl of 1 s is always due":         {c: credentialOf(never, never), policy: Policy{StaticTTL: s}, at: 0, due: true, wait: true},
+		"no end, before the announced refresh":                 {c: credentialOf(never, 10*m), at: 10*m - 1, due: false, wait: false},
+		"no end, refreshed later than static_ttl":              {c: credentialOf(never, 3*60*m), at: 60*m - 2*s - 1, due: false, wait: false},
+		"the same two seconds before static_ttl is over":       {c: credentialOf(never, 3*60*m), at: 60*m - 2*s, due: true, wait: true},
 		"no end, refreshed sooner than static_ttl":             {c: credentialOf(never, 10*m), at: 10 * m, due: true, wait: true},
 		"no end, a refresh that is late":                       {c: credentialOf(never, -m), at: 10 * m, due: false, wait: false},
 	} {
@@ -110,8 +112,9 @@ func TestDueSoon(t *testing.T) {
 	}{
 		"a token, more than 75 s before it is due":  {c: credentialOf(60*m, never), at: 55*m - 76*s, soon: false},
 		"a token, 75 s before it is due":            {c: credentialOf(60*m, never), at: 55*m - 75*s, soon: true},
-		"a key, 75 s before it is due":              {c: credentialOf(never, never), at: 60*m - s - 75*s, soon: true},
-		"a key, before that":                        {c: credentialOf(never, never), at: 60*m - 77*s, soon: false},
+		"a key, 75 s before it is due":              {c: credentialOf(never, never), at: 60*m - 2*s - 75*s, soon: true},
+		"a key, before that":                        {c: credentialOf(never, never), at: 60*m - 78*s, soon: false},
+		"no end, refreshed later than static_ttl":   {c: credentialOf(never, 3*60*m), at: 60*m - 2*s - 75*s, soon: true},
 		"never before Pipedream refreshes it":       {c: credentialOf(60*m, 50*m), at: 50*m - 1, soon: false},
 		"once Pipedream has":                        {c: credentialOf(60*m, 50*m), at: 50 * m, soon: true},
 		"no end, never before Pipedream does":       {c: credentialOf(never, 50*m), at: 50*m - 1, soon: false},
@@ -154,15 +157,15 @@ func TestLease(t *testing.T) {
 		"a token that ends while it is handed out":         {c: credentialOf(60*m, never), at: 60*m - 1*s, lease: 2 * s},
 		"a key, for static_ttl":                            {c: credentialOf(never, never), at: 0, lease: 60 * m},
 		"a key, for what is left of it":                    {c: credentialOf(never, never), at: 20 * m, lease: 40 * m},
-		"a key, the age counts in whole seconds":           {c: credentialOf(never, never), at: 20*m + 999*ms, lease: 40 * m},
-		"a key with 2 s left":                              {c: credentialOf(never, never), at: 60*m - 2*s, lease: 2 * s},
+		"a key, in whole seconds, rounded down":            {c: credentialOf(never, never), at: 20*m + ms, lease: 40*m - s},
+		"a key with little more than 2 s left":             {c: credentialOf(never, never), at: 60*m - 2*s - ms, lease: 2 * s},
 		"a key with less left is overdue":                  {c: credentialOf(never, never), at: 60*m - 1*s, lease: m},
 		"a key that is long overdue":                       {c: credentialOf(never, never), at: 5 * time.Hour, lease: m},
 		"an overdue key, with a static_ttl of less":        {c: credentialOf(never, never), staticTTL: 10 * s, at: m, lease: 10 * s},
 		"a key with a static_ttl of 1 s":                   {c: credentialOf(never, never), staticTTL: s, at: 0, lease: s},
 		"no end, until the announced refresh":              {c: credentialOf(never, 10*m), at: 4 * m, lease: 6 * m},
 		"no end, in whole seconds":                         {c: credentialOf(never, 10*m), at: 4*m + ms, lease: 6*m - s},
-		"no end, never longer than static_ttl":             {c: credentialOf(never, 3*60*m), at: 30 * m, lease: 60 * m},
+		"no end, never longer than static_ttl":             {c: credentialOf(never, 3*60*m), at: 30 * m, lease: 30 * m},
 		"no end, the refresh was late when it was fetched": {c: credentialOf(never, -m), at: 20 * m, lease: 40 * m},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,12 +197,12 @@ func TestReadAgainIn(t *testing.T) {
 		"overdue, but before the end":                   {c: credentialOf(60*m, 50*m), at: 60*m - 3*s, again: s},
 		"at the very end":                               {c: credentialOf(60*m, 50*m), at: 60*m - s, again: s},
 		"due in the last second, but before the end":    {c: credentialOf(60*m, 60*m-500*ms), at: 59 * m, again: 59 * s},
-		"a key, a second before static_ttl is over":     {c: credentialOf(never, never), at: 20 * m, again: 40*m - s},
+		"a key, two seconds before static_ttl is over":  {c: credentialOf(never, never), at: 20 * m, again: 40*m - 2*s},
 		"a key that is overdue":                         {c: credentialOf(never, never), at: 2 * time.Hour, again: m},
 		"an overdue key, with a static_ttl of less":     {c: credentialOf(never, never), staticTTL: 10 * s, at: m, again: 10 * s},
 		"a key with a static_ttl of 1 s":                {c: credentialOf(never, never), staticTTL: s, at: 0, again: s},
 		"no end, when Pipedream has refreshed it":       {c: credentialOf(never, 10*m), at: 4 * m, again: 6 * m},
-		"no end, but within static_ttl":                 {c: credentialOf(never, 3*60*m), at: 4 * m, again: 60 * m},
+		"no end, but within static_ttl":                 {c: credentialOf(never, 3*60*m), at: 4 * m, again: 56*m - 2*s},
 		"no end, and the announced refresh has gone by": {c: credentialOf(never, 10*m), at: 12 * m, again: m},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -232,8 +235,7 @@ func TestReadAgainInLeadsToADueCredential(t *testing.T) {
 				due, _ := c.Due(usual, usual.Default(), now)
 				later, _ := c.Due(usual, usual.Default(), now.Add(again+1)) // a request takes a moment
 				ends := c.Expires() && !now.Add(again+time.Second).Before(c.ExpiresAt)
-				within := !c.Expires() && again == usual.StaticTTL
-				require.True(t, due || later || ends || within, "expires %s, next %s, at %s: again in %s", expires, next, at, again)
+				require.True(t, due || later || ends, "expires %s, next %s, at %s: again in %s", expires, next, at, again)
 			}
 		}
 	}
@@ -262,12 +264,25 @@ func TestLife(t *testing.T) {
 func TestAbandoned(t *testing.T) {
 	const day = 24 * time.Hour
 	key := credentialOf(never, never)
-	require.False(t, key.Abandoned(usual, fetched.Add(7*day-1)))
-	require.True(t, key.Abandoned(usual, fetched.Add(7*day)))
+	require.False(t, key.Abandoned(usual, false, fetched.Add(7*day-1)))
+	require.True(t, key.Abandoned(usual, false, fetched.Add(7*day)))
+	require.False(t, key.Abandoned(usual, true, fetched.Add(8*day-1)), "it may have been read a day after that was last stored")
+	require.True(t, key.Abandoned(usual, true, fetched.Add(8*day)))
 	long := Policy{StaticTTL: 10 * day}
-	require.False(t, key.Abandoned(long, fetched.Add(20*day-1)), "twice static_ttl, where that is longer")
-	require.True(t, key.Abandoned(long, fetched.Add(20*day)))
-	require.False(t, credentialOf(day, never).Abandoned(usual, fetched.Add(365*day)), "a token goes at its end")
+	require.False(t, key.Abandoned(long, true, fetched.Add(21*day-1)), "twice static_ttl, where that is longer")
+	require.True(t, key.Abandoned(long, true, fetched.Add(21*day)))
+	require.False(t, credentialOf(day, never).Abandoned(usual, true, fetched.Add(365*day)), "a token goes at its end")
+
+	_, store := key.ReadAgain(fetched.Add(day - 1))
+	require.False(t, store, "reads are stored once a day at most")
+	read, store := key.ReadAgain(fetched.Add(day))
+	require.True(t, store)
+	require.False(t, read.Abandoned(usual, true, fetched.Add(9*day-1)), "it was read after a day")
+	require.True(t, read.Abandoned(usual, true, fetched.Add(9*day)))
+	_, store = read.ReadAgain(fetched.Add(2*day - 1))
+	require.False(t, store)
+	_, store = credentialOf(30*day, never).ReadAgain(fetched.Add(20 * day))
+	require.False(t, store, "a token is kept until its end, whoever reads it")
 }
 
 func TestUntilNext(t *testing.T) {
@@ -281,45 +296,55 @@ func TestUntilNext(t *testing.T) {
 	require.Equal(t, time.Second, credentialOf(-time.Minute, math.MaxInt64).UntilNext(fetched), "a refresh in centuries")
 }
 
-func TestCorrected(t *testing.T) {
-	now := fetched.Add(-48 * time.Hour)
-
-	t.Run("a key is due at once, and leased as one that is overdue", func(t *testing.T) {
-		c := credentialOf(never, never).Corrected(usual, now)
-		due, wait := c.Due(usual, usual.Default(), now)
-		require.True(t, due && wait)
-		require.Equal(t, time.Minute, c.Lease(usual, now))
-		require.Equal(t, time.Minute, c.ReadAgainIn(usual, usual.Default(), now))
-		require.False(t, c.Abandoned(usual, now))
-		require.False(t, c.FetchedAt.After(c.CheckedAt))
+func TestLoaded(t *testing.T) {
+	now := time.Now() // has a reading of the monotonic clock
+	stored := func(expires, checked time.Duration) *Credential {
+		c := &Credential{AccountID: "apn_github", Fields: map[string]string{"token": "t"}, FetchedAt: now.Add(checked).Round(0), CheckedAt: now.Add(checked).Round(0)}
+		if expires != never {
+			c.ExpiresAt = now.Add(expires).Round(0)
+		}
+		return c
+	}
+	t.Run("its age counts on the monotonic clock", func(t *testing.T) {
+		c := stored(never, -20*time.Minute).Loaded(now)
+		require.True(t, c.CheckedAt == now.Add(-20*time.Minute), "the monotonic reading too") //nolint:testifylint // Equal compares times by Equal
+		require.Equal(t, 40*time.Minute, c.Lease(usual, now))
+		require.True(t, c.FetchedAt.Equal(c.CheckedAt))
+		require.True(t, c.ReadAt.IsZero())
 	})
-	t.Run("a token is due as if it had not been fetched for long", func(t *testing.T) {
-		c := credentialOf(-47*time.Hour, never).Corrected(usual, now) // an hour from now
+	t.Run("a key of a clock that was ahead is due at once, and leased as one that is overdue", func(t *testing.T) {
+		for _, ttl := range []time.Duration{time.Second, time.Minute, time.Hour, 365 * 24 * time.Hour} {
+			policy := Policy{StaticTTL: ttl}
+			c := stored(never, 48*time.Hour).Loaded(now)
+			due, wait := c.Due(policy, policy.Default(), now)
+			require.True(t, due && wait, ttl)
+			require.Equal(t, min(time.Minute, ttl), c.Lease(policy, now))
+			require.Equal(t, min(time.Minute, ttl), c.ReadAgainIn(policy, policy.Default(), now))
+			require.False(t, c.Abandoned(policy, true, now), ttl)
+			require.False(t, c.FetchedAt.After(now))
+			again := c.Loaded(now.Add(8*24*time.Hour - 1))
+			require.True(t, again.Unconfirmed())
+			require.False(t, again.Abandoned(usual, true, now.Add(8*24*time.Hour-1)))
+			require.True(t, c.Loaded(now.Add(8*24*time.Hour)).Abandoned(usual, true, now.Add(8*24*time.Hour)))
+		}
+	})
+	t.Run("a token of a clock that was ahead is due as if it had not been fetched for long", func(t *testing.T) {
+		c := stored(time.Hour, 48*time.Hour).Loaded(now)
 		due, _ := c.Due(usual, usual.Default().Raise(2*time.Hour), now)
 		require.True(t, due)
 		require.Equal(t, time.Hour, c.Lease(usual, now))
 	})
-	t.Run("with any static_ttl", func(t *testing.T) {
-		for _, ttl := range []time.Duration{time.Second, time.Minute, 365 * 24 * time.Hour} {
-			policy := Policy{StaticTTL: ttl}
-			c := credentialOf(never, never).Corrected(policy, now)
-			due, _ := c.Due(policy, policy.Default(), now)
-			require.True(t, due, ttl)
-			require.False(t, c.Abandoned(policy, now), ttl)
-		}
+	t.Run("a read of a clock that was ahead counts as one of now", func(t *testing.T) {
+		c := stored(never, -20*24*time.Hour)
+		c.ReadAt = now.Add(time.Hour)
+		c = c.Loaded(now)
+		require.False(t, c.Abandoned(usual, true, now))
+		require.True(t, c.Abandoned(usual, true, now.Add(8*24*time.Hour)))
 	})
-	t.Run("when it was first seen is corrected too", func(t *testing.T) {
-		c := credentialOf(never, never)
-		c.CheckedAt = now.Add(-time.Minute)
-		require.False(t, c.Corrected(usual, now).FetchedAt.After(now))
-	})
-	t.Run("times in the past stay", func(t *testing.T) {
-		c := credentialOf(time.Hour, never)
-		require.Same(t, c, c.Corrected(usual, fetched))
-	})
-	t.Run("the credential itself is never changed", func(t *testing.T) {
-		c := credentialOf(never, never)
-		c.Corrected(usual, now)
-		require.Equal(t, fetched, c.CheckedAt)
+	t.Run("the stored one itself is never changed", func(t *testing.T) {
+		c := stored(never, time.Hour)
+		before := *c
+		c.Loaded(now)
+		require.Equal(t, before, *c)
 	})
 }

@@ -174,27 +174,28 @@ func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V,
 	}
 	defer unlock()
 	if store {
-		ctx, cancel := context.WithTimeout(s.ctx, Timeout)
-		defer cancel()
-		if err := s.write(ctx, key, value); err != nil {
-			s.logger().Warn("a "+s.codec.Name+" is served, but could not be stored for the next start", "key", s.prefix+key, "error", err)
-		}
+		s.put(key, value)
+	} else {
+		s.remember(key, value)
 	}
-	s.remember(key, value)
 	return value
 }
 
-// write stores a value. The caller holds the key's lock.
-func (s *Store[V]) write(ctx context.Context, key string, value V) error {
+// put sets a value in storage, and then in memory, in any case. The caller holds the
+// key's lock.
+func (s *Store[V]) put(key string, value V) {
+	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
+	defer cancel()
 	raw, err := s.codec.Encode(value)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.storage.Put(ctx, &logical.StorageEntry{Key: s.prefix + key, Value: raw})
 	}
-	if err := s.storage.Put(ctx, &logical.StorageEntry{Key: s.prefix + key, Value: raw}); err != nil {
-		return err
+	if err == nil {
+		s.setDeleted(key, false)
+	} else {
+		s.logger().Warn("a "+s.codec.Name+" is served, but could not be stored for the next start", "key", s.prefix+key, "error", err)
 	}
-	s.setDeleted(key, false)
-	return nil
+	s.remember(key, value)
 }
 
 // Delete deletes key from memory and storage. Memory comes first, so that no
@@ -222,18 +223,27 @@ func (s *Store[V]) Delete(key string) {
 // DeleteIf deletes key from memory and storage if memory has a value for which is
 // returns true.
 func (s *Store[V]) DeleteIf(ctx context.Context, key string, is func(V) bool) {
+	s.changeIf(ctx, key, is, func() {
+		s.Forget(key)
+		s.erase(s.ctx, key)
+	})
+}
+
+// Replace sets the value of key in memory and storage if memory has one for which is
+// returns true. Unlike [Store.Update], it never brings back what was deleted.
+func (s *Store[V]) Replace(ctx context.Context, key string, is func(V) bool, value V) {
+	s.changeIf(ctx, key, is, func() { s.put(key, value) })
+}
+
+func (s *Store[V]) changeIf(ctx context.Context, key string, is func(V) bool, change func()) {
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
 		return
 	}
 	defer unlock()
-	if value, ok := s.Peek(key); !ok || !is(value) {
-		return
+	if value, ok := s.Peek(key); ok && is(value) {
+		change()
 	}
-	s.Forget(key)
-	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
-	defer cancel()
-	s.erase(ctx, key)
 }
 
 // Stored reports whether storage has a value of key, or cannot tell.
@@ -244,6 +254,8 @@ func (s *Store[V]) Stored(ctx context.Context, key string) bool {
 
 // erase deletes a key from storage. The caller holds the key's lock.
 func (s *Store[V]) erase(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
 	err := s.storage.Delete(ctx, s.prefix+key)
 	if err != nil {
 		s.logger().Warn("a "+s.codec.Name+" could not be deleted from storage", "key", s.prefix+key, "error", err)
@@ -281,9 +293,7 @@ func (s *Store[V]) DeleteLater(ctx context.Context) {
 			return
 		}
 		if s.isDeleted(key) { // it was not stored again since
-			ctx, cancel := context.WithTimeout(ctx, Timeout)
 			s.erase(ctx, key)
-			cancel()
 		}
 		unlock()
 	}

@@ -242,6 +242,25 @@ func TestDeleteIf(t *testing.T) {
 	require.Equal(t, -1, s.stored("new/c"))
 }
 
+func TestReplace(t *testing.T) {
+	s := newStore(t)
+	s.put("a", 1)
+	s.Replace(t.Context(), "a", func(n int) bool { return n == 2 }, 3)
+	s.agree("a", 1)
+	s.Replace(t.Context(), "a", func(n int) bool { return n == 1 }, 3)
+	s.agree("a", 3)
+
+	s.Delete("a")
+	s.Replace(t.Context(), "a", func(int) bool { return true }, 4)
+	s.agree("a", -1)
+
+	s.put("b", 1)
+	s.storage.fails(put)
+	s.Replace(t.Context(), "b", func(int) bool { return true }, 2)
+	require.Equal(t, 2, s.inMemory("b"), "memory has it in any case")
+	require.Equal(t, 1, s.stored("new/b"))
+}
+
 // A value is replaced while DeleteIf waits. The new value decides.
 func TestDeleteIfOfAReplacedValue(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
