@@ -44,8 +44,6 @@ const (
 	// demandFrom is how many accounts must be wanted in a minute before the list is
 	// fetched for accounts that do not all queue at the same time.
 	demandFrom = MaxSingles + MaxSingles/2
-	// busyRetry is when a reader who was not served in time should come again.
-	busyRetry = 5 * time.Second
 	// rememberFor is how long a page is remembered, on top of the time that it takes
 	// to fetch the list.
 	rememberFor = time.Minute
@@ -71,10 +69,13 @@ type Fetcher struct {
 	pages   map[string]time.Time // when each page that is under way was asked for, by cursor
 	closed  bool                 // whether fetching ahead has ended
 
-	singles     int                 // requests for one account that are under way for less than slowAfter
-	failing     map[string]struct{} // accounts for which Pipedream was unavailable since any request succeeded
-	succeededAt time.Time
-	list        listState
+	singles    int                 // requests for one account that are under way for less than slowAfter
+	failing    map[string]struct{} // accounts for which Pipedream was unavailable since any request succeeded
+	failedAt   time.Time           // when the latest request for one of them ended
+	answeredAt time.Time           // when Pipedream last answered
+	out        int                 // calls that are alone
+	outSince   time.Time           // when the first of them went out, of those that were so without a break
+	list       listState
 }
 
 // New returns a fetcher that asks through client. It takes over what its
@@ -242,35 +243,6 @@ func (f *Fetcher) finish(c *call, a *api.Account, at time.Time, err error) {
 	close(c.finished)
 }
 
-// Overdue returns the error for an account that did not come in time. It says
-// whether the budget is used up, many others came first, or Pipedream does not
-// answer.
-func (f *Fetcher) Overdue(id string) error {
-	asked, progress, unproven, free := f.progress(id)
-	timeout := f.client.Timeout()
-	switch now := time.Now(); {
-	case !asked.IsZero() && now.Sub(asked) >= timeout/2, !unproven && free == 0 && now.Sub(progress) >= timeout:
-		return f.client.NoAnswer(id)
-	case unproven || free > 0:
-		return &api.Error{Kind: api.NoBudget, Account: id, Wait: max(free, busyRetry)}
-	default:
-		return &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
-	}
-}
-
-// progress returns when the request for an account went out, when any account last
-// came, whether this one is unproven, and how long it would have to wait for a slot of
-// the budget.
-func (f *Fetcher) progress(id string) (asked, succeededAt time.Time, unproven bool, free time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.calls[id]
-	if c == nil {
-		return asked, f.succeededAt, false, f.budget.NextFree()
-	}
-	return c.asked, f.succeededAt, c.claim.Class() == pace.Unproven, c.claim.NextFree()
-}
-
 // startNext starts all requests that can start now. The caller holds mu.
 func (f *Fetcher) startNext() {
 	if f.listPays(time.Now()) {
@@ -380,7 +352,11 @@ func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
 	if err := f.holdOffs.CheckAll(); err != nil {
 		return nil, api.WithAccount(err, c.id)
 	}
-	return f.client.Account(c.claim.With(ctx), c.id)
+	a, err := f.client.Account(c.claim.With(ctx), c.id)
+	if errors.Is(err, context.DeadlineExceeded) { // while it waited for an access token
+		err = f.client.NoAnswer(c.id)
+	}
+	return a, err
 }
 
 // begin notes that the request for a call goes out. It returns false if the request
@@ -393,6 +369,9 @@ func (f *Fetcher) begin(c *call) bool {
 	}
 	c.move(alone)
 	c.asked = time.Now()
+	if f.out++; f.out == 1 {
+		f.outSince = c.asked
+	}
 	return true
 }
 
@@ -400,6 +379,9 @@ func (f *Fetcher) begin(c *call) bool {
 func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 	if c.state != queued && c.state != alone {
 		return // a page or an outage ended it first, or nobody waits any more
+	}
+	if c.state == alone {
+		f.out--
 	}
 	if err == nil && c.waiting == 0 {
 		f.remember(a, c.asked)
@@ -419,12 +401,14 @@ func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
 func (f *Fetcher) note(id string, err error) {
 	switch kind := api.KindOf(err); {
 	case err == nil:
-		f.succeededAt = time.Now()
+		f.answeredAt = time.Now()
 		clear(f.failing)
 		return
 	case kind == api.Unavailable:
 		f.failing[id] = struct{}{}
+		f.failedAt = time.Now()
 	case api.OfAccount(err): // Pipedream answered
+		f.answeredAt = time.Now()
 		clear(f.failing)
 		return
 	default:

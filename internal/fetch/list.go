@@ -262,7 +262,7 @@ func (f *Fetcher) arrived(p *api.Page, after string, at time.Time, first bool) (
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	f.succeededAt = now
+	f.answeredAt = now
 	clear(f.failing)
 	if p.Total > 0 {
 		f.list.pages, f.list.pagesUntil = (p.Total+api.PageLimit-1)/api.PageLimit, now.Add(pagesKnownFor)

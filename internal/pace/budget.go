@@ -227,7 +227,7 @@ func (b *Budget) maxQueue() int { return max(minQueue, b.share(Unproven)) }
 
 // grant gives w a slot. The caller holds mu.
 func (b *Budget) grant(w *waiter, taken slot) {
-	w.taken = taken
+	w.taken, w.claim.granted = taken, time.Now()
 	if w.claim.waiter == w {
 		w.claim.waiter = nil
 	}

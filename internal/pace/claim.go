@@ -41,10 +41,11 @@ const maxCallersOfClaim = 64
 type Claim struct {
 	budget  *Budget
 	class   Class
-	callers []string // whose turns it may take
-	waiter  *waiter  // while it waits in a line
-	joined  *Claim   // claim of the work that this one became part of; nil for none
-	prepaid *slot    // a slot taken by Reserve
+	callers []string  // whose turns it may take
+	waiter  *waiter   // while it waits in a line
+	joined  *Claim    // claim of the work that this one became part of; nil for none
+	prepaid *slot     // a slot taken by Reserve
+	granted time.Time // when it last got a slot; zero for never
 }
 
 // waiter waits for its turn in a line. It may be in the queues of several callers at
@@ -196,6 +197,14 @@ func (c *Claim) NextFree() time.Duration {
 	now := time.Now()
 	b.prune(now)
 	return b.waitOf(now, c)
+}
+
+// Granted returns when the claim last got a slot, or the zero time if it never did. It
+// also reports whether the claim waits for another one.
+func (c *Claim) Granted() (at time.Time, waits bool) {
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	return c.granted, c.waiter != nil
 }
 
 // Reserve takes a slot for the next request of the claim. It waits and fails like
