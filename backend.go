@@ -134,7 +134,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch {
 	case key == configPath:
-		b.connections.reset(false)
+		b.connections.reset()
 	case strings.HasPrefix(key, rolePrefix):
 		b.roles.forget(strings.TrimPrefix(key, rolePrefix))
 	case strings.HasPrefix(key, cache.Prefix):
@@ -144,13 +144,22 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 }
 
-// configChanged makes a stored change of config take effect here. If the source of
-// the accounts changed, it keeps nothing of the cache but the generation now in
-// use.
-func (b *backend) configChanged(ctx context.Context, source bool, generation string) {
-	b.connections.reset(source)
-	if source {
-		b.sweeper.Empty(ctx, generation)
+// configChanged makes a stored change of config take effect here. What old had in
+// the cache, and updated has no use for, is no longer served, and is deleted in the
+// background. Either can be nil for none.
+func (b *backend) configChanged(old, updated *config) {
+	b.connections.reset()
+	if old == nil {
+		return
+	}
+	if updated == nil {
+		updated = &config{}
+	}
+	if old.CacheID != updated.CacheID {
+		b.sweeper.Empty(b.ctx, old.CacheID)
+	}
+	if old.UsersID != updated.UsersID {
+		b.sweeper.Empty(b.ctx, old.UsersID)
 	}
 }
 
@@ -165,6 +174,10 @@ func toTheEnd(ctx context.Context, write func(context.Context) error) error {
 	return write(ctx)
 }
 
+// maxSweepTime bounds how long a pass deletes what is of no use. The next pass goes
+// on with it.
+const maxSweepTime = 20 * time.Second
+
 // periodic is called about once a minute on the active node.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	// The cache is local to the cluster, so the active node of a secondary has its own.
@@ -172,12 +185,14 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return nil
 	}
 	c, err := b.connections.get(ctx, req.Storage)
-	if errors.Is(err, errNotConfigured) {
+	if err != nil && !errors.Is(err, errNotConfigured) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxSweepTime)
+	defer cancel()
+	if c == nil {
 		b.sweeper.Sweep(ctx, b.connections.cached, credential.Policy{})
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	c.view.RefreshAhead() // before the sweeps, which may have to wait for storage
 	c.view.SweepMemory(ctx, c.config.policy())
@@ -187,7 +202,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 
 func (b *backend) clean(context.Context) {
 	b.stop()
-	b.connections.reset(false)
+	b.connections.reset()
 }
 
 func noContent() map[int][]framework.Response {

@@ -40,7 +40,7 @@ type connections struct {
 
 	mu     sync.Mutex  // guards the fields below, and current against a load that began before a reset; never held across I/O
 	epoch  int         // raised by every reset
-	latest *connection // the next connection of its generation takes over its cache
+	latest *connection // the next connection takes over what it may of its cache
 }
 
 // get returns the connection in use, or makes one from the stored configuration. It
@@ -59,6 +59,7 @@ func (h *connections) get(ctx context.Context, storage logical.Storage) (*connec
 			return nil, err
 		}
 		if stored == nil {
+			h.forget(epoch)
 			return nil, errNotConfigured
 		}
 		c, err := h.build(stored, latest)
@@ -89,15 +90,21 @@ func (h *connections) install(c *connection, epoch int) *connection {
 	return c
 }
 
-// reset makes the next get read config again. If the source of the accounts changed,
-// the cache goes too.
-func (h *connections) reset(source bool) {
+// forget drops the latest connection and its cache, unless config may have changed
+// since epoch.
+func (h *connections) forget(epoch int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.epoch == epoch {
+		h.latest = nil
+	}
+}
+
+// reset makes the next get read config again.
+func (h *connections) reset() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.epoch++
-	if source {
-		h.latest = nil
-	}
 	if old := h.current.Swap(nil); old != nil {
 		old.fetcher.Close()
 		old.client.Close()
@@ -116,7 +123,7 @@ func (h *connections) cached() *cache.Cache {
 }
 
 // connect makes the connection for a configuration. It takes over what the latest
-// one knew, if that has the same generation.
+// one knew, if that has the same ids.
 func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	holdOffs := pace.NewHoldOffs()
 	client, err := b.newClient(b.ctx, c, holdOffs, b.stats)
@@ -129,10 +136,13 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	}
 	var known *cache.Cache
 	var predecessor *fetch.Fetcher
-	if latest != nil && latest.config.CacheID == c.CacheID {
+	switch {
+	case latest != nil && latest.config.CacheID == c.CacheID:
 		known, predecessor = latest.view.Cache, latest.fetcher
-	} else {
-		known = cache.New(b.ctx, b.storage, c.CacheID, b.stats, b.Logger)
+	case latest != nil && latest.config.UsersID == c.UsersID:
+		known = latest.view.Next(c.CacheID)
+	default:
+		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.stats, b.Logger)
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	return &connection{

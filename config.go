@@ -80,6 +80,9 @@ type config struct {
 	// connection that they were fetched with. A new key or URL gets a new CacheID, and
 	// what is stored under the old one is never served, however late it is stored.
 	CacheID string `json:"cache_id"`
+	// UsersID likewise ties stored users to the project that their accounts are in. A
+	// new key or client of the same project keeps it.
+	UsersID string `json:"users_id"`
 }
 
 func defaultConfig() *config {
@@ -120,13 +123,18 @@ func writeConfig(ctx context.Context, storage logical.Storage, c *config) error 
 	return storage.Put(ctx, entry)
 }
 
-// renewCacheID starts a new generation, so that nothing fetched so far is served.
-func (c *config) renewCacheID() error {
-	id, err := uuid.GenerateUUID()
-	if err != nil {
-		return fmt.Errorf("no random bytes for a cache id: %w", err)
+// renew replaces the ids of the cache that c may not share with old, the
+// configuration before it; nil for none.
+func (c *config) renew(old *config) (err error) {
+	if old == nil || !c.sameSource(old) {
+		c.CacheID, err = uuid.GenerateUUID()
 	}
-	c.CacheID = id
+	if err == nil && (old == nil || !c.samePlace(old)) {
+		c.UsersID, err = uuid.GenerateUUID()
+	}
+	if err != nil {
+		return fmt.Errorf("no random bytes for the id of a cache: %w", err)
+	}
 	return nil
 }
 
@@ -134,8 +142,13 @@ func (c *config) renewCacheID() error {
 // with the same key or client. If so, what was fetched with one may be served by the
 // other.
 func (c *config) sameSource(other *config) bool {
-	return c.APIKey == other.APIKey && c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret &&
-		c.BaseURL == other.BaseURL && c.ProjectID == other.ProjectID && c.Environment == other.Environment && c.OrgID == other.OrgID
+	return c.APIKey == other.APIKey && c.ClientID == other.ClientID && c.ClientSecret == other.ClientSecret && c.samePlace(other)
+}
+
+// samePlace reports whether c and other ask the same place for the same accounts,
+// whatever they ask with.
+func (c *config) samePlace(other *config) bool {
+	return c.BaseURL == other.BaseURL && c.ProjectID == other.ProjectID && c.Environment == other.Environment && c.OrgID == other.OrgID
 }
 
 // rateLimit returns how many requests are allowed in any 60 seconds; 0 means no

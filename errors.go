@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/cache"
 )
 
 // text is what a caller is told about a failure, and what to do about it. The
@@ -234,6 +235,8 @@ func toLogical(req *logical.Request, err error) error {
 		return logical.CodedError(httpStatus(e), atMount(req, text(e)+advice(err, e.Kind)))
 	case errors.Is(err, errNotConfigured):
 		return logical.CodedError(http.StatusBadRequest, atMount(req, err.Error()))
+	case errors.Is(err, cache.ErrUserUnread):
+		return logical.CodedError(http.StatusInternalServerError, cache.ErrUserUnread.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return logical.CodedError(http.StatusBadGateway, "the request ended before Pipedream answered")
 	default:

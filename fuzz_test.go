@@ -21,10 +21,11 @@ import (
 // and a user's account.
 func FuzzStoredEntry(f *testing.F) {
 	for _, seed := range []string{
-		`{"credential":{"account_id":"apn_github","fields":{"a":"b"},"fetched_at":"2024-01-01T00:00:00Z","expires_at":"2124-01-01T00:00:00Z"},"cache_id":"id","checked_at":"2024-01-01T00:00:00Z"}`,
-		`{"credential":{"account_id":"apn_github","fields":{"a":"b"},"expires_at":"9999-12-31T23:59:59Z","next_refresh_at":"0001-01-01T00:00:00Z"},"cache_id":"id"}`,
-		`{"credential":null,"cache_id":"id"}`, `{"credential":{"fields":{"ttl":"x"}},"cache_id":"id"}`, `[]`, `null`, ``, `{`,
-		`{"account_id":"apn_github","fields":["a"],"ttl":1e30}`, `{"app":"github","external_user_id":"{{"}`, `{"user":"x","account_id":"","cache_id":"id"}`,
+		`{"account_id":"apn_github","fields":{"a":"b"},"fetched_at":"2024-01-01T00:00:00Z","checked_at":"2024-01-01T00:00:00Z","expires_at":"2124-01-01T00:00:00Z"}`,
+		`{"account_id":"apn_github","fields":{"a":"b"},"checked_at":"9999-12-31T23:59:59Z","read_at":"9999-12-31T23:59:59Z"}`,
+		`{"account_id":"apn_github","fields":{"a":"b"},"expires_at":"9999-12-31T23:59:59Z","next_refresh_at":"0001-01-01T00:00:00Z"}`,
+		`{"fields":{"ttl":"x"}}`, `[]`, `null`, ``, `{`,
+		`{"account_id":"apn_github","fields":["a"],"ttl":1e30}`, `{"app":"github","external_user_id":"{{"}`, `{"user":"x","account_id":""}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -32,12 +33,11 @@ func FuzzStoredEntry(f *testing.F) {
 		m := fuzzMount(t)
 		defer m.b.Cleanup(t.Context())
 		c := defaultConfig()
-		c.APIKey, c.BaseURL, c.CacheID = testKey, "http://127.0.0.1:1/v1", "id"
+		c.APIKey, c.BaseURL, c.CacheID, c.UsersID = testKey, "http://127.0.0.1:1/v1", "id", "users"
 		c.RequestTimeout, c.MaxRetries = time.Second, 0
 		require.NoError(t, writeConfig(t.Context(), m.storage, c))
 		for _, key := range []string{
-			"cache/" + github, "cache/id/" + github, "role/one",
-			"cache/users/" + githubOf("alice"), "cache/id/users/" + githubOf("alice"),
+			"cache/" + github, "cache/id/" + github, "role/one", "cache/users/" + githubOf("alice"),
 		} {
 			require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: value}))
 		}

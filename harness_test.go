@@ -227,8 +227,8 @@ func (m *mount) noSecretIn(text string) {
 	}
 }
 
-// cachedKeys returns the keys that storage has below the cache, without the name of
-// the generation. These are account ids and the folder of users.
+// cachedKeys returns the keys that storage has below the cache, without the folder
+// that they are in. These are account ids and the keys of users.
 func (m *mount) cachedKeys() (keys []string, err error) {
 	top, err := m.storage.List(m.Context(), cache.Prefix)
 	for _, key := range top {
@@ -249,11 +249,21 @@ func (m *mount) cachedKeys() (keys []string, err error) {
 // use.
 func (m *mount) cacheKey(name string) string {
 	m.Helper()
+	return cache.Prefix + m.storedConfig().CacheID + "/" + name
+}
+
+// userKey returns the key in storage of a user with their GitHub account.
+func (m *mount) userKey(externalUser string) string {
+	m.Helper()
+	return cache.Prefix + m.storedConfig().UsersID + "/" + githubOf(externalUser)
+}
+
+func (m *mount) storedConfig() (c config) {
+	m.Helper()
 	entry, err := m.storage.below().Get(m.Context(), configPath)
 	require.NoError(m, err)
-	var c config
 	require.NoError(m, entry.DecodeJSON(&c))
-	return cache.Prefix + c.CacheID + "/" + name
+	return c
 }
 
 func (m *mount) cachedInMemory() int {

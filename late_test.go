@@ -3,7 +3,9 @@ package pipedream
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -208,4 +210,111 @@ func TestASweepDuringAChangeOfKey(t *testing.T) {
 		m.creds(github)
 		require.Empty(t, m.sim.Requests(), "requests for a live token")
 	})
+}
+
+// A reader who runs out of time because of the mount's own limit, or because others
+// were first, is told to come again, and when. Pipedream is not blamed: it answers
+// within 100 ms.
+func TestPipedreamIsNotBlamedForTheMountsOwnLimit(t *testing.T) {
+	t.Parallel()
+	// expectTooMany has many read at the same time. None of them may be told that
+	// Pipedream is not available.
+	expectTooMany := func(m *mount, readers int, read func(i int) error) {
+		m.Helper()
+		var mu sync.Mutex
+		var errs []error
+		var all sync.WaitGroup
+		for i := range readers {
+			all.Go(func() {
+				err := read(i)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					errs = append(errs, err)
+				}
+			})
+		}
+		all.Wait()
+		require.NotEmpty(m, errs)
+		for _, err := range errs {
+			m.refused(err, http.StatusTooManyRequests, "try again in ")
+		}
+	}
+	late := pipedreamtest.Fault{Delay: 100 * time.Millisecond}
+	t.Run("slots that come free at the last moment", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, func(_ *testing.T, m *mount) {
+			m.fleet(400)
+			m.sim.AddFault(late)
+			m.creds(github)
+			time.Sleep(2 * time.Minute)
+			m.spend(98)
+			time.Sleep(time.Minute - defaultRequestTimeout + 50*time.Millisecond)
+			expectTooMany(m, 400, func(i int) error {
+				return m.request(m.Context(), "caller"+strconv.Itoa(i%20), logical.ReadOperation, "creds/"+accountName(i), nil)
+			})
+		})
+	})
+	for name, storage := range map[string]time.Duration{"storage is fast": 0, "storage is slow": 3 * time.Second} {
+		t.Run("a search that waits for the budget, "+name, func(t *testing.T) {
+			t.Parallel()
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.configureClient(map[string]any{"rate_limit": 30, "verify": false})
+				m.role("github", eachUsersGithub)
+				m.sim.AddFault(late)
+				_, err := m.as("alice") // so that there is an access token
+				require.NoError(t, err)
+				time.Sleep(2 * time.Minute)
+				m.spend(28)
+				time.Sleep(time.Minute - defaultRequestTimeout - time.Second)
+				m.slow(storage, 0, 0)
+				expectTooMany(m, 20, func(i int) error {
+					_, err := m.as("user" + strconv.Itoa(i%4))
+					return err
+				})
+			})
+		})
+	}
+}
+
+// If Pipedream itself does not answer, everybody is told that, whatever they wait
+// for.
+func TestReadersAreToldThatPipedreamDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []pipedreamtest.Kind{pipedreamtest.KindToken, pipedreamtest.KindAccount, pipedreamtest.KindList, ""} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.role("github", eachUsersGithub)
+				for i := range 60 {
+					m.sim.SetAccount(connectAccount(accountName(i), "carol"))
+				}
+				m.start()
+				m.sim.AddFault(pipedreamtest.Fault{Kind: kind, Delay: time.Hour})
+				var all sync.WaitGroup
+				if kind != pipedreamtest.KindList {
+					readers := 60
+					if kind == pipedreamtest.KindAccount {
+						readers = 6 // more would be served by the list
+					}
+					for i := range readers {
+						all.Go(func() {
+							_, err := m.read("creds/" + accountName(i))
+							m.refused(err, http.StatusBadGateway, "did not answer in time")
+						})
+					}
+				}
+				if kind != pipedreamtest.KindAccount {
+					for _, user := range []string{"alice", "bob"} {
+						all.Go(func() {
+							_, err := m.as(user)
+							m.refused(err, http.StatusBadGateway, "did not answer in time")
+						})
+					}
+				}
+				all.Wait()
+				require.NotEmpty(t, m.sim.Requests())
+			})
+		})
+	}
 }

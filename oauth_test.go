@@ -106,6 +106,7 @@ func TestAnotherEnvironmentOrProjectHasOtherAccounts(t *testing.T) {
 		for _, change := range []map[string]any{{"environment": "development"}, {"environment": "production", "project_id": "proj_other"}} {
 			_, err := m.write("config", change)
 			require.NoError(t, err)
+			synctest.Wait() // until the old cache is deleted
 			keys, err := m.cachedKeys()
 			require.NoError(t, err)
 			require.Empty(t, keys)

@@ -259,10 +259,10 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		}
 	}
 	if err := toTheEnd(ctx, func(ctx context.Context) error { return writeConfig(ctx, req.Storage, updated) }); err != nil {
-		b.connections.reset(false) // it may be stored anyway
+		b.connections.reset() // it may be stored anyway
 		return nil, err
 	}
-	b.configChanged(ctx, old != nil && old.CacheID != updated.CacheID, updated.CacheID)
+	b.configChanged(old, updated)
 	return resp, nil
 }
 
@@ -270,11 +270,15 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	b.configWrites.Lock()
 	defer b.configWrites.Unlock()
 
-	if err := toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, configPath) }); err != nil {
-		b.connections.reset(false) // it may be gone anyway
+	old, err := readConfig(ctx, req.Storage)
+	if err != nil && !errors.Is(err, errBadConfig) {
 		return nil, err
 	}
-	b.configChanged(ctx, true, "")
+	if err := toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, configPath) }); err != nil {
+		b.connections.reset() // it may be gone anyway
+		return nil, err
+	}
+	b.configChanged(old, nil)
 	return nil, nil
 }
 
@@ -324,10 +328,7 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	if v, ok := data.GetOk(fieldAllowAccountIDs); ok {
 		updated.AllowAccountIDs = v.(bool)
 	}
-	if old == nil || !updated.sameSource(old) {
-		return updated, updated.renewCacheID()
-	}
-	return updated, nil
+	return updated, updated.renew(old)
 }
 
 // mergeAuthentication replaces the key or client in updated by that of data, if it

@@ -205,6 +205,7 @@ func TestANewConnectionEmptiesTheCache(t *testing.T) {
 			bubble(t, func(t *testing.T, m *mount) {
 				m.creds(github)
 				change(m)
+				synctest.Wait() // until the old cache is deleted
 				keys, err := m.cachedKeys()
 				require.NoError(t, err)
 				require.Empty(t, keys)

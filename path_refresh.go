@@ -21,7 +21,8 @@ credentials from Pipedream, whatever is cached, and caches them. The response
 says when they end and whether they changed. Read creds/ for the credentials
 themselves.
 
-A call within 5 seconds of a fetch costs no request to Pipedream. If a refresh
+Read again after it, whatever it says: another caller may have been faster. A
+call within 5 seconds of a fetch costs no request to Pipedream. If a refresh
 brings nothing new, that becomes 10, 20 and up to 60 seconds. While Pipedream
 cannot be reached, what is cached stays.
 
@@ -48,7 +49,7 @@ func (b *backend) pathRefresh() *framework.Path {
 						"changed": {
 							Type:        framework.TypeBool,
 							Required:    true,
-							Description: "Whether the latest fetch brought other credentials than the one before it.",
+							Description: "Whether a read now returns other credentials than a read just before this call.",
 						},
 					}}},
 				},

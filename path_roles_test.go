@@ -651,21 +651,64 @@ func TestARestartRemembersUsers(t *testing.T) {
 	})
 }
 
+// The account of a user is remembered until it is at fault and there is no other.
 func TestUsersWhoseAccountsAreGoneAreForgotten(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		_, err := m.as("alice")
 		require.NoError(t, err)
 		m.start()
-		m.sim.Close()
-		time.Sleep(2 * time.Hour)
-		m.periodic()
-		time.Sleep(2 * time.Hour)
-		m.periodic()
-		keys, err := logical.CollectKeys(t.Context(), logical.NewStorageView(m.storage, "cache/"))
-		require.NoError(t, err)
-		require.Empty(t, keys)
+		stored := func() []string {
+			keys, err := m.cachedKeys()
+			require.NoError(t, err)
+			return keys
+		}
+		end := m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusBadGateway})
+		for range 2 {
+			time.Sleep(2 * time.Hour)
+			m.periodic()
+		}
+		require.Equal(t, []string{githubOf("alice")}, stored(), "her token has ended")
+		_, err = m.as("alice")
+		m.refused(err, http.StatusBadGateway)
+		end()
+		time.Sleep(time.Minute)
+		m.sim.DeleteAccount("apn_alice")
+		_, err = m.as("alice")
+		m.refused(err, http.StatusBadRequest, `"alice"`)
+		require.Empty(t, stored())
 	})
+}
+
+// What is remembered in one project or environment says nothing about another, and
+// costs nobody an account of theirs there.
+func TestUsersOfAnotherProject(t *testing.T) {
+	for _, change := range []map[string]any{{"project_id": "proj_other"}, {"environment": "development"}} {
+		connectBubble(t, func(t *testing.T, m *mount) {
+			m.role("github", eachUsersGithub)
+			require.Equal(t, "apn_alice", m.accountOf("alice"))
+			there := connectAccount("apn_there", "alice")
+			for field, value := range change {
+				if field == "project_id" {
+					there.Project = value.(string)
+				} else {
+					there.Environment = value.(string)
+				}
+			}
+			m.sim.SetAccount(there)
+			m.sim.ResetRequests()
+			_, err := m.write("config", change)
+			require.NoError(t, err)
+			require.Equal(t, "apn_there", m.accountOf("alice"))
+			require.Zero(t, m.sim.Count(pipedreamtest.KindAccount), "nobody asks there for an account from here")
+			m.periodic()
+			require.ElementsMatch(t, []string{"apn_there", githubOf("alice")}, func() []string {
+				keys, err := m.cachedKeys()
+				require.NoError(t, err)
+				return keys
+			}())
+		})
+	}
 }
 
 func TestRoleOfAUserNeedsAProject(t *testing.T) {

@@ -74,28 +74,6 @@ func TestARestartRemembersTheOwner(t *testing.T) {
 	})
 }
 
-// A sweep forgets users whose account is no longer cached, but not one who reads at
-// that moment.
-func TestASweepForgetsNoUserWhoReads(t *testing.T) {
-	for moment := time.Duration(0); moment < 4*time.Second; moment += 100 * time.Millisecond {
-		t.Run(moment.String(), func(t *testing.T) {
-			connectBubble(t, func(_ *testing.T, m *mount) {
-				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
-				m.creds("alices")
-				time.Sleep(2 * time.Hour)
-				m.start()
-				m.slow(500*time.Millisecond, 500*time.Millisecond, 500*time.Millisecond)
-				var sweep sync.WaitGroup
-				sweep.Go(m.periodic)
-				time.Sleep(moment)
-				m.creds("alices")
-				sweep.Wait()
-				m.stayRemembered("alices")
-			})
-		})
-	}
-}
-
 // Users are found with a new client while the cache of the old one is still being
 // emptied. They are not forgotten.
 func TestEmptyingTheCacheKeepsUsersFoundMeanwhile(t *testing.T) {
@@ -124,7 +102,7 @@ func TestASweepForgetsNoUserWhoConnectedAgain(t *testing.T) {
 		m.start()
 		m.sim.DeleteAccount("apn_alice")
 		m.sim.SetAccount(connectAccount("apn_alice2", "alice")) // she connected it again
-		m.slowOnce("get", m.cacheKey("users/"+githubOf("alice")), 2*time.Second)
+		m.slowOnce("get", m.userKey("alice"), 2*time.Second)
 		var sweep sync.WaitGroup
 		sweep.Go(m.periodic)
 		time.Sleep(time.Second)
@@ -158,16 +136,15 @@ func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 // A user who was found with the old client, and is stored or read late, replaces
 // nothing that was found with the new one.
 func TestTheOldClientReplacesNothingOfTheNew(t *testing.T) {
-	stored := "cache/users/" + githubOf("alice")
 	tests := map[string]func(*mount){
 		"a write is late": func(m *mount) {
-			m.slowOnce("put", stored, 2*time.Second)
+			m.slowOnce("put", m.userKey("alice"), 2*time.Second)
 		},
 		"a read is late": func(m *mount) {
 			m.creds("alices")
 			m.start()
 			m.creds("apn_bob") // loads config
-			m.slowOnce("get", stored, 2*time.Second)
+			m.slowOnce("get", m.userKey("alice"), 2*time.Second)
 		},
 	}
 	for name, prepare := range tests {
@@ -302,4 +279,25 @@ func TestAUserWhoseAccountHasAnInvalidID(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While storage cannot be read, nobody knows which account a user has. They are told
+// so, and get no other account in its place.
+func TestAUserWhoseAccountCannotBeRead(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		require.Equal(t, "apn_alice", m.accountOf("alice"))
+		m.sim.SetAccount(connectAccount("apn_second", "alice"))
+		m.start()
+		_, err := m.as("bob") // loads config and role
+		require.NoError(t, err)
+		m.storage.fail(errStorage, nil, nil, nil)
+		_, err = m.as("alice")
+		m.refused(err, http.StatusInternalServerError, "could not be read from Vault's storage")
+		m.storage.fail(nil, nil, nil, nil)
+		m.slowOnce("get", m.userKey("alice"), 30*time.Second)
+		_, err = m.as("alice")
+		m.refused(err, http.StatusInternalServerError, "could not be read from Vault's storage")
+		require.Equal(t, "apn_alice", m.accountOf("alice"))
+	})
 }

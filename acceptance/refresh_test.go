@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -19,17 +20,19 @@ func TestRefreshFetchesTheCurrentToken(t *testing.T) {
 
 	// For some seconds after a fetch, a refresh sends no request, so that a caller in a loop cannot use up the rate
 	// limit.
+	var refreshed *api.Secret
 	require.NoError(t, poll(30*time.Second, "a refresh to go out", func() (bool, error) {
-		m.write(t, "refresh/"+githubID, nil)
+		refreshed = m.write(t, "refresh/"+githubID, nil)
 		return m.sim.Count(pipedreamtest.KindAccount) == 2, nil
 	}))
+	assert.Equal(t, true, refreshed.Data["changed"])
 	again := m.write(t, "refresh/"+githubID, nil)
 	require.NotNil(t, again)
 	assert.Equal(t, 2, m.sim.Count(pipedreamtest.KindAccount), "a refresh right after another")
+	assert.Equal(t, false, again.Data["changed"], "a read returned it before already")
 
 	assert.Empty(t, again.LeaseID)
 	assert.ElementsMatch(t, []string{"changed", "expires_at"}, keysOf(again.Data))
-	assert.Equal(t, true, again.Data["changed"])
 	expiresAt, err := time.Parse(time.RFC3339, asType[string](t, again.Data["expires_at"]))
 	require.NoError(t, err)
 	assert.WithinDuration(t, m.sim.ExpiresAt(githubID), expiresAt, time.Second)

@@ -25,10 +25,9 @@ import (
 )
 
 const (
-	// Prefix is where the cache is in storage, with a folder for each generation.
+	// Prefix is where the cache is in storage, with a folder for the credentials of
+	// each generation, and one for the users of each place.
 	Prefix = "cache/"
-	// usersFolder is where a generation keeps which account each user has.
-	usersFolder = "users/"
 
 	// maxCached and maxCachedBytes bound the credentials in memory. Storage has the
 	// rest. 32,768 credentials of usual size take about that many bytes.
@@ -69,19 +68,22 @@ type Stats interface {
 
 // Cache has the credentials of one generation, those of the accounts that one API
 // key or OAuth client sees. What is still under way when the next generation takes
-// over is stored in a folder that nobody reads.
+// over is stored in a folder that nobody reads. Which account each user has outlives
+// the generation, as long as the accounts are those of the same place.
 type Cache struct {
 	redact.Opaque
 
 	ctx        context.Context // ends when the mount does
+	storage    logical.Storage
 	generation string
+	place      string
 	stats      Stats
 	logger     func() hclog.Logger
 
 	credentials *durable.Store[*entry]
-	users       *durable.Store[found]
-	flights     flights[*entry] // by account
-	searches    flights[string] // by user key
+	users       *durable.Store[found] // shared by all generations of the place
+	flights     flights[*entry]       // by account
+	searches    flights[string]       // by user key
 	quiet       *lru.Cache[string, quiet]
 	// passedAt is when the periodic pass last looked for credentials that are due, in
 	// Unix nanoseconds.
@@ -97,17 +99,24 @@ type entry struct {
 	read, noting atomic.Bool
 }
 
-// New returns the cache of a generation.
-func New(ctx context.Context, storage logical.Storage, generation string, stats Stats, logger func() hclog.Logger) *Cache {
+// New returns the cache of a generation of a place. Both are names of folders, which
+// no two of either may share.
+func New(ctx context.Context, storage logical.Storage, generation, place string, stats Stats, logger func() hclog.Logger) *Cache {
+	c := &Cache{ctx: ctx, storage: storage, place: place, stats: stats, logger: logger}
+	c.users = durable.New(ctx, storage, Prefix+place+"/", maxUsers, maxUsersBytes, userCodec, logger)
+	return c.Next(generation)
+}
+
+// Next returns the cache of another generation of the same place.
+func (c *Cache) Next(generation string) *Cache {
 	recent, err := lru.New[string, quiet](maxQuiet)
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	prefix := Prefix + generation + "/"
 	return &Cache{
-		ctx: ctx, generation: generation, stats: stats, logger: logger, quiet: recent,
-		credentials: durable.New(ctx, storage, prefix, maxCached, maxCachedBytes, credentialCodec, logger),
-		users:       durable.New(ctx, storage, prefix+usersFolder, maxUsers, maxUsersBytes, userCodec, logger),
+		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, logger: c.logger,
+		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec, c.logger),
+		users:       c.users, quiet: recent,
 	}
 }
 
@@ -170,7 +179,7 @@ func (v *View) Get(ctx context.Context, r Reader, id string) (*credential.Creden
 	}
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
-	e, err := v.get(ctx, r, id)
+	e, err := v.get(ctx, r, id, false)
 	if err != nil {
 		return nil, err
 	}
@@ -201,14 +210,17 @@ func (v *View) serveFresh(r Reader, e *entry) *entry {
 	return v.serve(r, e, Hit)
 }
 
-// get is like [View.Get], with the deadline already set.
-func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
+// get is like [View.Get], with the deadline already set. exists is set if the account
+// was seen to exist, though its credential may be gone.
+func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entry, error) {
 	e, err := v.lookup(ctx, id)
 	if err != nil { // ctx ended before storage answered
 		return nil, err
 	}
 	now := time.Now()
-	start := func() (*flight[*entry], bool) { return v.start(r.Caller, id, e, false) }
+	start := func() (*flight[*entry], bool) {
+		return v.start(v.fetcher.Class(id, exists || e != nil), r.Caller, id, e)
+	}
 	if e == nil || !e.Servable(now) {
 		return v.await(ctx, r, id, start, nil)
 	}
@@ -220,7 +232,7 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 		return v.serve(r, e, Stale), nil
 	case !wait:
 		if !v.passing(now) {
-			v.start(r.Caller, id, e, true)
+			v.start(pace.Ahead, r.Caller, id, e)
 		}
 		return v.serve(r, e, Stale), nil
 	default:
@@ -231,6 +243,9 @@ func (v *View) get(ctx context.Context, r Reader, id string) (*entry, error) {
 // lookup returns the cached credential of the account, live or not; nil for none.
 func (v *View) lookup(ctx context.Context, id string) (*entry, error) {
 	e, _, err := v.credentials.Load(ctx, id)
+	if err != nil && ctx.Err() == nil { // storage cannot be read, but Pipedream can
+		return nil, nil
+	}
 	return e, err
 }
 
@@ -287,22 +302,13 @@ func (v *View) await(ctx context.Context, r Reader, id string, start func() (*fl
 
 // start starts a fetch of the account, or joins the one under way and makes it as
 // urgent as this caller needs. The fetch goes on when its readers give up. seen is
-// what the caller found in the cache. ahead is set if nobody waits for the fetch.
-// start reports whether it joined one.
-func (v *View) start(caller, id string, seen *entry, ahead bool) (f *flight[*entry], joined bool) {
-	return v.startAs(v.class(id, seen, ahead), caller, id, seen, time.Time{})
+// what the caller found in the cache. start reports whether it joined one.
+func (v *View) start(class pace.Class, caller, id string, seen *entry) (f *flight[*entry], joined bool) {
+	return v.startSince(class, caller, id, seen, time.Time{})
 }
 
-func (v *View) class(id string, seen *entry, ahead bool) pace.Class {
-	if ahead {
-		return pace.Ahead
-	}
-	return v.fetcher.Class(id, seen != nil)
-}
-
-// startAs is like start, with a class. The credential must be of a time after
-// newerThan.
-func (v *View) startAs(class pace.Class, caller, id string, seen *entry, newerThan time.Time) (f *flight[*entry], joined bool) {
+// startSince is like start. The credential must be of a time after newerThan.
+func (v *View) startSince(class pace.Class, caller, id string, seen *entry, newerThan time.Time) (f *flight[*entry], joined bool) {
 	return v.flights.start(id, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (*entry, error) {
 		return v.fetch(claim, id, seen, newerThan)
 	})

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -14,6 +15,7 @@ import (
 // flight is work that is shared by all who want it at the same time.
 type flight[T any] struct {
 	claim  *pace.Claim
+	began  time.Time
 	landed chan struct{} // closed once the fields below are set
 	value  T
 	err    error
@@ -38,7 +40,7 @@ func (f *flights[T]) start(name string, budget *pace.Budget, class pace.Class, c
 	if f.byName == nil {
 		f.byName = map[string]*flight[T]{}
 	}
-	started = &flight[T]{claim: budget.NewClaim(class, caller), landed: make(chan struct{})}
+	started = &flight[T]{claim: budget.NewClaim(class, caller), began: time.Now(), landed: make(chan struct{})}
 	f.byName[name] = started
 	go func() {
 		started.err = guard.Run(logger, func() (err error) {

@@ -10,6 +10,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/guard"
+	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 const (
@@ -86,7 +87,7 @@ func (v *View) fetchAll(due []*entry) {
 	for _, e := range due {
 		group.Go(func() error {
 			if latest, ok := v.credentials.Peek(e.AccountID); ok && latest == e { // otherwise a reader was faster
-				f, _ := v.start("", e.AccountID, e, true)
+				f, _ := v.start(pace.Ahead, "", e.AccountID, e)
 				<-f.landed
 			}
 			return nil

@@ -16,68 +16,86 @@ const (
 	maxQuiet = 10_000
 )
 
-// quiet says until when refreshes of an account cost no request.
+// quiet says until when a refresh of an account is not repeated.
 type quiet struct {
 	inVain int // refreshes in a row that brought nothing new
+	failed bool
 	until  time.Time
 }
 
 // Refresh fetches the account's credential even if one is cached, for a caller whose
 // token was refused, unless one was fetched a moment ago. The cached one stays until
-// there is one to replace it. changed reports whether the latest fetch brought
-// another token than the one before. After refreshes that bring nothing new,
+// there is one to replace it. changed reports whether the result is another
+// credential than a reader got just before. After refreshes that bring nothing new,
 // Refresh sends no request for longer and longer.
 func (v *View) Refresh(ctx context.Context, r Reader, id string) (c *credential.Credential, changed bool, err error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
-	return v.refresh(ctx, r, id)
+	before := v.served(ctx, id)
+	c, err = v.refresh(ctx, r, id, false)
+	return c, err == nil && isNew(c, before), err
 }
 
-func (v *View) refresh(ctx context.Context, r Reader, id string) (c *credential.Credential, changed bool, err error) {
+// served returns the credential that a read of the account returns now without a
+// request; nil for none.
+func (v *View) served(ctx context.Context, id string) *credential.Credential {
+	e, err := v.lookup(ctx, id)
+	if err != nil || e == nil || !e.Servable(time.Now()) {
+		return nil
+	}
+	return e.Credential
+}
+
+func isNew(c, before *credential.Credential) bool { return before == nil || !c.SameFields(before) }
+
+// refresh is like Refresh, with the deadline already set. exists is set if the account
+// was seen to exist.
+func (v *View) refresh(ctx context.Context, r Reader, id string, exists bool) (*credential.Credential, error) {
 	began := time.Now()
 	e, err := v.lookup(ctx, id)
 	if err != nil { // ctx ended: the refresh goes on without its caller
-		v.startAs(v.class(id, nil, false), r.Caller, id, nil, began)
-		return nil, false, err
+		v.startSince(v.fetcher.Class(id, exists), r.Caller, id, nil, began)
+		return nil, err
 	}
-	if e != nil && e.Servable(began) && (began.Sub(e.CheckedAt) < RefreshQuiet || v.isQuiet(id)) {
+	last, _ := v.quiet.Peek(id)
+	isQuiet := began.Before(last.until)
+	if e != nil && e.Servable(began) && (began.Sub(e.CheckedAt) < RefreshQuiet || isQuiet && !last.failed) {
 		v.stats.Served(r.Path, Hit)
-		return e.Credential, isNew(e), nil
+		return e.Credential, nil
 	}
-	if !v.isQuiet(id) {
+	if !isQuiet {
 		v.holdOffs.Retry(id)
 	}
-	for {
+	for before := e; ; {
 		seen := e
 		fresh, err := v.await(ctx, r, id, func() (*flight[*entry], bool) {
-			return v.startAs(v.class(id, seen, false), r.Caller, id, seen, began)
+			return v.startSince(v.fetcher.Class(id, exists || seen != nil), r.Caller, id, seen, began)
 		}, nil)
 		if err != nil {
-			v.noteRefresh(id, false)
-			return nil, false, err
+			if !isQuiet {
+				v.noteRefresh(id, false, true)
+			}
+			return nil, err
 		}
 		if !fresh.CheckedAt.Before(began) {
-			v.noteRefresh(id, isNew(fresh))
-			return fresh.Credential, isNew(fresh), nil
+			v.noteRefresh(id, before == nil || isNew(fresh.Credential, before.Credential), false)
+			return fresh.Credential, nil
 		}
 		e = fresh // it joined a fetch that took the account from an earlier page
 	}
 }
-
-// isNew reports whether the latest fetch of e brought another token.
-func isNew(e *entry) bool { return e.CheckedAt.Equal(e.FetchedAt) }
 
 func (v *View) isQuiet(id string) bool {
 	q, _ := v.quiet.Peek(id)
 	return time.Now().Before(q.until)
 }
 
-func (v *View) noteRefresh(id string, changed bool) {
+func (v *View) noteRefresh(id string, changed, failed bool) {
 	if changed {
 		v.quiet.Remove(id)
 		return
 	}
 	q, _ := v.quiet.Peek(id)
 	wait := min(longestQuiet, RefreshQuiet<<min(q.inVain, 4))
-	v.quiet.Add(id, quiet{inVain: q.inVain + 1, until: time.Now().Add(wait)})
+	v.quiet.Add(id, quiet{inVain: q.inVain + 1, failed: failed, until: time.Now().Add(wait)})
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
+	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
 const (
@@ -40,11 +42,16 @@ func NewSweeper(storage logical.Storage, logger func() hclog.Logger) *Sweeper {
 // the cache in use may change meanwhile, and the new one must lose nothing. current
 // returns nil if no cache is in use.
 func (s *Sweeper) Sweep(ctx context.Context, current func() *Cache, policy credential.Policy) {
-	for _, key := range s.batch(ctx) {
-		if ctx.Err() != nil {
+	batch := s.batch(ctx, current)
+	for i, key := range batch {
+		err := s.sweep(ctx, current(), policy, key)
+		if ctx.Err() != nil { // the next sweep goes on from here
+			s.mu.Lock()
+			s.pending = slices.Concat(batch[i:], s.pending)
+			s.mu.Unlock()
 			return
 		}
-		if err := s.sweep(ctx, current(), policy, key); err != nil && ctx.Err() == nil {
+		if err != nil {
 			s.logger().Warn("an entry of the cache could not be checked during the sweep", "key", Prefix+key, "error", err)
 		}
 	}
@@ -52,22 +59,25 @@ func (s *Sweeper) Sweep(ctx context.Context, current func() *Cache, policy crede
 
 // sweep looks at one key.
 func (s *Sweeper) sweep(ctx context.Context, current *Cache, policy credential.Policy, key string) error {
-	generation, rest, _ := strings.Cut(key, "/")
-	if current != nil && generation == current.generation {
+	folder, rest, _ := strings.Cut(key, "/")
+	switch {
+	case current != nil && folder == current.generation:
 		return current.sweepStored(ctx, policy, rest)
+	case current != nil && folder == current.place:
+		return nil // users are kept until their account is at fault
+	default:
+		return s.delete(ctx, key)
 	}
+}
+
+func (s *Sweeper) delete(ctx context.Context, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, durable.Timeout)
 	defer cancel()
 	return s.storage.Delete(ctx, Prefix+key)
 }
 
-// sweepStored deletes an account from storage if it is no longer of use, or an
-// external user whose account is no longer cached. To search for that user again
-// costs no more than to fetch the account.
+// sweepStored deletes an account from storage if it is no longer of use.
 func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key string) error {
-	if user, ok := strings.CutPrefix(key, usersFolder); ok {
-		return c.users.Sweep(ctx, user, func(f found, _ bool) bool { return c.has(ctx, f.AccountID) })
-	}
 	unconfirmed := false
 	err := c.credentials.Sweep(ctx, key, func(e *entry, inMemory bool) bool {
 		unconfirmed = e.Unconfirmed()
@@ -83,29 +93,19 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	return nil
 }
 
-// has reports whether an account's credential is cached.
-func (c *Cache) has(ctx context.Context, id string) bool {
-	if _, ok := c.credentials.Peek(id); ok {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, durable.Timeout)
-	defer cancel()
-	return c.credentials.Stored(ctx, id)
-}
-
 func usable(e *entry, policy credential.Policy) bool {
 	now := time.Now()
 	return !e.Ended(now) && !e.Abandoned(policy, true, now)
 }
 
 // batch returns the keys to look at now.
-func (s *Sweeper) batch(ctx context.Context) []string {
+func (s *Sweeper) batch(ctx context.Context, current func() *Cache) []string {
 	now := time.Now()
 	s.mu.Lock()
 	list := len(s.pending) == 0 && (s.listedAt.IsZero() || now.Sub(s.listedAt) >= sweepEvery)
 	s.mu.Unlock()
 	if list {
-		keys, err := s.keys(ctx)
+		keys, err := s.keys(ctx, current())
 		if err != nil {
 			s.logger().Warn("the stored cache could not be listed for its sweep", "error", err)
 			return nil
@@ -122,46 +122,65 @@ func (s *Sweeper) batch(ctx context.Context) []string {
 	return batch
 }
 
-// keys returns all keys below Prefix.
-func (s *Sweeper) keys(ctx context.Context) ([]string, error) {
-	return logical.CollectKeys(ctx, logical.NewStorageView(s.storage, Prefix))
-}
-
-// Empty deletes everything from storage except the generation to keep. It stops
-// when ctx ends. The sweeps delete later what it cannot, which nobody reads any
-// more.
-func (s *Sweeper) Empty(ctx context.Context, keep string) {
-	keys, err := s.keys(ctx)
-	for _, key := range keys {
-		if keep != "" && strings.HasPrefix(key, keep+"/") {
+// keys returns all keys below Prefix, except the users of the cache in use.
+func (s *Sweeper) keys(ctx context.Context, current *Cache) (keys []string, err error) {
+	folders, err := s.storage.List(ctx, Prefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, folder := range folders {
+		if current != nil && folder == current.place+"/" {
 			continue
 		}
-		if err = ctx.Err(); err == nil {
-			ctx, cancel := context.WithTimeout(ctx, durable.Timeout)
-			err = s.storage.Delete(ctx, Prefix+key)
-			cancel()
-		}
+		inside, err := s.inside(ctx, folder)
 		if err != nil {
-			break
+			return nil, err
 		}
+		keys = append(keys, inside...)
 	}
-	if err != nil {
+	return keys, nil
+}
+
+// inside returns all keys in a folder, or the key itself if it is none.
+func (s *Sweeper) inside(ctx context.Context, folder string) ([]string, error) {
+	if !strings.HasSuffix(folder, "/") {
+		return []string{folder}, nil
+	}
+	keys, err := logical.CollectKeys(ctx, logical.NewStorageView(s.storage, Prefix+folder))
+	for i := range keys {
+		keys[i] = folder + keys[i]
+	}
+	return keys, err
+}
+
+// Empty deletes a folder that is no longer in use, and never will be again, on a
+// goroutine of its own. It stops when ctx ends. The sweeps delete later what it
+// cannot. Nobody reads it any more.
+func (s *Sweeper) Empty(ctx context.Context, folder string) {
+	guard.Go(s.logger(), func() {
+		keys, err := s.inside(ctx, folder+"/")
+		for _, key := range keys {
+			if err != nil {
+				break
+			}
+			err = s.delete(ctx, key)
+		}
+		if err == nil || ctx.Err() != nil {
+			return
+		}
 		s.mu.Lock()
 		s.pending, s.listedAt = nil, time.Time{}
 		s.mu.Unlock()
 		s.logger().Warn("the cache could not be emptied at once; it is never served, and the next sweeps delete it", "error", err)
-	}
+	})
 }
 
 // Forget drops a key of storage from memory, because another node changed it.
 func (c *Cache) Forget(key string) {
-	name, ok := strings.CutPrefix(key, Prefix+c.generation+"/")
-	if !ok {
-		return
+	switch folder, name, _ := strings.Cut(strings.TrimPrefix(key, Prefix), "/"); folder {
+	case c.generation:
+		c.credentials.Forget(name)
+	case c.place:
+		c.users.Forget(name)
 	}
-	if user, ok := strings.CutPrefix(name, usersFolder); ok {
-		c.users.Forget(user)
-		return
-	}
-	c.credentials.Forget(name)
 }

@@ -19,6 +19,7 @@ import (
 
 const (
 	generation = "now"
+	place      = "here"
 	github     = "apn_github"
 	stripe     = "apn_stripe"
 )
@@ -39,7 +40,7 @@ func newSwept(t *testing.T) *swept {
 	storage := &logical.InmemStorage{}
 	sweeper := NewSweeper(storage, hclog.NewNullLogger)
 	return &swept{
-		Cache: New(t.Context(), storage, generation, nil, hclog.NewNullLogger),
+		Cache: New(t.Context(), storage, generation, place, nil, hclog.NewNullLogger),
 		T:     t, storage: storage, sweeper: sweeper,
 	}
 }
@@ -89,12 +90,13 @@ func TestASweepDeletesUselessEntries(t *testing.T) {
 		s.stores("now/apn_abandoned", abandoned)
 		s.stores("now/apn_nonsense", "nonsense")
 		s.stores("now/apn_renamed", lives(github, time.Hour))
-		s.stores("now/users/"+user("a"), found{User: user("a"), AccountID: github})
-		s.stores("now/users/"+user("b"), found{User: user("b"), AccountID: "apn_unknown"})
+		s.stores("here/"+user("a"), found{User: user("a"), AccountID: github})
+		s.stores("here/"+user("b"), found{User: user("b"), AccountID: "apn_unknown"})
 		s.stores("before/"+github, lives(github, time.Hour))
-		s.stores("before/users/"+user("a"), found{User: user("a"), AccountID: github})
+		s.stores("elsewhere/"+user("a"), found{User: user("a"), AccountID: github})
 		s.sweep()
-		require.ElementsMatch(t, []string{"now/" + github, "now/apn_key", "now/users/" + user("a")}, s.stored())
+		require.ElementsMatch(t, []string{"now/" + github, "now/apn_key", "here/" + user("a"), "here/" + user("b")}, s.stored(),
+			"whether the account of a user is cached makes no difference")
 	})
 }
 
@@ -140,7 +142,7 @@ func TestInvalidStoredEntriesAreIgnored(t *testing.T) {
 			"no JSON object": []int{1}, "of another user": found{User: user("b"), AccountID: github}, "no account's id": found{User: user("a"), AccountID: "../config"},
 		} {
 			s := newSwept(t)
-			s.stores("now/users/"+user("a"), value)
+			s.stores("here/"+user("a"), value)
 			_, ok, err := s.users.Load(t.Context(), user("a"))
 			require.NoError(t, err)
 			require.False(t, ok, name)
@@ -180,18 +182,38 @@ func TestASweepEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestEmptyKeepsTheGenerationInUse(t *testing.T) {
+func TestEmptyDeletesOneFolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for keep, left := range map[string][]string{"": nil, generation: {"now/" + github, "now/users/" + user("a")}} {
-			s := newSwept(t)
-			s.stores("now/"+github, "x")
-			s.stores("now/users/"+user("a"), "x")
-			s.stores("nowhere/"+github, "x")
-			s.stores("before/users/"+user("a"), "x")
-			s.stores(github, "x")
-			s.sweeper.Empty(t.Context(), keep)
-			require.ElementsMatch(t, left, s.stored())
+		s := newSwept(t)
+		s.stores("now/"+github, "x")
+		s.stores("now-not/"+github, "x")
+		s.stores("here/"+user("a"), "x")
+		s.stores("before/"+github, "x")
+		s.stores("before/"+stripe, "x")
+		s.sweeper.Empty(t.Context(), "before")
+		synctest.Wait()
+		require.ElementsMatch(t, []string{"now/" + github, "now-not/" + github, "here/" + user("a")}, s.stored())
+	})
+}
+
+// A sweep that has no time left goes on where it ended.
+func TestASweepLosesNothingOfItsBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSwept(t)
+		for i := range 10 {
+			s.stores(fmt.Sprintf("before/apn_%04d", i), "x")
 		}
+		ctx, cancel := context.WithCancel(t.Context())
+		looked := 0
+		s.sweeper.Sweep(ctx, func() *Cache {
+			if looked++; looked == 4 {
+				cancel()
+			}
+			return nil
+		}, policy)
+		require.NotEmpty(t, s.stored())
+		s.sweep()
+		require.Empty(t, s.stored())
 	})
 }
 
@@ -200,7 +222,7 @@ func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSwept(t)
 		s.stores("now/"+github, lives(github, time.Hour))
-		s.stores("now/users/"+user("a"), found{User: user("a"), AccountID: github})
+		s.stores("here/"+user("a"), found{User: user("a"), AccountID: github})
 		load := func() {
 			_, ok, err := s.credentials.Load(t.Context(), github)
 			require.NoError(t, err)
@@ -218,7 +240,7 @@ func TestForget(t *testing.T) {
 		s.Forget(Prefix + "now/" + github)
 		require.Zero(t, s.Len())
 		require.Equal(t, 1, s.Users())
-		s.Forget(Prefix + "now/users/" + user("a"))
+		s.Forget(Prefix + "here/" + user("a"))
 		require.Zero(t, s.Users())
 		load()
 	})
@@ -233,17 +255,17 @@ func TestRefreshesInVainAreQuietForLongerAndLonger(t *testing.T) {
 			d, err := time.ParseDuration(wait)
 			require.NoError(t, err)
 			require.False(t, v.isQuiet(github))
-			v.noteRefresh(github, false)
+			v.noteRefresh(github, false, false)
 			require.False(t, v.isQuiet(stripe))
 			time.Sleep(d - time.Nanosecond)
 			require.True(t, v.isQuiet(github), wait)
 			time.Sleep(time.Nanosecond)
 			require.False(t, v.isQuiet(github), wait)
 		}
-		v.noteRefresh(github, false)
-		v.noteRefresh(github, true)
+		v.noteRefresh(github, false, false)
+		v.noteRefresh(github, true, false)
 		require.False(t, v.isQuiet(github), "a new token ends it")
-		v.noteRefresh(github, false)
+		v.noteRefresh(github, false, false)
 		time.Sleep(5 * time.Second)
 		require.False(t, v.isQuiet(github), "it starts over")
 	})

@@ -57,13 +57,16 @@ func (u User) isOfApp(app api.App) bool {
 	}
 }
 
-// better reports whether Pipedream would take a rather than b: a healthy account
-// rather than an unhealthy one, and otherwise the one created last. updated_at does
-// not count, because it changes with each refresh.
+// better reports whether a serves its user better than b: an account with credentials
+// rather than one without, a healthy one rather than an unhealthy one, and otherwise
+// the one created last, as in Pipedream's own workflows. updated_at does not count,
+// because it changes with each refresh.
 func better(a, b *api.Account) bool {
 	switch {
 	case b == nil:
 		return true
+	case len(a.Credentials) > 0 != (len(b.Credentials) > 0):
+		return len(a.Credentials) > 0
 	case a.Healthy != b.Healthy:
 		return a.Healthy
 	case !a.CreatedAt.Equal(b.CreatedAt):
@@ -92,7 +95,7 @@ var userCodec = durable.Codec[found]{
 }
 
 // heldName returns the name of a user in the hold-offs.
-func heldName(key string) string { return usersFolder + key }
+func heldName(key string) string { return "users/" + key }
 
 // GetOf returns a live credential of u's account. If the remembered account is at
 // fault, GetOf searches for u once more, since the user may have connected again,
@@ -111,14 +114,11 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 	if id != "" {
 		id = v.healthier(ctx, r.Caller, u, id)
 		c, err := v.getOwned(ctx, r, id, u)
-		if err == nil {
-			v.keepUser(key, id)
-		}
 		if !api.OfAccount(err) {
 			return c, err
 		}
 	}
-	again, err := v.search(ctx, r.Caller, u, id)
+	again, err := v.search(ctx, r.Caller, u, reason{known: id, atFault: id != ""})
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (v *View) healthier(ctx context.Context, caller string, u User, remembered 
 	}
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	found, err := v.search(ctx, caller, u, remembered)
+	found, err := v.search(ctx, caller, u, reason{known: remembered})
 	if err == nil {
 		return found
 	}
@@ -171,54 +171,66 @@ func (v *View) healthier(ctx context.Context, caller string, u User, remembered 
 func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.Credential, changed bool, err error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
-	key := u.Key()
-	id, err := v.remembered(ctx, key)
+	id, err := v.remembered(ctx, u.Key())
 	if err != nil {
 		return nil, false, err
 	}
+	var before *credential.Credential
+	if id != "" {
+		if before = v.served(ctx, id); before != nil && v.owned(before, u) != nil {
+			before = nil
+		}
+	}
+	c, err = v.refreshOf(ctx, r, u, id)
+	return c, err == nil && isNew(c, before), err
+}
+
+// refreshOf does the work of RefreshOf. id is the remembered account; empty for none.
+func (v *View) refreshOf(ctx context.Context, r Reader, u User, id string) (*credential.Credential, error) {
+	key := u.Key()
 	if id != "" {
 		if !v.isQuiet(id) {
 			v.holdOffs.Retry(heldName(key))
 		}
 		id = v.healthier(ctx, r.Caller, u, id)
-		c, changed, err = v.refresh(ctx, r, id)
-		if err == nil {
-			err = v.owned(c, u)
-		}
-		if err == nil {
-			v.keepUser(key, id)
-		}
+		c, err := v.refreshOwned(ctx, r, id, u)
 		if !api.OfAccount(err) {
-			return c, changed, err
+			return c, err
 		}
 	}
 	v.holdOffs.Retry(heldName(key))
-	if id, err = v.search(ctx, r.Caller, u, id); err != nil {
-		return nil, false, err
+	id, err := v.search(ctx, r.Caller, u, reason{known: id, atFault: id != ""})
+	if err != nil {
+		return nil, err
 	}
-	if c, changed, err = v.refresh(ctx, r, id); err == nil {
+	return v.refreshOwned(ctx, r, id, u)
+}
+
+// refreshOwned is like refresh, for an account that was found to be u's.
+func (v *View) refreshOwned(ctx context.Context, r Reader, id string, u User) (*credential.Credential, error) {
+	c, err := v.refresh(ctx, r, id, true)
+	if err == nil {
 		err = v.owned(c, u)
 	}
-	return c, changed, err
+	return c, err
 }
 
 // Expect says that u is about to connect an account. Until that time, reads by u
 // search for it every few seconds at most, however often it is not there.
 func (v *View) Expect(u User, until time.Time) { v.holdOffs.Expect(heldName(u.Key()), until) }
 
+// ErrUserUnread says that storage could not be read, so that nobody knows which
+// account the user has. To search for another one instead could change it.
+var ErrUserUnread = errors.New("which account the user has could not be read from Vault's storage")
+
 // remembered returns the account that the user with that key was found to have;
 // empty for none.
 func (v *View) remembered(ctx context.Context, key string) (string, error) {
 	f, _, err := v.users.Load(ctx, key)
-	return f.AccountID, err
-}
-
-// keepUser remembers a user who was just served. A sweep may have forgotten the
-// user, because the account was not cached before.
-func (v *View) keepUser(key, id string) {
-	if _, ok := v.users.Peek(key); !ok {
-		v.rememberUser(key, id)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return "", ErrUserUnread
 	}
+	return f.AccountID, err
 }
 
 func (v *View) rememberUser(key, id string) {
@@ -228,30 +240,39 @@ func (v *View) rememberUser(key, id string) {
 	})
 }
 
-// search finds u's account through the list. failed is an account of u that turned
-// out to be at fault. All readers who search for u share one search. A search that
-// finds nothing better holds the next one off.
-func (v *View) search(ctx context.Context, caller string, u User, failed string) (string, error) {
+// reason is why a user is searched for.
+type reason struct {
+	// known is the account that the user is known to have; empty for none.
+	known string
+	// atFault is set if known turned out to be at fault.
+	atFault bool
+}
+
+// search finds u's account through the list. All readers who search for u share one
+// search. A search that finds nothing better holds the next one off.
+func (v *View) search(ctx context.Context, caller string, u User, why reason) (string, error) {
 	key := u.Key()
-	if failed != "" {
-		v.holdOffs.Lost(heldName(key), failed)
+	if why.known != "" {
+		v.holdOffs.Lost(heldName(key), why.known)
 	}
-	class := v.fetcher.Class(heldName(key), failed != "")
-	id, err := await(ctx, func() (*flight[string], bool) {
-		return v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
-			return v.searchNow(claim, u, failed)
+	class := v.fetcher.Class(heldName(key), why.known != "")
+	var f *flight[string]
+	id, err := await(ctx, func() (_ *flight[string], joined bool) {
+		f, joined = v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
+			return v.searchNow(claim, u, why)
 		})
+		return f, joined
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = v.client.NoAnswer("")
+		err = v.fetcher.OverdueSearch(f.claim, f.began)
 	}
 	return id, err
 }
 
 // searchNow does the search that all readers share.
-func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, error) {
+func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) {
 	key := u.Key()
-	if f, ok := v.users.Peek(key); ok && f.AccountID != failed {
+	if f, ok := v.users.Peek(key); ok && f.AccountID != why.known {
 		return f.AccountID, nil // from a search that ended since
 	}
 	if err := v.holdOffs.Check(heldName(key)); err != nil {
@@ -260,15 +281,15 @@ func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, erro
 	ctx, cancel := context.WithTimeout(v.ctx, v.client.Timeout())
 	defer cancel()
 	began := time.Now()
-	a, err := v.list(claim.With(ctx), u, failed)
+	a, err := v.list(claim.With(ctx), u, why)
 	switch {
 	case err != nil:
-		if api.OfAccount(err) && !v.serves(ctx, failed, u) {
+		if why.atFault && api.KindOf(err) == api.NoAccount {
 			v.users.Delete(key)
 		}
 		v.holdUserOff(key, err)
 		return "", err
-	case a.ID == failed: // there is nothing better
+	case a.ID == why.known: // there is nothing better
 		v.holdOffs.Failed(heldName(key), pace.Failure{Err: v.client.NoAccount(u.ExternalID, u.App), Lasting: true, Exists: true})
 	default:
 		v.holdOffs.Succeeded(heldName(key))
@@ -278,37 +299,35 @@ func (v *View) searchNow(claim *pace.Claim, u User, failed string) (string, erro
 	return a.ID, nil
 }
 
-// serves reports whether a live credential of the account may be cached that is u's.
-// Then a list without the account is no reason to forget that it is u's.
-func (v *View) serves(ctx context.Context, id string, u User) bool {
-	if id == "" {
-		return false
-	}
-	e, err := v.lookup(ctx, id)
-	return err != nil || e != nil && e.Servable(time.Now()) && v.owned(e.Credential, u) == nil
-}
-
-// list returns u's account: the one that seemed to be at fault if it is not, or else a
-// healthy one if there is any.
-func (v *View) list(ctx context.Context, u User, failed string) (*api.Account, error) {
+// list returns the account of u to serve. That is the known one, unless it is at
+// fault: it may be unhealthy while another is not, or the answer that found it at
+// fault may be right.
+func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, error) {
 	accounts, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
 	if err != nil {
 		return nil, err
 	}
-	var best *api.Account
+	var best, known *api.Account
 	for _, a := range accounts {
-		switch eligible := a.Healthy || len(a.Credentials) > 0; {
-		case !api.ValidAccountID(a.ID) || !u.owns(a) || a.Dead || !eligible:
-		case a.ID == failed && a.Healthy && len(a.Credentials) > 0:
-			return a, nil
-		case better(a, best):
+		eligible := a.Healthy || len(a.Credentials) > 0
+		if !api.ValidAccountID(a.ID) || !u.owns(a) || a.Dead || !eligible {
+			continue
+		}
+		if better(a, best) {
 			best = a
 		}
+		if a.ID == why.known {
+			known = a
+		}
 	}
-	if best == nil {
+	switch {
+	case best == nil:
 		return nil, v.client.NoAccount(u.ExternalID, u.App)
+	case known == nil, why.atFault && len(known.Credentials) == 0, best.Healthy && !known.Healthy:
+		return best, nil
+	default:
+		return known, nil
 	}
-	return best, nil
 }
 
 func (v *View) holdUserOff(key string, err error) {
@@ -330,7 +349,7 @@ func (v *View) offer(a *api.Account, at time.Time) {
 
 // getOwned is like get, for an account that was found to be u's.
 func (v *View) getOwned(ctx context.Context, r Reader, id string, u User) (*credential.Credential, error) {
-	e, err := v.get(ctx, r, id)
+	e, err := v.get(ctx, r, id, true)
 	if err == nil {
 		err = v.owned(e.Credential, u)
 	}

@@ -106,8 +106,11 @@ func (c *Credential) Following(previous *Credential) (merged *Credential, store 
 
 // sameToken reports whether c and other have the same secret and the same end.
 func (c *Credential) sameToken(other *Credential) bool {
-	return c.ExpiresAt.Equal(other.ExpiresAt) && maps.Equal(c.Fields, other.Fields)
+	return c.ExpiresAt.Equal(other.ExpiresAt) && c.SameFields(other)
 }
+
+// SameFields reports whether c and other have the same secret.
+func (c *Credential) SameFields(other *Credential) bool { return maps.Equal(c.Fields, other.Fields) }
 
 // Size returns about how many bytes c takes in memory.
 func (c *Credential) Size() int {

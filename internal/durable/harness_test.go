@@ -179,11 +179,15 @@ func (s *store) put(key string, n int) {
 	require.Equal(s, n, s.Update(key, func(int, bool) (int, bool) { return n, true }))
 }
 
-// load returns what a reader of key finds; -1 for nothing.
+// load returns what a reader of key finds; -1 for nothing, also if storage fails.
 func (s *store) load(key string) int {
 	s.Helper()
 	n, ok, err := s.Load(s.Context(), key)
-	require.NoError(s, err)
+	if err != nil {
+		require.False(s, ok)
+		require.NoError(s, s.Context().Err())
+		return -1
+	}
 	if !ok {
 		return -1
 	}

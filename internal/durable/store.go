@@ -93,26 +93,25 @@ func (s *Store[V]) Peek(key string) (value V, ok bool) {
 
 // Load returns the value of key from memory or storage, and keeps it in memory.
 // All callers who load a key share one call to storage, which goes on when they
-// give up. If storage fails, that is logged, and Load finds nothing. The error is
-// that of ctx.
+// give up. The error is that of ctx, or of storage. The latter is logged.
 func (s *Store[V]) Load(ctx context.Context, key string) (value V, ok bool, err error) {
 	if value, ok = s.Get(key); ok {
 		return value, true, nil
 	}
 	loaded := s.loads.DoChan(key, func() (any, error) {
 		var found *V
-		_ = guard.Run(s.logger(), func() error { // a panic is logged, and finds nothing
-			found = s.load(key)
-			return nil
+		err := guard.Run(s.logger(), func() (err error) {
+			found, err = s.load(key)
+			return err
 		})
-		return found, nil
+		return found, err
 	})
 	select {
 	case result := <-loaded:
 		if found := result.Val.(*V); found != nil {
 			return *found, true, nil
 		}
-		return value, false, nil
+		return value, false, result.Err
 	case <-ctx.Done():
 		return value, false, ctx.Err()
 	}
@@ -120,41 +119,39 @@ func (s *Store[V]) Load(ctx context.Context, key string) (value V, ok bool, err 
 
 // load does the work of Load for all callers who share it. It returns nil if there
 // is nothing.
-func (s *Store[V]) load(key string) *V {
+func (s *Store[V]) load(key string) (*V, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer unlock()
 	if value, ok := s.Peek(key); ok {
-		return &value
+		return &value, nil
 	}
 	if s.isDeleted(key) {
-		return nil
+		return nil, nil
 	}
-	value, ok, err := s.read(ctx, key)
+	entry, err := s.storage.Get(ctx, s.prefix+key)
 	if err != nil {
-		s.logger().Warn("a "+s.codec.Name+" could not be read from storage", "key", s.prefix+key, "error", err)
-		return nil
+		s.warnUnread(key, err)
+		return nil, err
 	}
-	if !ok {
-		return nil
+	if entry == nil {
+		return nil, nil
+	}
+	value, err := s.codec.Decode(key, entry.Value)
+	if err != nil { // it is as good as none
+		s.warnUnread(key, err)
+		return nil, nil
 	}
 	s.remember(key, value)
-	return &value
+	return &value, nil
 }
 
-// read returns the value of key that is in storage. A caller who acts on it holds
-// the key's lock.
-func (s *Store[V]) read(ctx context.Context, key string) (value V, ok bool, err error) {
-	entry, err := s.storage.Get(ctx, s.prefix+key)
-	if err != nil || entry == nil {
-		return value, false, err
-	}
-	value, err = s.codec.Decode(key, entry.Value)
-	return value, err == nil, err
+func (s *Store[V]) warnUnread(key string, err error) {
+	s.logger().Warn("a "+s.codec.Name+" could not be read from storage", "key", s.prefix+key, "error", err)
 }
 
 // Update sets the value of key to what merge makes of the one in memory, and
@@ -215,7 +212,11 @@ func (s *Store[V]) Delete(key string) {
 	known = s.Forget(key) || known
 	ctx, cancel = context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
-	if known || s.Stored(ctx, key) {
+	if !known {
+		entry, err := s.storage.Get(ctx, s.prefix+key)
+		known = entry != nil || err != nil
+	}
+	if known {
 		s.erase(ctx, key)
 	}
 }
@@ -244,12 +245,6 @@ func (s *Store[V]) changeIf(ctx context.Context, key string, is func(V) bool, ch
 	if value, ok := s.Peek(key); ok && is(value) {
 		change()
 	}
-}
-
-// Stored reports whether storage has a value of key, or cannot tell.
-func (s *Store[V]) Stored(ctx context.Context, key string) bool {
-	_, ok, err := s.read(ctx, key)
-	return ok || err != nil
 }
 
 // erase deletes a key from storage. The caller holds the key's lock.
