@@ -301,3 +301,20 @@ func TestAUserWhoseAccountCannotBeRead(t *testing.T) {
 		require.Equal(t, "apn_alice", m.accountOf("alice"))
 	})
 }
+
+// What storage refuses at first is stored by the next pass.
+func TestAUserWhoseAccountCouldNotBeStored(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.storage.fail(nil, errStorage, nil, nil)
+		require.Equal(t, "apn_alice", m.accountOf("alice"))
+		m.periodic()
+		m.storage.fail(nil, nil, nil, nil)
+		m.periodic()
+		m.sim.SetAccount(connectAccount("apn_second", "alice"))
+		m.sim.ResetRequests()
+		m.start()
+		require.Equal(t, "apn_alice", m.accountOf("alice"))
+		require.Empty(t, m.sim.Requests(), "its credential was stored, too")
+	})
+}

@@ -140,11 +140,12 @@ func (v *View) allCanWait(due []*entry, now time.Time) bool {
 }
 
 // SweepMemory deletes credentials from memory and storage that have ended or that
-// nobody reads. It also deletes from storage what could not be deleted before.
+// nobody reads. It also stores and deletes what could not be stored or deleted
+// before.
 func (c *Cache) SweepMemory(ctx context.Context, policy credential.Policy) {
 	now := time.Now()
-	c.credentials.DeleteLater(ctx)
-	c.users.DeleteLater(ctx)
+	c.users.Settle(ctx)
+	c.credentials.Settle(ctx)
 	for _, e := range c.credentials.Values() {
 		if ctx.Err() != nil {
 			return

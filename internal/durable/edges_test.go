@@ -7,14 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDeleteLaterHoldsAKeyForTimeoutAtMost(t *testing.T) {
+func TestSettleHoldsAKeyForTimeoutAtMost(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
 		s.Delete("a")
 		s.storage.isLate(remove, time.Minute)
 		began := time.Now()
-		s.DeleteLater(t.Context())
+		s.Settle(t.Context())
 		require.LessOrEqual(t, time.Since(began), Timeout)
 	})
 }

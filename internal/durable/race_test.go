@@ -219,7 +219,7 @@ func TestStorageThatHangsKeepsNobodyWaitingForLong(t *testing.T) {
 			s.storage.isWell()
 			s.Forget("a")
 			require.Equal(t, -1, s.load("a"), "a key that is still to be deleted is never loaded")
-			s.DeleteLater(t.Context())
+			s.Settle(t.Context())
 			s.agree("a", -1)
 		})
 	})
@@ -250,15 +250,15 @@ func TestADeleteThatFailsIsDoneLater(t *testing.T) {
 		require.Equal(t, 1, s.load("b"))
 		require.Empty(t, s.storage.operations())
 
-		s.DeleteLater(t.Context())
+		s.Settle(t.Context())
 		require.Equal(t, 1, s.stored("new/a"), "it still fails")
 		require.Equal(t, -1, s.load("a"))
 
 		s.storage.isWell()
 		s.storage.operations()
-		s.DeleteLater(t.Context())
+		s.Settle(t.Context())
 		s.agree("a", -1)
-		s.DeleteLater(t.Context())
+		s.Settle(t.Context())
 		require.Equal(t, []string{"delete new/a"}, s.storage.operations(), "once")
 	})
 }
@@ -270,13 +270,13 @@ func TestAValueThatIsStoredAgainIsNotDeletedLater(t *testing.T) {
 		s.Delete("a")
 		s.storage.isWell()
 		s.put("a", 2)
-		s.DeleteLater(t.Context())
+		s.Settle(t.Context())
 		s.agree("a", 2)
 		require.Equal(t, 2, s.restarted().load("a"))
 	})
 }
 
-func TestAValueInMemoryOnlyOutlivesTheDeleteOfTheOldOne(t *testing.T) {
+func TestAValueInMemoryOnlyReplacesTheOldOne(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove, put)
@@ -284,21 +284,20 @@ func TestAValueInMemoryOnlyOutlivesTheDeleteOfTheOldOne(t *testing.T) {
 		s.put("a", 2)
 		require.Equal(t, 2, s.load("a"))
 		s.storage.isWell()
-		s.DeleteLater(t.Context())
-		require.Equal(t, 2, s.inMemory("a"))
-		require.Equal(t, -1, s.stored("new/a"), "the old one")
+		s.Settle(t.Context())
+		s.agree("a", 2)
 	})
 }
 
-// A new value comes while DeleteLater deletes the old one.
-func TestAValueThatComesDuringDeleteLater(t *testing.T) {
+// A new value comes while Settle deletes the old one.
+func TestAValueThatComesDuringSettle(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
 		s.Delete("a")
 		s.storage.isLate(remove, time.Second)
 		// 1. Storage is about to delete the old one. 2. The new one waits.
-		later := after(func() { s.DeleteLater(t.Context()) })
+		later := after(func() { s.Settle(t.Context()) })
 		writer := after(func() { s.put("a", 2) })
 		require.True(t, open(writer))
 		<-later
@@ -307,8 +306,8 @@ func TestAValueThatComesDuringDeleteLater(t *testing.T) {
 	})
 }
 
-// A new value is being stored just when DeleteLater gets to its key.
-func TestAValueThatIsStoredJustBeforeDeleteLater(t *testing.T) {
+// A new value is being stored just when Settle gets to its key.
+func TestAValueThatIsStoredJustBeforeSettle(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
@@ -316,7 +315,7 @@ func TestAValueThatIsStoredJustBeforeDeleteLater(t *testing.T) {
 		s.storage.isLate(put, time.Second)
 		// 1. The new one is on its way to storage. 2. The delete of the old one waits.
 		writer := after(func() { s.put("a", 2) })
-		later := after(func() { s.DeleteLater(t.Context()) })
+		later := after(func() { s.Settle(t.Context()) })
 		require.True(t, open(later))
 		// 3. Storage has the new one. 4. There is nothing to delete any more.
 		<-writer
@@ -325,7 +324,7 @@ func TestAValueThatIsStoredJustBeforeDeleteLater(t *testing.T) {
 	})
 }
 
-func TestDeleteLaterEndsWithItsContext(t *testing.T) {
+func TestSettleEndsWithItsContext(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.put("a", 1)
 		s.storage.fails(remove)
@@ -335,7 +334,7 @@ func TestDeleteLaterEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		s.DeleteLater(ctx)
+		s.Settle(ctx)
 		require.Equal(t, time.Second, time.Since(began))
 		<-writer
 	})
@@ -394,7 +393,7 @@ func keepAgreeing(s *store, random *rand.Rand) {
 	group.Wait()
 
 	s.storage.isWell()
-	s.DeleteLater(s.Context())
+	s.Settle(s.Context())
 	for i := range 3 {
 		k := key(i)
 		inMemory, stored := s.inMemory(k), s.stored("new/"+k)
@@ -421,7 +420,7 @@ func (l *ledger) step(s *store, key string, what int) {
 	case what < 4:
 		found = s.inMemory(key)
 	case what < 5:
-		s.DeleteLater(s.Context())
+		s.Settle(s.Context())
 	case what < 7:
 		s.Delete(key)
 		l.raise(key, before+1) // everything that was there when the delete began is gone

@@ -39,8 +39,8 @@ type Codec[V any] struct {
 // deletes or loads a key holds the lock of that key across the call to storage,
 // for [Timeout] at most, and looks at memory again once it has the lock. So memory
 // and storage agree about a key, however slow storage is, unless storage fails. A
-// value that could not be stored is in memory only. A key that could not be
-// deleted is remembered, never loaded, and deleted later.
+// key that could not be stored or deleted is remembered and never loaded, and
+// [Store.Settle] tries again.
 type Store[V any] struct {
 	ctx     context.Context // ends when the mount does
 	storage logical.Storage
@@ -51,11 +51,11 @@ type Store[V any] struct {
 	keys  keyLocks
 	loads singleflight.Group
 
-	mu       sync.Mutex // guards the fields below, and all changes of memory; never held across I/O
-	memory   *lru.Cache[string, sized[V]]
-	bytes    int
-	maxBytes int
-	deleted  map[string]struct{} // keys that could not be deleted from storage
+	mu        sync.Mutex // guards the fields below, and all changes of memory; never held across I/O
+	memory    *lru.Cache[string, sized[V]]
+	bytes     int
+	maxBytes  int
+	unsettled map[string]struct{} // keys that could not be stored or deleted
 }
 
 type sized[V any] struct {
@@ -69,7 +69,7 @@ type sized[V any] struct {
 func New[V any](ctx context.Context, storage logical.Storage, prefix string, most, maxBytes int, codec Codec[V], logger func() hclog.Logger) *Store[V] {
 	s := &Store[V]{
 		ctx: ctx, storage: storage, prefix: prefix, codec: codec, logger: logger,
-		maxBytes: maxBytes, deleted: map[string]struct{}{},
+		maxBytes: maxBytes, unsettled: map[string]struct{}{},
 	}
 	var err error
 	s.memory, err = lru.NewWithEvict(most, func(_ string, gone sized[V]) { s.bytes -= gone.size })
@@ -130,7 +130,7 @@ func (s *Store[V]) load(key string) (*V, error) {
 	if value, ok := s.Peek(key); ok {
 		return &value, nil
 	}
-	if s.isDeleted(key) {
+	if s.isUnsettled(key) { // what storage has is outdated
 		return nil, nil
 	}
 	entry, err := s.storage.Get(ctx, s.prefix+key)
@@ -171,7 +171,7 @@ func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V,
 	}
 	defer unlock()
 	if store {
-		s.put(key, value)
+		_ = s.put(key, value)
 	} else {
 		s.remember(key, value)
 	}
@@ -180,32 +180,32 @@ func (s *Store[V]) Update(key string, merge func(latest V, known bool) (value V,
 
 // put sets a value in storage, and then in memory, in any case. The caller holds the
 // key's lock.
-func (s *Store[V]) put(key string, value V) {
+func (s *Store[V]) put(key string, value V) error {
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
 	raw, err := s.codec.Encode(value)
 	if err == nil {
 		err = s.storage.Put(ctx, &logical.StorageEntry{Key: s.prefix + key, Value: raw})
 	}
-	if err == nil {
-		s.setDeleted(key, false)
-	} else {
+	s.setUnsettled(key, err != nil)
+	if err != nil {
 		s.logger().Warn("a "+s.codec.Name+" is served, but could not be stored for the next start", "key", s.prefix+key, "error", err)
 	}
 	s.remember(key, value)
+	return err
 }
 
 // Delete deletes key from memory and storage. Memory comes first, so that no
 // reader gets a value that is being deleted. A key that storage does not have
 // costs no write. A key that storage cannot delete now is never loaded again, and
-// [Store.DeleteLater] deletes it.
+// [Store.Settle] deletes it.
 func (s *Store[V]) Delete(key string) {
 	known := s.Forget(key)
 	ctx, cancel := context.WithTimeout(s.ctx, Timeout)
 	defer cancel()
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
-		s.setDeleted(key, true)
+		s.setUnsettled(key, true)
 		return
 	}
 	defer unlock()
@@ -217,7 +217,7 @@ func (s *Store[V]) Delete(key string) {
 		known = entry != nil || err != nil
 	}
 	if known {
-		s.erase(ctx, key)
+		_ = s.erase(ctx, key)
 	}
 }
 
@@ -226,14 +226,14 @@ func (s *Store[V]) Delete(key string) {
 func (s *Store[V]) DeleteIf(ctx context.Context, key string, is func(V) bool) {
 	s.changeIf(ctx, key, is, func() {
 		s.Forget(key)
-		s.erase(s.ctx, key)
+		_ = s.erase(s.ctx, key)
 	})
 }
 
 // Replace sets the value of key in memory and storage if memory has one for which is
 // returns true. Unlike [Store.Update], it never brings back what was deleted.
 func (s *Store[V]) Replace(ctx context.Context, key string, is func(V) bool, value V) {
-	s.changeIf(ctx, key, is, func() { s.put(key, value) })
+	s.changeIf(ctx, key, is, func() { _ = s.put(key, value) })
 }
 
 func (s *Store[V]) changeIf(ctx context.Context, key string, is func(V) bool, change func()) {
@@ -248,50 +248,61 @@ func (s *Store[V]) changeIf(ctx context.Context, key string, is func(V) bool, ch
 }
 
 // erase deletes a key from storage. The caller holds the key's lock.
-func (s *Store[V]) erase(ctx context.Context, key string) {
+func (s *Store[V]) erase(ctx context.Context, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	err := s.storage.Delete(ctx, s.prefix+key)
 	if err != nil {
 		s.logger().Warn("a "+s.codec.Name+" could not be deleted from storage", "key", s.prefix+key, "error", err)
 	}
-	s.setDeleted(key, err != nil)
+	s.setUnsettled(key, err != nil)
+	return err
 }
 
-// setDeleted notes whether key is still to be deleted from storage.
-func (s *Store[V]) setDeleted(key string, deleted bool) {
+// setUnsettled notes whether storage disagrees with memory about key.
+func (s *Store[V]) setUnsettled(key string, unsettled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if deleted {
-		s.deleted[key] = struct{}{}
+	if unsettled {
+		s.unsettled[key] = struct{}{}
 	} else {
-		delete(s.deleted, key)
+		delete(s.unsettled, key)
 	}
 }
 
-func (s *Store[V]) isDeleted(key string) bool {
+func (s *Store[V]) isUnsettled(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.deleted[key]
+	_, ok := s.unsettled[key]
 	return ok
 }
 
-// DeleteLater deletes the keys from storage that could not be deleted before. It
-// stops when ctx ends.
-func (s *Store[V]) DeleteLater(ctx context.Context) {
+// Settle stores and deletes what could not be stored or deleted before. It stops
+// when ctx ends, or when storage fails again.
+func (s *Store[V]) Settle(ctx context.Context) {
 	s.mu.Lock()
-	keys := slices.Collect(maps.Keys(s.deleted))
+	keys := slices.Collect(maps.Keys(s.unsettled))
 	s.mu.Unlock()
 	for _, key := range keys {
-		unlock, err := s.keys.lock(ctx, key)
-		if err != nil {
+		if s.settle(ctx, key) != nil {
 			return
 		}
-		if s.isDeleted(key) { // it was not stored again since
-			s.erase(ctx, key)
-		}
-		unlock()
 	}
+}
+
+func (s *Store[V]) settle(ctx context.Context, key string) error {
+	unlock, err := s.keys.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !s.isUnsettled(key) { // it was stored or deleted since
+		return nil
+	}
+	if value, ok := s.Peek(key); ok {
+		return s.put(key, value)
+	}
+	return s.erase(ctx, key)
 }
 
 // Sweep deletes key unless its value is useful. It asks useful about the value in

@@ -238,7 +238,7 @@ func TestDeleteIf(t *testing.T) {
 	s.DeleteIf(t.Context(), "c", func(int) bool { return true })
 	require.Equal(t, -1, s.load("c"))
 	s.storage.isWell()
-	s.DeleteLater(t.Context())
+	s.Settle(t.Context())
 	require.Equal(t, -1, s.stored("new/c"))
 }
 
@@ -259,6 +259,23 @@ func TestReplace(t *testing.T) {
 	s.Replace(t.Context(), "b", func(int) bool { return true }, 2)
 	require.Equal(t, 2, s.inMemory("b"), "memory has it in any case")
 	require.Equal(t, 1, s.stored("new/b"))
+}
+
+func TestSettleStoresWhatCouldNotBeStored(t *testing.T) {
+	s := newStore(t)
+	s.storage.fails(put)
+	s.put("a", 1)
+	s.put("b", 2)
+	s.storage.operations()
+	s.Settle(t.Context())
+	require.Len(t, s.storage.operations(), 1, "it stops when storage fails again")
+	s.storage.isWell()
+	s.Settle(t.Context())
+	s.agree("a", 1)
+	s.agree("b", 2)
+	s.storage.operations()
+	s.Settle(t.Context())
+	require.Empty(t, s.storage.operations())
 }
 
 // A value is replaced while DeleteIf waits. The new value decides.
