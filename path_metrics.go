@@ -16,10 +16,9 @@ const pathMetricsHelpSyn = `Show the engine's metrics in Prometheus's text forma
 
 const pathMetricsHelpDesc = `
 Returns the engine's counters in Prometheus's text format. Scrape it with a Vault
-token that may read this path and nothing else. The vault command expects JSON,
-so use curl to look at the counters:
+token that may read this path and nothing else. To look at the counters:
 
-    $ curl -H "Authorization: Bearer $VAULT_TOKEN" $VAULT_ADDR/v1/pipedream/metrics
+    $ vault read -format=raw pipedream/metrics
 
 No metric names an account, a user, a role or an entity.
 `

@@ -38,6 +38,58 @@ func TestPolicyForOneAccountRefusesAnother(t *testing.T) {
 	assert.Len(t, m.sim.Requests(), requests)
 }
 
+// policyOfPage returns a policy of docs/production.md.
+func policyOfPage(t *testing.T, name string) string {
+	t.Helper()
+	for _, b := range blocksOf(t, "docs/production.md") {
+		if _, rules, found := strings.Cut(b.text, "vault policy write "+name+" - <<'END'\n"); found {
+			rules, _, _ = strings.Cut(rules, "\nEND\n")
+			return rules
+		}
+	}
+	require.Fail(t, "no such policy on the page", name)
+	return ""
+}
+
+// TestPoliciesOfThePage uses the policies of docs/production.md for people who look after the engine.
+func TestPoliciesOfThePage(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	for name, mayNot := range map[string][]string{
+		"pipedream-operator": {"creds/" + githubID, "static-creds/" + githubID},
+		"pipedream-auditor":  {"creds/" + githubID, "static-creds/" + githubID, "metrics"},
+	} {
+		rules := strings.ReplaceAll(policyOfPage(t, name), "pipedream/", m.in(""))
+		client := m.vault.login(t, slug(t.Name()+name), rules)
+		may := []string{"config", "accounts/" + githubID, "status"}
+		if name == "pipedream-operator" {
+			may = append(may, "metrics")
+		}
+		for _, path := range may {
+			response, err := client.Logical().ReadRaw(m.in(path))
+			require.NoError(t, err, "%s: %s", name, path)
+			assert.NoError(t, response.Body.Close())
+		}
+		for _, path := range mayNot {
+			_, err := client.Logical().Read(m.in(path))
+			refused(t, err, http.StatusForbidden, "permission denied")
+		}
+	}
+}
+
+// TestMetricsOnTheCommandLine shows the only form in which the vault command prints the metrics.
+func TestMetricsOnTheCommandLine(t *testing.T) {
+	t.Parallel()
+	m := onSharedVault(t)
+	failed := m.cli(t, "read", "/metrics")
+	assert.Equal(t, 2, failed.code)
+	assert.Contains(t, failed.err, "invalid character '#' looking for beginning of value")
+	printed := m.cli(t, "read", "-format=raw", "/metrics")
+	assert.Zero(t, printed.code, printed.err)
+	assert.Contains(t, printed.out, "\nvault_pipedream_configured 1\n")
+}
+
 // auditEntry holds the parts of an audit log line that these tests use.
 type auditEntry struct {
 	Type    string `json:"type"`

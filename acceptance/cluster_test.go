@@ -291,3 +291,26 @@ func (c *cluster) configThroughAStandby(t *testing.T, m *mount) {
 		refused(t, err, 400, "not configured")
 	}
 }
+
+// TestSnapshotThroughAStandby shows that a snapshot can be saved only with the address of the active server.
+func TestSnapshotThroughAStandby(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	m := enable(t, c.servers[0], "pipedream")
+	leader := c.leader(t)
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	for i, s := range c.servers {
+		there := *m
+		there.vault = s
+		path, err := filepath.Rel(here, filepath.Join(t.TempDir(), "vault.snap"))
+		require.NoError(t, err)
+		saved := there.cli(t, "operator", "raft", "snapshot", "save", path)
+		if i == leader {
+			assert.Zero(t, saved.code, saved.err)
+			continue
+		}
+		assert.Equal(t, 2, saved.code, saved.err)
+		assert.Contains(t, saved.err, "incomplete snapshot")
+	}
+}
