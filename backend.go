@@ -51,6 +51,7 @@ type backend struct {
 	linkBudget  *pace.Budget // likewise; links do not use the accounts' budget
 	linkQuota   *pace.Quota
 	stats       *stats
+	writes      *storageWrites
 	connections *connections
 	sweeper     *cache.Sweeper
 	roles       *roles
@@ -85,7 +86,6 @@ func (b *backend) Setup(ctx context.Context, conf *logical.BackendConfig) error 
 func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	ctx, stop := context.WithCancel(context.Background())
 	b := &backend{
-		storage:   storage,
 		transport: transport,
 		budget:    pace.NewBudget(defaultRateLimit),
 		stats:     newStats(),
@@ -126,7 +126,9 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		Clean:        b.clean,
 	}
 	nameCLI(b.Backend, cli)
-	b.sweeper = cache.NewSweeper(storage, b.Logger)
+	b.writes = &storageWrites{logger: b.Logger}
+	b.storage = b.writes.watch(storage)
+	b.sweeper = cache.NewSweeper(b.storage, b.Logger)
 	return b
 }
 
@@ -163,17 +165,6 @@ func (b *backend) configChanged(old, updated *config) {
 	}
 }
 
-// writeTimeout bounds how long a write of config or a role waits for storage.
-const writeTimeout = 2 * time.Minute
-
-// toTheEnd writes to storage even if the client goes away meanwhile. Vault may store
-// the change in that case too, and memory must learn of it.
-func toTheEnd(ctx context.Context, write func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
-	return write(ctx)
-}
-
 // maxSweepTime bounds how long a pass deletes what is of no use. The next pass goes
 // on with it.
 const maxSweepTime = 20 * time.Second
@@ -185,6 +176,10 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return nil
 	}
 	c, err := b.connections.get(ctx, req.Storage)
+	if err == nil {
+		c.view.RefreshAhead() // before everything that may have to wait for storage
+	}
+	b.writes.probe(ctx, req.Storage)
 	if err != nil && !errors.Is(err, errNotConfigured) {
 		return err
 	}
@@ -194,7 +189,6 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		b.sweeper.Sweep(ctx, b.connections.cached, credential.Policy{})
 		return nil
 	}
-	c.view.RefreshAhead() // before the sweeps, which may have to wait for storage
 	c.view.SweepMemory(ctx, c.config.policy())
 	b.sweeper.Sweep(ctx, b.connections.cached, c.config.policy())
 	return nil

@@ -258,7 +258,7 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 			resp.AddWarning("there are no accounts yet" + of(updated) + ": if that is a surprise, check project_id, environment and org_id")
 		}
 	}
-	if err := toTheEnd(ctx, func(ctx context.Context) error { return writeConfig(ctx, req.Storage, updated) }); err != nil {
+	if err := b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return writeConfig(ctx, s, updated) }); err != nil {
 		b.connections.reset() // it may be stored anyway
 		return nil, err
 	}
@@ -274,7 +274,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	if err != nil && !errors.Is(err, errBadConfig) {
 		return nil, err
 	}
-	if err := toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, configPath) }); err != nil {
+	if err := b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Delete(ctx, configPath) }); err != nil {
 		b.connections.reset() // it may be gone anyway
 		return nil, err
 	}

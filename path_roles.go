@@ -218,7 +218,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	defer b.roles.forget(name) // even after an error, since it may be stored anyway
-	return nil, toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Put(ctx, entry) })
+	return nil, b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Put(ctx, entry) })
 }
 
 // mergeRole changes the fields of r that data names. Fields of one kind of role
@@ -254,5 +254,5 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	defer b.roles.writes.Unlock()
 	name := data.Get("name").(string)
 	defer b.roles.forget(name) // even after an error, since it may be gone anyway
-	return nil, toTheEnd(ctx, func(ctx context.Context) error { return req.Storage.Delete(ctx, rolePrefix+name) })
+	return nil, b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Delete(ctx, rolePrefix+name) })
 }

@@ -17,7 +17,8 @@ const pathStatusHelpSyn = `Show how the engine is doing. Sends no request to Pip
 const pathStatusHelpDesc = `
 Shows the plugin's version, whether it is configured, its counters since the
 plugin process started, how many requests may still go out, what is held off
-after failures, and when Pipedream last answered or failed.
+after failures, when Pipedream last answered or failed, and whether Vault's
+storage can be written to.
 
     $ vault read pipedream/status
 `
@@ -61,6 +62,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
 		"last_error":        field(framework.TypeString, false, "What failed last. It names no account."),
 		"last_error_time":   field(framework.TypeString, false, "When that was, RFC 3339 in UTC."),
+		"storage_error":     field(framework.TypeString, false, "Why the last write to Vault's storage failed. Absent if it succeeded."),
 	}
 }
 
@@ -97,6 +99,9 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	} else if lastErr != nil {
 		data["last_error"] = atMount(req, errorText(api.WithoutAccount(lastErr)))
 		data["last_error_time"] = lastErrAt.UTC().Format(time.RFC3339)
+	}
+	if failure := b.writes.failure(); failure != nil {
+		data["storage_error"] = storageText(failure)
 	}
 	return &logical.Response{Data: data}, nil
 }

@@ -221,6 +221,7 @@ func (b *backend) gauges(c *connection) gauges {
 	all := gauges{
 		newGauge("build_info", "The plugin's version; always 1.", 1, label{"version", version}, label{"goversion", runtime.Version()}),
 		newGauge("configured", "Whether config has been written.", flagValue(c != nil)),
+		newGauge("storage_failing", "Whether the last write to Vault's storage failed.", flagValue(b.writes.failure() != nil)),
 		newGauge("budget_limit", "Requests to Pipedream allowed in any minute; 0 for no limit.", float64(b.budget.Limit())),
 		newGauge("budget_used", "Requests to Pipedream that count against the limit now.", float64(b.budget.Used())),
 		newGauge("last_success_timestamp_seconds", "When Pipedream last answered with success; 0 for never.", lastSuccess),

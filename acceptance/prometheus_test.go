@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,6 +74,23 @@ var incidents = map[string]incident{
 		m.apiKey = "pdkey_its_successor"
 		m.sim.SetAPIKey(m.apiKey)
 		return func() { m.configure(t, nil) }
+	}},
+	"PipedreamStorageFailing": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
+		// Vault's storage takes no entry of more than 1 MiB. The per-minute pass ends the state, so this goes on.
+		tooLarge := map[string]any{"account_id": githubID, "fields": strings.Repeat("a", 2<<20)}
+		client := m.vault.client(m.vault.rootToken)
+		_, err := client.Logical().Write(m.in("roles/too-large"), tooLarge)
+		require.Error(t, err)
+		var stop atomic.Bool
+		var writer sync.WaitGroup
+		writer.Go(func() {
+			for ; !stop.Load(); time.Sleep(lookEvery) {
+				_, _ = client.Logical().Write(m.in("roles/too-large"), tooLarge)
+			}
+		})
+		end := func() { stop.Store(true); writer.Wait() }
+		t.Cleanup(end)
+		return func() { end(); m.write(t, "roles/small", map[string]any{"account_id": githubID}) }
 	}},
 	"PipedreamUnreachable": {reads: fleet, cause: func(t *testing.T, m *mount) func() {
 		for _, id := range fleet {
