@@ -77,7 +77,7 @@ var incidents = map[string]incident{
 	}},
 	"PipedreamStorageFailing": {reads: []string{githubID}, cause: func(t *testing.T, m *mount) func() {
 		// Vault's storage takes no entry of more than 1 MiB. The per-minute pass ends the state, so this goes on.
-		tooLarge := map[string]any{"account_id": githubID, "fields": strings.Repeat("a", 2<<20)}
+		tooLarge := map[string]any{"account_id": githubID, "fields": slices.Repeat([]string{strings.Repeat("a", 20<<10)}, 100)}
 		client := m.vault.client(m.vault.rootToken)
 		_, err := client.Logical().Write(m.in("roles/too-large"), tooLarge)
 		require.Error(t, err)
