@@ -252,10 +252,10 @@ func (m *mount) cacheKey(name string) string {
 	return cache.Prefix + m.storedConfig().CacheID + "/" + name
 }
 
-// userKey returns the key in storage of a user with their GitHub account.
-func (m *mount) userKey(externalUser string) string {
+// aliceKey returns the key in storage of alice with her GitHub account.
+func (m *mount) aliceKey() string {
 	m.Helper()
-	return cache.Prefix + m.storedConfig().UsersID + "/" + githubOf(externalUser)
+	return cache.Prefix + m.storedConfig().UsersID + "/" + githubOf("alice")
 }
 
 func (m *mount) storedConfig() (c config) {

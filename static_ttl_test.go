@@ -84,7 +84,7 @@ func (k staticKey) servedFor(m *mount) time.Duration {
 		if resp.Data["api_key"] != "sk_live_0123456789" {
 			return false
 		}
-		ttl := time.Duration(0)
+		var ttl time.Duration
 		if resp.Secret != nil {
 			ttl = resp.Secret.TTL
 		} else {

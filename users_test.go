@@ -102,7 +102,7 @@ func TestASweepForgetsNoUserWhoConnectedAgain(t *testing.T) {
 		m.start()
 		m.sim.DeleteAccount("apn_alice")
 		m.sim.SetAccount(connectAccount("apn_alice2", "alice")) // she connected it again
-		m.slowOnce("get", m.userKey("alice"), 2*time.Second)
+		m.slowOnce("get", m.aliceKey(), 2*time.Second)
 		var sweep sync.WaitGroup
 		sweep.Go(m.periodic)
 		time.Sleep(time.Second)
@@ -138,13 +138,13 @@ func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 func TestTheOldClientReplacesNothingOfTheNew(t *testing.T) {
 	tests := map[string]func(*mount){
 		"a write is late": func(m *mount) {
-			m.slowOnce("put", m.userKey("alice"), 2*time.Second)
+			m.slowOnce("put", m.aliceKey(), 2*time.Second)
 		},
 		"a read is late": func(m *mount) {
 			m.creds("alices")
 			m.start()
 			m.creds("apn_bob") // loads config
-			m.slowOnce("get", m.userKey("alice"), 2*time.Second)
+			m.slowOnce("get", m.aliceKey(), 2*time.Second)
 		},
 	}
 	for name, prepare := range tests {
@@ -295,7 +295,7 @@ func TestAUserWhoseAccountCannotBeRead(t *testing.T) {
 		_, err = m.as("alice")
 		m.refused(err, http.StatusInternalServerError, "could not be read from Vault's storage")
 		m.storage.fail(nil, nil, nil, nil)
-		m.slowOnce("get", m.userKey("alice"), 30*time.Second)
+		m.slowOnce("get", m.aliceKey(), 30*time.Second)
 		_, err = m.as("alice")
 		m.refused(err, http.StatusInternalServerError, "could not be read from Vault's storage")
 		require.Equal(t, "apn_alice", m.accountOf("alice"))

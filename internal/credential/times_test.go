@@ -307,7 +307,7 @@ func TestLoaded(t *testing.T) {
 	}
 	t.Run("its age counts on the monotonic clock", func(t *testing.T) {
 		c := stored(never, -20*time.Minute).Loaded(now)
-		require.True(t, c.CheckedAt == now.Add(-20*time.Minute), "the monotonic reading too") //nolint:testifylint // Equal compares times by Equal
+		require.Equal(t, now.Add(-20*time.Minute).String(), c.CheckedAt.String(), "with the reading of that clock")
 		require.Equal(t, 40*time.Minute, c.Lease(usual, now))
 		require.True(t, c.FetchedAt.Equal(c.CheckedAt))
 		require.True(t, c.ReadAt.IsZero())
