@@ -196,7 +196,7 @@ func TestBrokenAccountIsNotServedFromTheCache(t *testing.T) {
 	}{
 		"dead":                {change(func(a *pipedreamtest.Account) { a.Dead = true }), http.StatusBadRequest},
 		"without credentials": {change(func(a *pipedreamtest.Account) { a.NoCredentials = true }), http.StatusBadRequest},
-		"access refused":      {fault(pipedreamtest.Fault{Status: http.StatusForbidden}), http.StatusBadRequest},
+		"access refused":      {fault(pipedreamtest.Fault{AccountID: stripeID, Status: http.StatusForbidden}), http.StatusBadRequest},
 		"gone":                {func(_ *testing.T, m *mount) { m.sim.DeleteAccount(stripeID) }, http.StatusBadRequest},
 		"another's answer":    {fault(pipedreamtest.Fault{WrongAccount: githubID}), http.StatusBadGateway},
 	} {
