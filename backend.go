@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
@@ -52,6 +53,7 @@ type backend struct {
 	linkQuota   *pace.Quota
 	stats       *stats
 	writes      *storageWrites
+	clock       *clock.Clock // outlives connections: whatever Pipedream is asked with, it has one clock
 	connections *connections
 	sweeper     *cache.Sweeper
 	roles       *roles
@@ -89,6 +91,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		transport: transport,
 		budget:    pace.NewBudget(defaultRateLimit),
 		stats:     newStats(),
+		clock:     &clock.Clock{},
 		roles:     newRoles(),
 		ctx:       ctx,
 		stop:      stop,

@@ -157,7 +157,9 @@ func (b *backend) newClient(ctx context.Context, c *config, holdOffs *pace.HoldO
 	if err != nil {
 		return nil, err
 	}
-	return api.New(ctx, c.api(base), transport, b.budget, holdOffs, observer, b.Logger), nil
+	settings := c.api(base)
+	settings.Clock = b.clock
+	return api.New(ctx, settings, transport, b.budget, holdOffs, observer, b.Logger), nil
 }
 
 // newLinks returns the client for Connect links. Its failures hold no readers off,
@@ -168,7 +170,7 @@ func (b *backend) newLinks(c *config) (*api.Client, error) {
 		return nil, err
 	}
 	own := c.api(base)
-	own.Links, own.Scope = true, api.ScopeOfLinks
+	own.Links, own.Scope, own.Clock = true, api.ScopeOfLinks, b.clock
 	return api.New(b.ctx, own, transport, b.linkBudget, pace.NewHoldOffs(), b.stats, b.Logger), nil
 }
 

@@ -7,11 +7,13 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/clock"
 )
 
 // text is what a caller is told about a failure, and what to do about it. The
@@ -247,11 +249,22 @@ func toLogical(req *logical.Request, err error) error {
 // refuse is [toLogical] for a read or refresh of credentials, which it counts.
 func (b *backend) refuse(req *logical.Request, err error) error {
 	answer := toLogical(req, err)
+	if ahead, _ := b.clock.Ahead(); ahead > clock.Wrong && api.KindOf(err) == api.Expired {
+		answer = logical.CodedError(http.StatusBadGateway, "the credentials seem to have already expired, but "+differentClock(ahead)+": correct it")
+	}
 	if coded, ok := answer.(logical.HTTPCodedError); ok { //nolint:errorlint // a wrapped one would lose its code on gRPC
 		path, _, _ := strings.Cut(req.Path, "/")
 		b.stats.refused(path, coded.Code())
 	}
 	return answer
+}
+
+// differentClock says how far this server's clock is ahead of Pipedream's.
+func differentClock(ahead time.Duration) string {
+	if ahead < 0 {
+		return fmt.Sprintf("the clock of this server is %d s behind Pipedream's", int(-ahead.Seconds()))
+	}
+	return fmt.Sprintf("the clock of this server is %d s ahead of Pipedream's", int(ahead.Seconds()))
 }
 
 var errNotConfigured = errors.New("the engine is not configured yet; " +

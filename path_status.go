@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/clock"
 )
 
 const pathStatusHelpSyn = `Show how the engine is doing. Sends no request to Pipedream.`
@@ -59,6 +60,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),
 		"held_off_accounts": field(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
 		"held_off_until":    field(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
+		"clock_ahead":       field(framework.TypeInt64, false, "Seconds by which this server's clock is ahead of Pipedream's; below 0 if it is behind. Absent until Pipedream has answered."),
 		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
 		"last_error":        field(framework.TypeString, false, "What failed last. It names no account."),
 		"last_error_time":   field(framework.TypeString, false, "When that was, RFC 3339 in UTC."),
@@ -103,5 +105,12 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	if failure := b.writes.failure(); failure != nil {
 		data["storage_error"] = storageText(failure)
 	}
-	return &logical.Response{Data: data}, nil
+	resp := &logical.Response{Data: data}
+	if ahead, known := b.clock.Ahead(); known {
+		data["clock_ahead"] = int64(ahead.Seconds())
+		if ahead.Abs() > clock.Wrong {
+			resp.AddWarning(differentClock(ahead) + ": correct it, because tokens end by Pipedream's clock, and leases by this one")
+		}
+	}
+	return resp, nil
 }

@@ -26,7 +26,7 @@ func TestStatus(t *testing.T) {
 		require.Equal(t, map[string]any{
 			"version": version, "configured": true,
 			"requests": int64(3), "failures": int64(1), "cache_hits": int64(1), "cache_misses": int64(2),
-			"cached_accounts": 1, "rate_limit": 100, "budget_left": 96, "held_off_accounts": 1,
+			"cached_accounts": 1, "rate_limit": 100, "budget_left": 96, "held_off_accounts": 1, "clock_ahead": int64(0),
 			"last_success": good, "last_error_time": time.Now().UTC().Format(time.RFC3339),
 			"last_error": resp.Data["last_error"],
 		}, resp.Data)

@@ -226,6 +226,9 @@ func (b *backend) gauges(c *connection) gauges {
 		newGauge("budget_used", "Requests to Pipedream that count against the limit now.", float64(b.budget.Used())),
 		newGauge("last_success_timestamp_seconds", "When Pipedream last answered with success; 0 for never.", lastSuccess),
 	}
+	if ahead, known := b.clock.Ahead(); known {
+		all = append(all, newGauge("clock_ahead_seconds", "How far this server's clock is ahead of Pipedream's; below 0 if it is behind.", ahead.Seconds()))
+	}
 	if c == nil {
 		return all
 	}

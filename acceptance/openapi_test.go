@@ -74,7 +74,7 @@ var endpoints = []endpoint{
 	{method: "post", path: "roles/{name}", id: "write-role", parameters: []string{"name"}, request: roleAnswer},
 	{method: "delete", path: "roles/{name}", id: "delete-role", parameters: []string{"name"}},
 	{method: "get", path: "status", id: "read-status", response: []string{
-		"budget_left", "cache_hits", "cache_misses", "cached_accounts", "configured", "failures", "held_off_accounts", "held_off_until",
+		"budget_left", "cache_hits", "cache_misses", "cached_accounts", "clock_ahead", "configured", "failures", "held_off_accounts", "held_off_until",
 		"last_error", "last_error_time", "last_success", "rate_limit", "requests", "storage_error", "version",
 	}},
 	{method: "get", path: "metrics", id: "read-metrics", text: true},

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
@@ -55,6 +56,8 @@ type Config struct {
 	Timeout    time.Duration // for one piece of work, retries included
 	MaxRetries int
 	UserAgent  string
+	// Clock learns the time from Pipedream's answers; nil for none.
+	Clock *clock.Clock
 	// Links is set for a client that makes Connect links and nothing else. Pipedream
 	// limits those per external user, so a 429 holds no other user off.
 	Links bool

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
@@ -272,6 +273,7 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	attempts := &attempts{client: m.client, fail: cancel}
 	defer attempts.release()
+	sent := time.Now()
 	resp, err := m.next.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: attempts.gotConn})))
 	var refused *pace.NoBudgetError
 	if err != nil && errors.As(context.Cause(ctx), &refused) {
@@ -288,12 +290,28 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, &Error{Kind: Unavailable, Status: resp.StatusCode, Detail: fmt.Sprintf("it answered with status %d", resp.StatusCode)}
 	}
+	m.client.readClock(resp, sent)
 	if resp.StatusCode == http.StatusTooManyRequests && !m.client.config.Links {
 		wait := retryAfter(resp)
 		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
 	}
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
 	return resp, nil
+}
+
+// readClock takes the time from a successful answer of Pipedream's own: not that of a
+// gateway, which may have another clock, and not of a cache.
+func (c *Client) readClock(resp *http.Response, sent time.Time) {
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if c.config.Clock == nil || err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Age") != "" {
+		return
+	}
+	if !c.config.Clock.Observe(date, sent, time.Now()) {
+		return
+	}
+	if ahead, _ := c.config.Clock.Ahead(); ahead.Abs() > clock.Wrong {
+		c.logger().Warn("the clock of this server differs from Pipedream's; correct it", "ahead", ahead.String())
+	}
 }
 
 // budgetError returns the client's error for a request that the budget refused.
