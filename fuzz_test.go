@@ -37,7 +37,7 @@ func FuzzStoredEntry(f *testing.F) {
 		c.RequestTimeout, c.MaxRetries = time.Second, 0
 		require.NoError(t, writeConfig(t.Context(), m.storage, c))
 		for _, key := range []string{
-			"cache/" + github, "cache/id/" + github, "role/one", "cache/users/" + githubOf("alice"),
+			"cache/" + github, "cache/id/" + github, "role/one", "cache/users/" + githubOfAlice(),
 		} {
 			require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: value}))
 		}

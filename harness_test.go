@@ -255,7 +255,7 @@ func (m *mount) cacheKey(name string) string {
 // aliceKey returns the key in storage of alice with her GitHub account.
 func (m *mount) aliceKey() string {
 	m.Helper()
-	return cache.Prefix + m.storedConfig().UsersID + "/" + githubOf("alice")
+	return cache.Prefix + m.storedConfig().UsersID + "/" + githubOfAlice()
 }
 
 func (m *mount) storedConfig() (c config) {
@@ -273,9 +273,9 @@ func (m *mount) cachedInMemory() int {
 	return resp.Data["cached_accounts"].(int)
 }
 
-// githubOf returns the name in storage of a user with their GitHub account.
-func githubOf(externalUser string) string {
-	return cache.User{App: "github", ExternalID: externalUser}.Key()
+// githubOfAlice returns the name in storage of the user alice with her GitHub account.
+func githubOfAlice() string {
+	return cache.User{App: "github", ExternalID: "alice"}.Key()
 }
 
 func fieldsOf(path *framework.Path) []string {

@@ -668,7 +668,7 @@ func TestUsersWhoseAccountsAreGoneAreForgotten(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 			m.periodic()
 		}
-		require.Equal(t, []string{githubOf("alice")}, stored(), "her token has ended")
+		require.Equal(t, []string{githubOfAlice()}, stored(), "her token has ended")
 		_, err = m.as("alice")
 		m.refused(err, http.StatusBadGateway)
 		end()
@@ -702,7 +702,7 @@ func TestUsersOfAnotherProject(t *testing.T) {
 			require.Equal(t, "apn_there", m.accountOf("alice"))
 			require.Zero(t, m.sim.Count(pipedreamtest.KindAccount), "nobody asks there for an account from here")
 			m.periodic()
-			require.ElementsMatch(t, []string{"apn_there", githubOf("alice")}, func() []string {
+			require.ElementsMatch(t, []string{"apn_there", githubOfAlice()}, func() []string {
 				keys, err := m.cachedKeys()
 				require.NoError(t, err)
 				return keys

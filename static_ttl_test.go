@@ -144,9 +144,9 @@ func TestAChangedKeyIsServedForStaticTTLAtMost(t *testing.T) {
 	for _, event := range events {
 		t.Run(event, func(t *testing.T) {
 			t.Parallel()
-			for _, ttl := range []time.Duration{2 * time.Second, 3 * time.Second, 10 * time.Second, time.Hour, 24 * time.Hour} {
-				for _, next := range []time.Duration{0, 5 * time.Second, 9 * time.Minute, 3 * time.Hour, 80 * 365 * 24 * time.Hour} {
-					for _, age := range []time.Duration{0, ttl / 2, ttl - 1700*time.Millisecond, ttl - 300*time.Millisecond} {
+			for _, ttl := range []time.Duration{2 * time.Second, 3 * time.Second, time.Hour} {
+				for _, next := range []time.Duration{0, 9 * time.Minute, 3 * time.Hour, 80 * 365 * 24 * time.Hour} {
+					for _, age := range []time.Duration{0, ttl - 1700*time.Millisecond, ttl - 300*time.Millisecond} {
 						for variant := range 8 {
 							k := staticKey{field: "null", next: next, ttl: ttl, age: max(0, age), reads: variant&1 != 0, event: event, delete: variant&2 != 0, path: "creds/"}
 							if variant&4 != 0 {
