@@ -97,7 +97,7 @@ func TestEachKindOfAccount(t *testing.T) {
 	}{
 		{
 			"custom OAuth client", account("apn_own", github, oauth),
-			map[string]any{"healthy": true, "dead": false, "createdAt": moment(created)},
+			map[string]any{"healthy": true, "dead": nil, "createdAt": moment(created)},
 			"oa_aPXiQd",
 			[]string{"oauthAccessToken", "oauthClientId", "oauthRefreshToken", "oauthUid"},
 		},
@@ -132,7 +132,7 @@ func TestEachKindOfAccount(t *testing.T) {
 		{
 			"unhealthy",
 			account("apn_sick", github, func(a *pipedreamtest.Account) { oauth(a); a.Unhealthy, a.Error = true, "timeout" }),
-			map[string]any{"healthy": false, "dead": false, "error": "timeout"},
+			map[string]any{"healthy": false, "dead": nil, "error": "timeout"},
 			"oa_aPXiQd",
 			[]string{"oauthAccessToken", "oauthClientId", "oauthRefreshToken", "oauthUid"},
 		},

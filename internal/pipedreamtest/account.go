@@ -46,6 +46,8 @@ type Account struct {
 	// TokenLife above 0 makes this an OAuth account. oauth_access_token, oauth_client_id, oauth_refresh_token and
 	// oauth_uid are added to Credentials unless they are set there, and each access token lives this long.
 	TokenLife time.Duration
+	// Scopes are the OAuth scopes that its owner authorized. If they are nil, an OAuth account has "read" and "write".
+	Scopes []string
 	// RefreshBefore is how long before its end a token is replaced; 0 means a twelfth of its life. A nanosecond keeps
 	// the same token until it expires. A negative value makes the replacement late: the expired token is handed out
 	// until then.
@@ -90,7 +92,8 @@ func (s *Server) SetAccount(a Account) {
 
 // set is SetAccount. The caller holds s.mu.
 func (s *Server) set(a Account, now time.Time) {
-	a.Credentials, a.Override, a.Omit = maps.Clone(a.Credentials), maps.Clone(a.Override), slices.Clone(a.Omit)
+	a.Credentials, a.Override = maps.Clone(a.Credentials), maps.Clone(a.Override)
+	a.Omit, a.Scopes = slices.Clone(a.Omit), slices.Clone(a.Scopes)
 	a.mustMarshal()
 	if a.Project != "" && a.Environment == "" {
 		a.Environment = environmentProduction
@@ -109,6 +112,7 @@ func (s *Server) set(a Account, now time.Time) {
 	n.issue(now)
 	s.accounts[a.ID] = n
 	s.places[a.ID] = n.order
+	s.learnOAuthApp(n, now)
 }
 
 // DeleteAccount removes an account. It is not an error if there is none.

@@ -83,7 +83,7 @@ func TestUpdateKeepsTheToken(t *testing.T) {
 		require.Equal(t, "apn_github", got["id"])
 		require.Equal(t, "hubot", got["name"])
 		require.Equal(t, false, got["healthy"])
-		require.Equal(t, false, got["dead"])
+		require.Nil(t, got["dead"])
 		require.Equal(t, "the app is down", got["error"])
 	})
 }

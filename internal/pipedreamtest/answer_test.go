@@ -28,3 +28,18 @@ func TestNotFound(t *testing.T) {
 		require.JSONEq(t, `{"error":"record not found"}`, r.body)
 	})
 }
+
+func TestWithErrorObjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t, WithErrorObjects(), WithLimit(2))
+		r := c.get("/accounts/apn_none")
+		require.Equal(t, http.StatusNotFound, r.status)
+		require.JSONEq(t, `{"error":{"base":["record not found"]}}`, r.body)
+		r = c.as("wrong").get("/users/me")
+		require.Equal(t, http.StatusUnauthorized, r.status)
+		require.JSONEq(t, `{"error":{"base":["unauthorized"]}}`, r.body)
+		s.SetAccount(github)
+		require.Equal(t, http.StatusOK, c.get("/accounts/apn_github").status)
+		require.JSONEq(t, `{"error":"Throttled"}`, c.get("/accounts").body)
+	})
+}

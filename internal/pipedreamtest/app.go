@@ -56,13 +56,37 @@ func (a *account) customFields() string {
 	return string(text)
 }
 
-// scopeProfiles returns the named sets of scopes that users of an OAuth app can be asked for.
+// defaultScopes are the scopes that users of an OAuth app are asked for, unless a link names a profile.
+var defaultScopes = []string{"read", "write"}
+
+// profiles are the named sets of scopes of each OAuth app.
+var profiles = map[string][]string{"read_only": {"read"}, "read_write": {"read", "write"}, "admin": {"read", "write", "admin"}}
+
+// profileScopes returns the scopes of a profile, or the default ones if there is no name. An app without OAuth has none.
+func profileScopes(app App, name string) (scopes []string, ok bool) {
+	if name == "" {
+		return defaultScopes, true
+	}
+	scopes, ok = profiles[name]
+	return scopes, ok && app.AuthType == authOAuth
+}
+
+// scopeProfiles returns the profiles as the API shows them.
 func (a *account) scopeProfiles() []any {
-	if a.App.AuthType != authOAuth {
-		return []any{}
+	shown := []any{}
+	if a.App.AuthType == authOAuth {
+		for _, name := range slices.Sorted(maps.Keys(profiles)) {
+			shown = append(shown, map[string]any{"name": name, "scopes": texts(profiles[name])})
+		}
 	}
-	return []any{
-		map[string]any{"name": "read_only", "scopes": []any{"read"}},
-		map[string]any{"name": "read_write", "scopes": []any{"read", "write"}},
+	return shown
+}
+
+// texts returns strings as elements of a JSON list.
+func texts(list []string) []any {
+	elements := make([]any, len(list))
+	for i, text := range list {
+		elements[i] = text
 	}
+	return elements
 }

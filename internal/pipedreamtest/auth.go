@@ -23,23 +23,6 @@ type workspaceToken struct {
 	scopes  []string // as requested; none means all
 }
 
-// A request needs one of these scopes to read accounts or to create Connect tokens.
-var (
-	scopesThatRead   = []string{scopeAll, scopeConnect, "connect:accounts:*", "connect:accounts:read"}
-	scopesThatCreate = []string{scopeAll, scopeConnect, "connect:tokens:*", "connect:tokens:create"}
-	scopesThatWrite  = []string{scopeAll, scopeConnect, "connect:accounts:*", "connect:accounts:write"}
-)
-
-const (
-	scopeAll     = "*"
-	scopeConnect = "connect:*"
-)
-
-// anyOf reports whether the granted scopes include one that a request needs. No granted scopes means all scopes.
-func anyOf(granted, needed []string) bool {
-	return len(granted) == 0 || slices.ContainsFunc(granted, func(scope string) bool { return slices.Contains(needed, scope) })
-}
-
 // SetAPIKey replaces the user API key. The old one is refused from now on.
 func (s *Server) SetAPIKey(key string) {
 	s.mu.Lock()
@@ -73,10 +56,13 @@ func (s *Server) refuse(x *exchange, now time.Time) *answer {
 	if x.kind == KindToken {
 		return s.refuseClient(x)
 	}
-	bearer, _ := strings.CutPrefix(x.r.Header.Get("Authorization"), "Bearer ")
-	// Connect accepts only workspace tokens, users/me only a user API key, and all other paths accept either.
+	bearer := x.bearer()
+	// Connect accepts only tokens, users/me only a user API key, and all other paths accept either.
 	if bearer != "" && bearer == s.apiKey && x.project == "" {
 		return s.refuseOrg(x)
+	}
+	if x.connectBearer != nil {
+		return x.connectBearer.refuse(x, now)
 	}
 	token, ok := s.workspace[bearer]
 	if !ok || !now.Before(token.expires) || x.kind == KindMe {
@@ -107,14 +93,12 @@ func (s *Server) refuseOrg(x *exchange) *answer {
 // allows reports whether an access token with these scopes is good for a request. The caller holds s.mu.
 func (s *Server) allows(scopes []string, x *exchange) bool {
 	switch {
-	case x.kind == KindConnectToken:
-		return anyOf(scopes, scopesThatCreate)
-	case x.kind == KindOther:
+	case len(scopes) == 0, x.kind == KindOther:
 		return true
 	case x.project == "" && !s.allowConnectScopes:
-		return anyOf(scopes, []string{scopeAll}) // the scopes of Connect do not apply to the workspace
+		return slices.Contains(scopes, scopeAll) // the scopes of Connect do not apply to the workspace
 	default:
-		return anyOf(scopes, scopesThatRead)
+		return permits(scopes, operations[x.kind].scope)
 	}
 }
 

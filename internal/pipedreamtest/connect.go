@@ -1,6 +1,7 @@
 package pipedreamtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"mime"
 	"net/http"
@@ -35,9 +36,6 @@ type connectToken struct {
 	used                 bool
 }
 
-// connectUser is an external user in an environment of a Connect project.
-type connectUser struct{ project, environment, user string }
-
 // connectUser returns the user that a Connect token is requested for.
 func (x *exchange) connectUser() connectUser {
 	return connectUser{x.project, x.environment(), x.connect.ExternalUserID}
@@ -62,7 +60,7 @@ func parseConnectTokenRequest(contentType string, body []byte) (req connectToken
 		return req, "expires_in must be between 1 and 14400"
 	}
 	for scope := range strings.FieldsSeq(req.Scope) {
-		if !isScope(scope) {
+		if !isScope(scope) || scope == scopeAll {
 			return req, "scope is not one of Connect"
 		}
 	}
@@ -89,6 +87,9 @@ func (s *Server) answerConnectToken(x *exchange, environment string) *answer {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.crowded(x.connectUser()) {
+		return failure(http.StatusBadRequest, "the development environment has at most 10 external users")
+	}
 	expires := wallClock().Add(x.connect.life())
 	s.serial++
 	token := "ctok_" + s.mark("connect", s.serial, 0) + s.mark("connect", s.serial, 1)
@@ -102,7 +103,7 @@ func (s *Server) answerConnectToken(x *exchange, environment string) *answer {
 	return success(map[string]any{
 		"token":            token,
 		"expires_at":       stamp(expires),
-		"connect_link_url": x.origin() + linkPath + "?token=" + token + "&connectLink=true",
+		"connect_link_url": cmp.Or(s.linkPage.Origin, x.origin()) + linkPath + "?token=" + token + "&connectLink=true",
 	})
 }
 

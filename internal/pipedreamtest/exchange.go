@@ -3,7 +3,9 @@ package pipedreamtest
 import (
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,6 +28,9 @@ type exchange struct {
 	entry   *Request
 	refusal *answer // the answer to a refused request
 
+	connectBearer *connectToken // what authorizes the request, if it is a Connect token
+	allowedOrigin string        // the web page that sent the request, if its Connect token allows that
+
 	token   tokenRequest        // of a KindToken
 	connect connectTokenRequest // of a KindConnectToken
 	invalid string              // what is wrong with either, if anything
@@ -36,8 +41,9 @@ type exchange struct {
 func (s *Server) arrive(w http.ResponseWriter, r *http.Request, body []byte) *exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x := &exchange{route: routeOf(r.URL), s: s, w: w, r: r, body: body}
+	x := &exchange{route: routeOf(r.Method, r.URL), s: s, w: w, r: r, body: body}
 	now := time.Now()
+	s.identify(x)
 	switch contentType := r.Header.Get("Content-Type"); x.kind {
 	case KindToken:
 		x.token, x.invalid = parseTokenRequest(contentType, body)
@@ -56,21 +62,44 @@ func (s *Server) arrive(w http.ResponseWriter, r *http.Request, body []byte) *ex
 	return x
 }
 
-// withCredentials reports whether the request asks for credentials, in either of the documented ways.
-func (x *exchange) withCredentials() bool {
+// bearer returns the bearer of the request.
+func (x *exchange) bearer() string {
+	bearer, _ := strings.CutPrefix(x.r.Header.Get("Authorization"), "Bearer ")
+	return bearer
+}
+
+// asksForCredentials reports whether the request asks for credentials, in either of the documented ways.
+func (x *exchange) asksForCredentials() bool {
 	v := x.r.URL.Query().Get("include_credentials")
 	return v == "1" || v == "true"
+}
+
+// withCredentials reports whether the answer has credentials.
+func (x *exchange) withCredentials() bool {
+	return x.asksForCredentials() && (x.connectBearer == nil || x.s.connectCredentials)
 }
 
 // environment is the environment of the Connect project that the request names.
 func (x *exchange) environment() string { return x.r.Header.Get("x-pd-environment") }
 
-// answer returns the API's answer to the request in the current state.
+// answer returns the API's answer to the request in the current state, and does what the request asks for.
 func (x *exchange) answer() *answer {
+	a := x.decide()
+	if x.s.errorObjects && a.status >= http.StatusBadRequest && a.status != http.StatusTooManyRequests && a.text != "" {
+		a = failureObject(a.status, "base", a.text)
+	}
+	return a
+}
+
+// decide is answer with errors in their usual form.
+func (x *exchange) decide() *answer {
 	if x.refusal != nil {
 		return x.refusal
 	}
-	if x.r.Method != x.kind.method() {
+	if x.kind == KindOther {
+		return failure(http.StatusNotFound, "not found")
+	}
+	if !slices.Contains(operations[x.kind].methods, x.r.Method) {
 		return failure(http.StatusMethodNotAllowed, "method not allowed")
 	}
 	environment := ""
@@ -85,16 +114,24 @@ func (x *exchange) answer() *answer {
 		return x.s.answerAccount(x, environment)
 	case KindList:
 		return x.s.answerList(x, environment)
-	case KindMe:
-		return success(map[string]any{"data": map[string]any{
-			"id": "u_simulated", "username": "simulated", "email": "simulated@example.com", "beta_features": []any{},
-		}})
 	case KindToken:
 		return x.s.answerToken(x)
 	case KindConnectToken:
 		return x.s.answerConnectToken(x, environment)
-	default:
-		return failure(http.StatusNotFound, "not found")
+	case KindDelete:
+		return x.s.answerDelete(x, environment)
+	case KindUserAccounts:
+		return x.s.answerUserAccounts(x, environment)
+	case KindDeleteUser:
+		return x.s.answerDeleteUser(x, environment)
+	case KindProxy:
+		return x.s.answerProxy(x, environment)
+	case KindOAuthApps:
+		return x.s.answerOAuthApps(x)
+	default: // KindMe
+		return success(map[string]any{"data": map[string]any{
+			"id": "u_simulated", "username": "simulated", "email": "simulated@example.com", "beta_features": []any{},
+		}})
 	}
 }
 
@@ -111,11 +148,16 @@ func (x *exchange) sendHeader(a *answer) {
 	x.s.mu.Unlock()
 
 	h := x.w.Header()
-	h.Set("Content-Type", "application/json; charset=utf-8")
+	if a.status != http.StatusNoContent {
+		h.Set("Content-Type", "application/json; charset=utf-8")
+	}
 	if len(a.body) > 0 {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	}
 	maps.Copy(h, a.header)
+	if x.allowedOrigin != "" {
+		allowOrigin(h, x.allowedOrigin)
+	}
 	x.w.WriteHeader(a.status)
 }
 

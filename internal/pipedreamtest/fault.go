@@ -14,7 +14,7 @@ import (
 )
 
 // Fault makes the server misbehave. The first fields select requests, and the others say how. Set one of those, with
-// these exceptions: Delay and Informational go with any other, Status with Garbage and Empty, LengthOff with Leftover,
+// these exceptions: Delay, Performed and Informational go with any other, Status with Garbage and Empty, LengthOff with Leftover,
 // and the fields for lists with each other and with any field about the real answer. Such a fault changes whatever the
 // API would have answered, even a 401 or 429. If several faults match, the one that was added first applies.
 type Fault struct {
@@ -24,7 +24,8 @@ type Fault struct {
 	Times     int                // how many requests meet the fault; 0 means all until it is removed
 	After     int                // how many requests pass first
 
-	Delay time.Duration // wait before anything else happens
+	Delay     time.Duration // wait before anything else happens
+	Performed bool          // the API does what the request asks for, and the fault concerns only the answer
 
 	Hang bool // no answer, until the client goes away or the server is closed
 	Cut  bool // close the connection without an answer. On a reused connection, net/http's client retries by itself
@@ -141,6 +142,9 @@ func (s *Server) nextFault(x *exchange) Fault {
 func (x *exchange) serve() {
 	f := &x.fault
 	x.pause(f.Delay)
+	if f.Performed && (f.Hang || f.Cut || f.HugeBody > 0 || f.replaces()) {
+		_ = x.answer()
+	}
 	switch {
 	case f.Hang:
 		x.hang()

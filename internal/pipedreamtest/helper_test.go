@@ -38,6 +38,14 @@ var alice = Account{
 	TokenLife:      time.Hour,
 }
 
+// neighbours are accounts that differ from [alice] in one thing: the user, the project, or the environment.
+var neighbours = []Account{
+	{ID: "apn_bob", App: github.App, Project: "proj_a", ExternalUserID: "bob", TokenLife: time.Hour},
+	{ID: "apn_alice2", App: github.App, Project: "proj_b", ExternalUserID: "alice", TokenLife: time.Hour},
+	{ID: "apn_alice3", App: github.App, Project: "proj_a", Environment: "development", ExternalUserID: "alice", TokenLife: time.Hour},
+	{ID: "apn_work", App: github.App, TokenLife: time.Hour},
+}
+
 // caller sends requests to a server.
 type caller struct {
 	t    *testing.T
@@ -106,6 +114,21 @@ func (c caller) get(path string, header ...string) reply {
 func (c caller) connect(path string) reply {
 	c.t.Helper()
 	return c.get(path, "x-pd-environment", "production")
+}
+
+// delete sends a DELETE to a Connect path, in production.
+func (c caller) delete(path string) reply {
+	c.t.Helper()
+	return c.do(c.t.Context(), http.MethodDelete, path, "", "x-pd-environment", "production")
+}
+
+// bearer makes a Connect token for a user with these other members of the request, which begin with a comma, and returns
+// a caller that has it.
+func (c caller) bearer(s *Server, user, more string) caller {
+	c.t.Helper()
+	r := c.workspace(s).connectToken(`{"external_user_id":"` + user + `"` + more + `}`)
+	require.Equal(c.t, http.StatusOK, r.status, r.body)
+	return c.as(member[string](c.t, r.object(c.t), "token"))
 }
 
 // token requests a workspace access token.

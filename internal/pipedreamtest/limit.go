@@ -22,6 +22,7 @@ var (
 	workspaceAllowance = allowance{100, limitSpan}        // requests for accounts of the workspace
 	connectAllowance   = allowance{2000, 5 * time.Minute} // requests for accounts of a Connect project, for each
 	tokenAllowance     = allowance{100, limitSpan}        // Connect tokens, for each external user
+	proxyAllowance     = allowance{1000, 5 * time.Minute} // requests through the proxy, for each project
 )
 
 // limits holds what the server counts. Server.mu guards it.
@@ -31,13 +32,17 @@ type limits struct {
 	connect      allowance
 	ownConnect   bool // connect was set, and takes precedence over shared
 	connectToken allowance
+	oauthToken   allowance // none by default: that there is one is documented, but not how many
+	proxy        allowance
 
 	retryAfter bool // a 429 says when to ask again
 	headers    bool // and has the headers X-RateLimit-*
 
 	sharedWindow    window
 	workspaceWindow window
+	oauthWindow     window
 	projectWindows  map[string]*window
+	proxyWindows    map[string]*window
 	userWindows     map[connectUser]*window
 }
 
@@ -58,6 +63,18 @@ func WithConnectLimit(requests int, span time.Duration) Option {
 // limit.
 func WithTokenLimit(perMinute int) Option {
 	return func(s *Server) { s.limits.connectToken = allowance{perMinute, limitSpan} }
+}
+
+// WithOAuthTokenLimit sets how many requests to oauth/token are answered within any minute. By default there is no
+// limit, because the real one is not documented.
+func WithOAuthTokenLimit(perMinute int) Option {
+	return func(s *Server) { s.limits.oauthToken = allowance{perMinute, limitSpan} }
+}
+
+// WithProxyLimit sets how many requests through the proxy of one Connect project are answered within any span. The
+// default is 1,000 in five minutes; 0 means no limit.
+func WithProxyLimit(requests int, span time.Duration) Option {
+	return func(s *Server) { s.limits.proxy = allowance{requests, span} }
 }
 
 // WithRetryAfter sets whether the 429 of a rate limit has a Retry-After header. By default it does.
@@ -83,6 +100,10 @@ func (s *Server) throttle(x *exchange, now time.Time) *answer {
 	switch {
 	case x.kind == KindConnectToken && x.refusal == nil && x.invalid == "":
 		limit, counted = l.connectToken, []*window{windowOf(l.userWindows, x.connectUser())}
+	case x.kind == KindToken:
+		limit, counted = l.oauthToken, []*window{&l.oauthWindow}
+	case x.kind == KindProxy:
+		limit, counted = l.proxy, []*window{windowOf(l.proxyWindows, x.project)}
 	case !x.kind.limited():
 		return nil
 	case x.project != "" && l.ownConnect:

@@ -192,3 +192,35 @@ func TestLinkRedirects(t *testing.T) {
 		require.Equal(t, http.StatusGone, browse(t, c, link+"&app=github", "connect").status)
 	})
 }
+
+func TestLinkOnAnotherHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		for _, origin := range []string{"https://connect.example.com", "http://127.0.0.1:7000"} {
+			s.SetLinkPage(LinkPage{Origin: origin})
+			link := newLink(t, s, c, "")
+			require.True(t, strings.HasPrefix(link, origin+"/_static/connect.html?token="), link)
+			_, err := s.Click(link + "&app=github")
+			require.NoError(t, err)
+		}
+	})
+}
+
+func TestLinkParameters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		_, err := s.Click(newLink(t, s, c, "") + "&app=github&oauthAppId=oa_x&appOverrideId=o_1&oauthScopeProfile=read_only&customOauthClient=true&hideClose=true")
+		require.NoError(t, err)
+		require.Empty(t, s.Violations())
+		_, err = s.Click(newLink(t, s, c, "") + "&app=github&hideClose=1&oauthScopeProfile=&scope=all&account_id=apn_x&a%20b=c&appOverrideId=o_1&appOverrideId=o_2")
+		require.NoError(t, err, "the page ignores what it does not know")
+		require.Equal(t, []string{
+			"a Connect link: it has a parameter that is no name",
+			"a Connect link: unknown parameter account_id",
+			"a Connect link: parameter appOverrideId has a value that it cannot have",
+			"a Connect link: parameter hideClose has a value that it cannot have",
+			"a Connect link: parameter oauthScopeProfile has a value that it cannot have",
+			"a Connect link: unknown parameter scope",
+		}, s.Violations())
+	})
+}

@@ -13,9 +13,6 @@ import (
 const (
 	defaultPage = 10
 	maxPage     = 100
-
-	// maxExternalUserID is in characters.
-	maxExternalUserID = 250
 )
 
 // answerList answers with a page of accounts.
@@ -28,7 +25,7 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 	}
 	var all []*account
 	for _, a := range s.accounts {
-		if a.in(x.project, environment) && (s.filtersAfterPaging || q.matches(a)) {
+		if x.mayReach(a, environment) && (s.filtersAfterPaging || q.matches(a)) {
 			all = append(all, a)
 		}
 	}
@@ -83,17 +80,13 @@ func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string
 		app:          v.Get("app"),
 		oauthApp:     v.Get("oauth_app_id"),
 		externalUser: v.Get("external_user_id"),
-		limit:        defaultPage,
 	}
 	if utf8.RuneCountInString(q.externalUser) > maxExternalUserID {
 		return q, "external_user_id is too long"
 	}
-	if v.Has("limit") {
-		n, err := strconv.Atoi(v.Get("limit"))
-		if err != nil || n < 1 || n > maxPage {
-			return q, "limit must be between 1 and 100"
-		}
-		q.limit = n
+	var ok bool
+	if q.limit, ok = parseLimit(v); !ok {
+		return q, "limit must be between 1 and 100"
 	}
 	if s.pageCap > 0 {
 		q.limit = min(q.limit, s.pageCap)
@@ -101,7 +94,6 @@ func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string
 	if f.PageSize > 0 {
 		q.limit = f.PageSize
 	}
-	var ok bool
 	if f.endless() {
 		q.turns = turnsOf(v.Get("after"))
 		return q, ""
@@ -153,7 +145,7 @@ func (q listQuery) turn(all []*account) []*account {
 }
 
 // cursor returns an account's cursor: its id, as in the samples of the documentation.
-func cursor(a *account) string { return base64.StdEncoding.EncodeToString([]byte(a.ID)) }
+func cursor(a *account) string { return idCursor(a.ID) }
 
 // place returns the place that a cursor stands for, or 0. It works even after the account was deleted. The caller holds
 // s.mu.

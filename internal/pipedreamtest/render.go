@@ -13,7 +13,7 @@ func (s *Server) answerAccount(x *exchange, environment string) *answer {
 	a := s.accounts[x.account]
 	if wrong := x.fault.WrongAccount; wrong != "" {
 		a = s.accounts[wrong] // wherever that one belongs
-	} else if a != nil && !a.in(x.project, environment) {
+	} else if a != nil && !x.mayReach(a, environment) {
 		a = nil
 	}
 	if a == nil {
@@ -46,22 +46,27 @@ func (s *Server) render(a *account, withCredentials bool) map[string]any {
 		"name":        nullable(a.Name),
 		"external_id": nullable(a.ExternalUserID),
 		"healthy":     !a.Dead && !a.Unhealthy,
-		"dead":        a.Dead,
+		"dead":        nil, // as long as it is not
 		"error":       nullable(a.Error),
 		"created_at":  form.write(a.CreatedAt),
 		"updated_at":  form.write(a.updatedAt()),
 
-		"authorized_scopes": []any{},
+		"authorized_scopes": texts(a.Scopes),
 		"expires_at":        nil,
 		"last_refreshed_at": nil,
 		"next_refresh_at":   nil,
 		"beta_health":       map[string]any{"score": 1, "since": nil}, // in no documentation, as new fields of a beta are
 	}
+	if a.Dead {
+		m["dead"] = true
+	}
 	if a.App != (App{}) {
 		m["app"] = a.renderApp()
 	}
 	if a.TokenLife > 0 {
-		m["authorized_scopes"] = []any{"read", "write"}
+		if a.Scopes == nil {
+			m["authorized_scopes"] = texts(defaultScopes)
+		}
 		m["last_refreshed_at"] = form.write(a.issued)
 		m["next_refresh_at"] = form.write(a.nextRefresh())
 		if !a.HideExpiry {

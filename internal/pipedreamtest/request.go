@@ -73,12 +73,12 @@ func (s *Server) record(x *exchange, now time.Time) *Request {
 		RawQuery:        x.r.URL.RawQuery,
 		Kind:            x.kind,
 		AccountID:       x.account,
-		WithCredentials: x.withCredentials(),
+		WithCredentials: x.asksForCredentials(),
 		Authorized:      x.refusal == nil,
 		UserAgent:       x.r.UserAgent(),
 		HeaderNames:     slices.Sorted(maps.Keys(x.r.Header)),
 		Header:          loggedHeader(x.r.Header),
-		Body:            loggedBody(x.r.Header.Get("Content-Type"), x.body),
+		Body:            x.loggedBody(),
 	}
 	s.log = append(s.log, entry)
 	return entry
@@ -87,26 +87,34 @@ func (s *Server) record(x *exchange, now time.Time) *Request {
 // loggedHeader returns a copy of a request's header for the log.
 func loggedHeader(h http.Header) http.Header {
 	h = h.Clone()
-	for _, name := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
-		for i, value := range h.Values(name) {
+	for name, values := range h {
+		bare := strings.TrimPrefix(name, http.CanonicalHeaderKey(proxyPrefix))
+		if !slices.Contains([]string{"Authorization", "Cookie", "Proxy-Authorization"}, bare) {
+			continue
+		}
+		for i, value := range values {
 			scheme, _, ok := strings.Cut(value, " ")
-			if !ok || name == "Cookie" {
-				h[http.CanonicalHeaderKey(name)][i] = redacted
+			if !ok || bare == "Cookie" {
+				values[i] = redacted
 				continue
 			}
-			h[http.CanonicalHeaderKey(name)][i] = scheme + " " + redacted
+			values[i] = scheme + " " + redacted
 		}
 	}
 	return h
 }
 
-// loggedBody returns a request's body for the log.
-func loggedBody(contentType string, body []byte) string {
+// loggedBody returns the request's body for the log. What a proxy forwards is not for the log.
+func (x *exchange) loggedBody() string {
 	const secret = "client_secret"
-	if len(body) == 0 {
+	body := x.body
+	switch {
+	case len(body) == 0:
 		return ""
+	case x.kind == KindProxy:
+		return redacted
 	}
-	switch media, _, _ := mime.ParseMediaType(contentType); media {
+	switch media, _, _ := mime.ParseMediaType(x.r.Header.Get("Content-Type")); media {
 	case mediaJSON:
 		var object map[string]any
 		if json.Unmarshal(body, &object) != nil || object == nil {

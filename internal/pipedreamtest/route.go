@@ -3,44 +3,23 @@ package pipedreamtest
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 )
 
-// Kind is what a request asks for.
-type Kind string
-
-// These are the kinds of requests.
-const (
-	KindAccount Kind = "account" // one account, through REST or Connect
-	KindList    Kind = "list"    // a list of accounts, through REST or Connect
-	KindMe      Kind = "me"      // users/me
-	KindToken   Kind = "token"   // oauth/token
-	KindOther   Kind = "other"   // anything else
-
-	KindConnectToken Kind = "connect_token" // a token for Connect Link
-)
-
-// limited reports whether Pipedream counts such a request against its rate limit.
-func (k Kind) limited() bool { return k == KindAccount || k == KindList }
-
-// method is the method of such requests.
-func (k Kind) method() string {
-	if k == KindToken || k == KindConnectToken {
-		return http.MethodPost
-	}
-	return http.MethodGet
-}
-
-// route is the parsed path of a request.
+// route is what the method and path of a request say.
 type route struct {
 	kind    Kind
 	project string // the Connect project; empty on REST paths
+	ofToken bool   // a Connect path without a project: that of the Connect token is meant
 	account string
+	user    string // the external user
+	url64   string // the encoded URL of a KindProxy
 }
 
-// routeOf parses a path. It uses the escaped path, because an account id may contain an escaped slash. It does not use
+// routeOf parses a path. It uses the escaped path, because an id may contain an escaped slash. It does not use
 // http.ServeMux, which redirects odd paths and so would hide them from the test.
-func routeOf(u *url.URL) route {
+func routeOf(method string, u *url.URL) route {
 	rest, ok := strings.CutPrefix(u.EscapedPath(), "/v1/")
 	if !ok {
 		return route{kind: KindOther}
@@ -48,26 +27,70 @@ func routeOf(u *url.URL) route {
 	parts := strings.Split(rest, "/")
 	for i, escaped := range parts {
 		part, err := url.PathUnescape(escaped)
-		if err != nil || part == "" {
+		if err != nil {
 			return route{kind: KindOther}
 		}
 		parts[i] = part
 	}
-	switch {
-	case len(parts) == 1 && parts[0] == "accounts":
-		return route{kind: KindList}
-	case len(parts) == 2 && parts[0] == "accounts":
-		return route{kind: KindAccount, account: parts[1]}
-	case len(parts) == 2 && parts[0] == "users" && parts[1] == "me":
-		return route{kind: KindMe}
-	case len(parts) == 2 && parts[0] == "oauth" && parts[1] == "token":
-		return route{kind: KindToken}
-	case len(parts) == 3 && parts[0] == "connect" && parts[2] == "accounts":
-		return route{kind: KindList, project: parts[1]}
-	case len(parts) == 3 && parts[0] == "connect" && parts[2] == "tokens":
-		return route{kind: KindConnectToken, project: parts[1]}
-	case len(parts) == 4 && parts[0] == "connect" && parts[2] == "accounts":
-		return route{kind: KindAccount, project: parts[1], account: parts[3]}
+	r := route{}
+	if parts[0] == "connect" {
+		parts = r.connect(parts[1:])
 	}
-	return route{kind: KindOther}
+	r.resource(method, parts)
+	return r
+}
+
+// connect parses a path below connect up to the resource, and returns the rest. The SDK's client for browsers does not
+// know the project. It leaves it out, in front of a proxy as an empty part of the path.
+func (r *route) connect(parts []string) []string {
+	switch {
+	case len(parts) == 0:
+		return nil
+	case parts[0] == "accounts", parts[0] == "users", parts[0] == "oauth_apps":
+		r.ofToken = true
+		return parts
+	case parts[0] != "":
+		r.project = parts[0]
+		return parts[1:]
+	case len(parts) > 1 && parts[1] == "proxy":
+		r.ofToken = true
+		return parts[1:]
+	}
+	return nil
+}
+
+// resource parses the path of a resource. Below a project there are more of them.
+func (r *route) resource(method string, parts []string) {
+	connect := r.project != "" || r.ofToken
+	switch {
+	case matches(parts, "accounts"):
+		r.kind = KindList
+	case matches(parts, "accounts", "") && connect && method == http.MethodDelete:
+		r.kind, r.account = KindDelete, parts[1]
+	case matches(parts, "accounts", ""):
+		r.kind, r.account = KindAccount, parts[1]
+	case matches(parts, "oauth_apps"):
+		r.kind = KindOAuthApps
+	case matches(parts, "users", "me") && !connect:
+		r.kind = KindMe
+	case matches(parts, "oauth", "token") && !connect:
+		r.kind = KindToken
+	case matches(parts, "tokens") && r.project != "":
+		r.kind = KindConnectToken
+	case matches(parts, "users", "") && connect:
+		r.kind, r.user = KindDeleteUser, parts[1]
+	case matches(parts, "users", "", "accounts") && connect:
+		r.kind, r.user = KindUserAccounts, parts[1]
+	case matches(parts, "proxy", "") && connect:
+		r.kind, r.url64 = KindProxy, parts[1]
+	default:
+		*r = route{kind: KindOther}
+	}
+}
+
+// matches reports whether a path has these parts; an empty one stands for any that is not empty.
+func matches(parts []string, want ...string) bool {
+	return slices.EqualFunc(parts, want, func(part, want string) bool {
+		return part != "" && (want == "" || want == part)
+	})
 }

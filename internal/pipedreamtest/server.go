@@ -11,7 +11,7 @@ import (
 const (
 	defaultAPIKey = "pd_test_key"
 
-	// maxRequestBody is far longer than any request of this API. The rest of a longer body is ignored.
+	// maxRequestBody is far longer than any request of this API, except to a proxy. The rest of a longer body is ignored.
 	maxRequestBody = 64 << 10
 )
 
@@ -42,6 +42,8 @@ type Server struct {
 	pageCap            int // most accounts on a page, whatever a request asks for; 0 for maxPage
 	filtersAfterPaging bool
 	noTotals           bool
+	connectCredentials bool // Connect tokens get credentials
+	errorObjects       bool
 	times              TimeForm
 	orgID              string // that lists need with a user API key; none where empty
 
@@ -57,6 +59,8 @@ type Server struct {
 	serial   int                 // the last number given to an account or a token
 
 	connectTokens map[string]*connectToken // by token
+	oauthApps     map[string]*oauthApp     // by id
+	linkPage      LinkPage
 	onConnect     func(*Account)
 
 	faults     []*activeFault
@@ -97,6 +101,10 @@ func WithoutTotals() Option { return func(s *Server) { s.noTotals = true } }
 // Without it they are refused with 403.
 func WithConnectScopesOnWorkspace() Option { return func(s *Server) { s.allowConnectScopes = true } }
 
+// WithErrorObjects makes the error of each failed request an object, {"error":{"base":["…"]}}, as it has been seen of some
+// of them. The 429 of a rate limit stays as it is documented.
+func WithErrorObjects() Option { return func(s *Server) { s.errorObjects = true } }
+
 // WithOrgID makes lists of workspace accounts require this org_id if the request has a user API key.
 func WithOrgID(id string) Option { return func(s *Server) { s.orgID = id } }
 
@@ -109,9 +117,11 @@ func New(opts ...Option) *Server {
 			workspace:      workspaceAllowance,
 			connect:        connectAllowance,
 			connectToken:   tokenAllowance,
+			proxy:          proxyAllowance,
 			retryAfter:     true,
 			headers:        true,
 			projectWindows: map[string]*window{},
+			proxyWindows:   map[string]*window{},
 			userWindows:    map[connectUser]*window{},
 		},
 		workspace:     map[string]workspaceToken{},
@@ -119,6 +129,7 @@ func New(opts ...Option) *Server {
 		accounts:      map[string]*account{},
 		places:        map[string]int{},
 		connectTokens: map[string]*connectToken{},
+		oauthApps:     map[string]*oauthApp{},
 	}
 	_, _ = rand.Read(s.seed[:]) // never fails: crypto/rand ends the program instead
 	for _, opt := range opts {
@@ -137,14 +148,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	// The whole body is read first, because net/http notices that the client has gone away only after it has seen the
 	// end of the request. A body that cannot be read is refused as invalid JSON.
-	body, _ := io.ReadAll(io.LimitReader(r.Body, maxRequestBody))
+	longest := int64(maxRequestBody)
+	if routeOf(r.Method, r.URL).kind == KindProxy {
+		longest = maxProxyBody + 1
+	}
+	body, _ := io.ReadAll(io.LimitReader(r.Body, longest))
 	_, _ = io.Copy(io.Discard, r.Body)
 
-	if r.URL.Path == linkPath {
+	switch {
+	case r.URL.Path == linkPath:
 		s.serveLink(w, r, body)
-		return
+	case isPreflight(r):
+		servePreflight(w, r)
+	default:
+		s.arrive(w, r, body).serve()
 	}
-	s.arrive(w, r, body).serve()
 }
 
 // enter registers a request unless the server is closed. Close waits for registered requests.

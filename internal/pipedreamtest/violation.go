@@ -1,6 +1,7 @@
 package pipedreamtest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -27,10 +28,14 @@ func (s *Server) check(x *exchange) {
 	c := checker{x: x}
 	c.request()
 	for _, text := range c.found {
-		text = x.shape() + ": " + text
-		if !slices.Contains(s.violations, text) {
-			s.violations = append(s.violations, text)
-		}
+		s.violated(x.shape() + ": " + text)
+	}
+}
+
+// violated records a violation once. The caller holds s.mu.
+func (s *Server) violated(text string) {
+	if !slices.Contains(s.violations, text) {
+		s.violations = append(s.violations, text)
 	}
 }
 
@@ -40,10 +45,7 @@ func (x *exchange) shape() string {
 	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}, method) {
 		method = "another method"
 	}
-	path := map[Kind]string{
-		KindAccount: "/accounts/{id}", KindList: "/accounts", KindMe: "/users/me", KindToken: "/oauth/token",
-		KindConnectToken: "/tokens", KindOther: "/…",
-	}[x.kind]
+	path := cmp.Or(operations[x.kind].path, "/…")
 	if x.project != "" {
 		path = "/connect/{project}" + path
 	}
@@ -67,8 +69,8 @@ func (c *checker) request() {
 		c.add("the API has no such path")
 		return
 	}
-	if want := x.kind.method(); x.r.Method != want {
-		c.add("the method is not %s", want)
+	if want := operations[x.kind].methods; !slices.Contains(want, x.r.Method) {
+		c.add("the method is not %s", strings.Join(want, ", "))
 	}
 	c.header()
 	c.path()
@@ -117,8 +119,11 @@ func (c *checker) path() {
 	if x.project != "" && !strings.HasPrefix(x.project, "proj_") {
 		c.add("the project does not begin with proj_")
 	}
-	if x.kind == KindAccount && !strings.HasPrefix(x.account, prefixAccount) {
+	if (x.kind == KindAccount || x.kind == KindDelete) && !strings.HasPrefix(x.account, prefixAccount) {
 		c.add("the account does not begin with apn_")
+	}
+	if !isExternalUser(x.user) && (x.kind == KindUserAccounts || x.kind == KindDeleteUser) {
+		c.add("the user has more than 250 characters")
 	}
 }
 
@@ -133,18 +138,30 @@ func (x *exchange) parameters() map[string]func(string) bool {
 		p["after"] = x.s.isCursor
 		p["before"] = x.s.isCursor
 		if x.project != "" {
-			p["external_user_id"] = func(v string) bool { return v != "" && utf8.RuneCountInString(v) <= maxExternalUserID }
+			p["external_user_id"] = isExternalUser
 		}
 		fallthrough
-	case KindAccount:
+	case KindAccount, KindUserAccounts:
+		if x.kind == KindUserAccounts {
+			p["app"] = isAppFilter
+		}
 		p["include_credentials"] = func(v string) bool { return slices.Contains([]string{"true", "false", "1", "0"}, v) }
 		if x.project == "" {
-			p["org_id"] = func(v string) bool { return v != "" }
+			p["org_id"] = isAny
 		}
+	case KindProxy:
+		p["external_user_id"] = isExternalUser
+		p["account_id"] = func(v string) bool { return strings.HasPrefix(v, prefixAccount) }
+	case KindOAuthApps:
+		p["app"] = isAppFilter
+		p["limit"] = isPageSize
+		p["after"], p["before"], p["q"] = isAny, isAny, isAny
 	default:
 	}
 	return p
 }
+
+func isExternalUser(v string) bool { return v != "" && utf8.RuneCountInString(v) <= maxExternalUserID }
 
 func isAppFilter(v string) bool { return v != "" && !strings.HasPrefix(v, prefixOAuthApp) }
 
@@ -202,7 +219,7 @@ func (c *checker) body() {
 	x := c.x
 	known := members[x.kind]
 	if known == nil {
-		if len(x.body) > 0 {
+		if len(x.body) > 0 && x.kind != KindProxy {
 			c.add("there is a body")
 		}
 		return
@@ -267,6 +284,3 @@ func (c *checker) names() (names []string, ok bool) {
 	slices.Sort(names)
 	return names, true
 }
-
-// isScope reports whether this scope can exist.
-func isScope(scope string) bool { return scope == scopeAll || strings.HasPrefix(scope, "connect:") }
