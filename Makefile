@@ -46,7 +46,7 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TESTFLAGS ?=
 
 # Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
-MODULE_DIRS := . tools/actionlint tools/consul-template tools/external-secrets tools/golangci-lint tools/gomplate \
+MODULE_DIRS := . tools/actionlint tools/consul-template tools/contract tools/external-secrets tools/golangci-lint tools/gomplate \
 	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/plots tools/prometheus tools/release \
 	tools/secrets-store-csi-driver tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes \
 	tools/vault-secrets-operator
@@ -212,6 +212,17 @@ test-node: race-notice vault build-race bin/node/node_modules ## Run the tests t
 .PHONY: test-sdk
 test-sdk: race-notice bin/node/node_modules ## Test the simulator with Pipedream's SDK; needs Node and npm
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) ./acceptance/sdk
+
+# The document is not part of this project.
+PIPEDREAM_OPENAPI ?=
+
+.PHONY: test-contract
+test-contract: contract-notice ## Hold the engine and the simulator to PIPEDREAM_OPENAPI=path, a document of Pipedream's API
+	cd tools/contract && go vet ./... && PIPEDREAM_OPENAPI="$(abspath $(PIPEDREAM_OPENAPI))" go test -count=1 $(TESTFLAGS) ./...
+
+.PHONY: contract-notice
+contract-notice:
+	@if [[ -z "$(PIPEDREAM_OPENAPI)" ]]; then echo "no PIPEDREAM_OPENAPI: leaving out the comparison with Pipedream's OpenAPI document" >&2; fi
 
 .PHONY: test-prometheus
 test-prometheus: bin/promtool ## Check the alert rules, scrape job and dashboard with promtool

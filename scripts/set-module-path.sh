@@ -19,6 +19,13 @@ for file in go.mod tools/*/go.mod; do
   go mod edit -module="$new${path#"$old"}" "$file"
 done
 
+# One of the tools uses the main module, from this tree.
+for file in tools/*/go.mod; do
+  if grep -q "$pattern => \.\./\.\.\$" "$file"; then
+    go mod edit -droprequire="$old" -dropreplace="$old" -require="$new@v0.0.0" -replace="$new=../.." "$file"
+  fi
+done
+
 # Change imports only, which are on a line of their own, alone or after a name. Other strings with the same text mean
 # something else: the plugin has the name of the module.
 import="^([[:space:]]*|import[[:space:]]+)([A-Za-z_.][A-Za-z0-9_]*[[:space:]]+)?\"$pattern(/[^\"]*)?\"([[:space:]]*//.*)?\$"

@@ -40,6 +40,7 @@ done
   [[ -z $(gofmt -l .) ]] || fail "not formatted: $(gofmt -l .)"
   if go list -deps -test ./... | grep -E "^($old|example.com/first)(/|\$)"; then fail "there are imports of the old path"; fi
   go vet ./...
+  (cd tools/contract && go vet ./...)
   make -s build
   [[ $("bin/$plugin" -version) == "$version" ]] || fail "the plugin has the wrong version"
 )
