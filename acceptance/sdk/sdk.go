@@ -37,10 +37,14 @@ type Client struct {
 // Options are the options of a client, named as in the SDK.
 type Options struct {
 	BaseURL      string `json:"baseUrl"` // without the API's version
-	ClientID     string `json:"clientId"`
-	ClientSecret string `json:"clientSecret"`
-	ProjectID    string `json:"projectId"`
+	ClientID     string `json:"clientId,omitempty"`
+	ClientSecret string `json:"clientSecret,omitempty"`
+	ProjectID    string `json:"projectId,omitempty"`
 	Environment  string `json:"projectEnvironment,omitempty"` // the SDK's default is production
+
+	// For the SDK's client for browsers, in place of the three above. It asks for the token with a callback.
+	ConnectToken   string `json:"connectToken,omitempty"`
+	ExternalUserID string `json:"externalUserId,omitempty"`
 }
 
 // Start runs the program until the test ends. It skips the test if NODE_MODULES is not set.

@@ -4,12 +4,22 @@
 
 const readline = require('node:readline');
 const sdk = require('@pipedream/sdk');
+const browser = require('@pipedream/sdk/browser');
 
 const clients = new Map();
 
+// newClient returns a client of the workspace, or with a Connect token the client for browsers, which runs here as well.
+function newClient({ connectToken, ...options }) {
+  if (!connectToken) {
+    return new sdk.PipedreamClient(options);
+  }
+  const tokenCallback = async () => ({ token: connectToken, expiresAt: new Date(Date.now() + 60000), connectLinkUrl: '' });
+  return browser.createFrontendClient({ ...options, tokenCallback });
+}
+
 function clientOf({ client, options }) {
   if (!clients.has(client)) {
-    clients.set(client, new sdk.PipedreamClient(options));
+    clients.set(client, newClient(options));
   }
   return clients.get(client);
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,8 +105,8 @@ func TestCheck(t *testing.T) {
 			if tt.body != "" {
 				r.Header.Set("Content-Type", "application/json")
 			}
-			for i := 0; i < len(tt.header); i += 2 {
-				r.Header.Set(tt.header[i], tt.header[i+1])
+			for pair := range slices.Chunk(tt.header, 2) {
+				r.Header.Set(pair[0], pair[1])
 			}
 			header := http.Header{"Content-Type": {"application/json; charset=utf-8"}}
 			for name, values := range tt.answerHeader {
