@@ -49,6 +49,7 @@ type accountInFile struct {
 	Credentials     map[string]json.RawMessage `json:"credentials"` // raw, to keep numbers exact
 	TokenLife       duration                   `json:"token_life"`
 	RefreshBefore   duration                   `json:"refresh_before"`
+	Scopes          []string                   `json:"scopes"`
 	NoRefresh       bool                       `json:"no_refresh"`
 	Dead            bool                       `json:"dead"`
 	Unhealthy       bool                       `json:"unhealthy"`
@@ -135,6 +136,7 @@ func (a *accountInFile) account() pipedreamtest.Account {
 		Credentials:     credentials,
 		TokenLife:       time.Duration(a.TokenLife),
 		RefreshBefore:   time.Duration(a.RefreshBefore),
+		Scopes:          a.Scopes,
 		NoRefresh:       a.NoRefresh,
 		Dead:            a.Dead,
 		Unhealthy:       a.Unhealthy,

@@ -39,7 +39,7 @@ func TestDecodeAccounts(t *testing.T) {
 			"app": {"id": "app_x", "name_slug": "x", "name": "X", "auth_type": "oauth"},
 			"project": "proj_x", "environment": "development", "external_user_id": "alice", "oauth_app_id": "oa_x",
 			"credentials": {"n": 1152921504606846976, "o": {"p": [1.50]}},
-			"token_life": "1h", "refresh_before": "5m", "no_refresh": true,
+			"token_life": "1h", "refresh_before": "5m", "scopes": ["repo", "user:email"], "no_refresh": true,
 			"dead": true, "unhealthy": true, "error": "why", "no_credentials": true, "omit_next_refresh": true,
 			"hide_expiry": true, "plain_app": true, "times": "seconds",
 			"created_at": "2024-02-11T05:18:46.000Z", "updated_at": "2024-02-12T05:18:46.000Z"
@@ -53,7 +53,7 @@ func TestDecodeAccounts(t *testing.T) {
 			App:     pipedreamtest.App{ID: "app_x", Slug: "x", Name: "X", AuthType: "oauth"},
 			Project: "proj_x", Environment: "development", ExternalUserID: "alice", OAuthAppID: "oa_x",
 			Credentials: map[string]any{"n": json.RawMessage("1152921504606846976"), "o": json.RawMessage(`{"p": [1.50]}`)},
-			TokenLife:   time.Hour, RefreshBefore: 5 * time.Minute, NoRefresh: true,
+			TokenLife:   time.Hour, RefreshBefore: 5 * time.Minute, Scopes: []string{"repo", "user:email"}, NoRefresh: true,
 			Dead: true, Unhealthy: true, Error: "why", NoCredentials: true, OmitNextRefresh: true,
 			HideExpiry: true, PlainApp: true, Times: pipedreamtest.TimesSeconds,
 			CreatedAt: time.Date(2024, 2, 11, 5, 18, 46, 0, time.UTC), UpdatedAt: time.Date(2024, 2, 12, 5, 18, 46, 0, time.UTC),

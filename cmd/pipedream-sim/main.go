@@ -50,6 +50,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	sim := pipedreamtest.New(o.simulated()...)
 	defer sim.Close()
 	sim.SetOAuthClient(o.clientID, o.clientSecret, time.Hour)
+	sim.SetLinkPage(o.linkPage())
 	for _, a := range accounts {
 		sim.SetAccount(a)
 	}

@@ -200,6 +200,27 @@ func TestRunConnectLink(t *testing.T) {
 	require.Contains(t, body, "oauth_access_token")
 }
 
+// TestRunConnectTokens: where they lead, and whether they read credentials, is for the options to say.
+func TestRunConnectTokens(t *testing.T) {
+	t.Setenv(keyVariable, "")
+	for want, args := range map[bool][]string{false: nil, true: {"-connect-token-credentials", "-link-origin", "https://connect.example.com"}} {
+		p := start(t, 4, args...)
+		base := p.announced["base_url"]
+		post, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/connect/proj_demo/tokens", strings.NewReader(`{"external_user_id":"alice"}`))
+		require.NoError(t, err)
+		status, body := do(t, post, p.accessToken(t, "connect:tokens:create"), "Content-Type: application/json", "x-pd-environment: production")
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, want, strings.Contains(body, `"https://connect.example.com/_static/connect.html?`))
+		var token struct {
+			Token string `json:"token"`
+		}
+		require.NoError(t, json.Unmarshal([]byte(body), &token))
+		status, body = get(t, base+"/connect/proj_demo/accounts/apn_alice1?include_credentials=true", token.Token, "x-pd-environment: production")
+		require.Equal(t, http.StatusOK, status)
+		require.Equal(t, want, strings.Contains(body, "oauth_access_token"))
+	}
+}
+
 func TestRunWithTheWorkspaceOpenToConnect(t *testing.T) {
 	t.Setenv(keyVariable, "")
 	for status, args := range map[int][]string{http.StatusForbidden: nil, http.StatusOK: {"-connect-scopes"}} {

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"time"
 
@@ -25,6 +27,9 @@ type options struct {
 	limitSet      bool // -limit was given; otherwise Pipedream's own limits apply
 	orgID         string
 	connectScopes bool
+	tokensRead    bool // Connect tokens get credentials
+	linkOrigin    string
+	signedIn      bool
 	accounts      string
 	shortLife     time.Duration
 	readyFile     string
@@ -36,8 +41,10 @@ type options struct {
 
 const usageHead = `pipedream-sim serves a simulated Pipedream API on a loopback address. It is for tests and demos only.
 
-The API is below /v1. Connect links lead to /_static/connect.html, where one click connects an account. GET /requests returns
-a log of all requests, without secrets, and lists those that contradict the documentation of the API.
+The API is below /v1. Connect links lead to /_static/connect.html, where one click connects an account, or gives new credentials
+to the one that &accountId= names. The proxy, /v1/connect/{project}/proxy/{url}, puts an account's credential into a request to
+an app. It forwards to loopback addresses only. GET /requests returns a log of all requests, without secrets, and lists those
+that contradict the documentation of the API.
 
 Flags:
 `
@@ -54,6 +61,7 @@ The file for -accounts is a JSON list of objects. Only "id" is required:
   token_life          makes it an OAuth account whose access tokens live this long, for example "1h"; adds
                       oauth_access_token, oauth_client_id, oauth_refresh_token and oauth_uid to its credentials
   refresh_before      how long before its end a token is replaced, for example "5m" (default: a twelfth of its life)
+  scopes              list of the OAuth scopes that its owner authorized (default "read" and "write")
   no_refresh          true: an expired token is still returned
   dead, unhealthy     true or false
   error               why it is dead or unhealthy
@@ -67,7 +75,8 @@ The file for -accounts is a JSON list of objects. Only "id" is required:
 Without -accounts, the workspace has the accounts apn_github, apn_sheets, apn_slack (with tokens that live for -short-life),
 apn_stripe (with an API key) and apn_dead. The Connect project proj_demo has apn_alice1 and apn_bob1 in production. They belong
 to the external users alice and bob, and use the OAuth client oa_demo. Connect links ending in &app=github&oauthAppId=oa_demo
-connect more such accounts. Without the OAuth client, they have no credentials, as with Pipedream's own client.
+connect more such accounts. Without the OAuth client, they have no credentials, as with Pipedream's own client. The proxy can
+use those too.
 `
 
 // parseOptions parses the command line. If help is requested, it prints the help and returns flag.ErrHelp.
@@ -81,6 +90,9 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	flags.IntVar(&o.limit, "limit", 0, "total `requests` for accounts per minute; 0 means no limit (default Pipedream's own limits)")
 	flags.StringVar(&o.orgID, "org-id", "", "workspace `id` that lists require with the user API key (default none)")
 	flags.BoolVar(&o.connectScopes, "connect-scopes", false, "let tokens with Connect scopes read the accounts of the workspace")
+	flags.BoolVar(&o.tokensRead, "connect-token-credentials", false, "let Connect tokens read credentials")
+	flags.StringVar(&o.linkOrigin, "link-origin", "", "`origin` that Connect links lead to, \"https://host\" or \"http://127.0.0.1:port\" (default this API's)")
+	flags.BoolVar(&o.signedIn, "signed-in", false, "whoever opens a Connect link is signed in to pipedream.com, as links of the development environment need")
 	flags.StringVar(&o.accounts, "accounts", "", "JSON `file` with accounts to use instead of the demo's")
 	flags.DurationVar(&o.shortLife, "short-life", 20*time.Second, "how long the tokens of apn_slack live")
 	flags.StringVar(&o.readyFile, "ready-file", "", "`file` that contains the base URL while the API is running")
@@ -105,6 +117,9 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	if (o.clientID == "") != (o.clientSecret == "") {
 		return o, errors.New("-client-id and -client-secret go together")
 	}
+	if err := checkOrigin(o.linkOrigin); err != nil {
+		return o, err
+	}
 	if o.limit < 0 {
 		return o, errors.New("-limit must not be negative")
 	}
@@ -123,6 +138,30 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	return o, nil
 }
 
+// checkOrigin checks a value of -link-origin.
+func checkOrigin(origin string) error {
+	u, err := url.Parse(origin)
+	switch {
+	case origin == "":
+		return nil
+	case err != nil || u.Host == "" || origin != u.Scheme+"://"+u.Host:
+		return errors.New("-link-origin must be a scheme and a host")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme != "http":
+		return errors.New("-link-origin must begin with https:// or http://")
+	}
+	if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
+		return errors.New("-link-origin must have a loopback address, or https")
+	}
+	return nil
+}
+
+// linkPage returns how Connect links behave.
+func (o *options) linkPage() pipedreamtest.LinkPage {
+	return pipedreamtest.LinkPage{Origin: o.linkOrigin, SignedIn: o.signedIn}
+}
+
 // simulated returns the options of the simulated API.
 func (o *options) simulated() []pipedreamtest.Option {
 	opts := []pipedreamtest.Option{pipedreamtest.WithAPIKey(o.apiKey), pipedreamtest.WithOrgID(o.orgID)}
@@ -131,6 +170,9 @@ func (o *options) simulated() []pipedreamtest.Option {
 	}
 	if o.connectScopes {
 		opts = append(opts, pipedreamtest.WithConnectScopesOnWorkspace())
+	}
+	if o.tokensRead {
+		opts = append(opts, pipedreamtest.WithConnectTokenCredentials())
 	}
 	return opts
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
 func TestParseOptionsDefaults(t *testing.T) {
@@ -54,6 +56,11 @@ func TestParseOptionsRefuses(t *testing.T) {
 		{"-limit", "-1"},
 		{"-limit", "many"},
 		{"-short-life", "0s"},
+		{"-link-origin", "connect.example.com"},
+		{"-link-origin", "https://connect.example.com/_static"},
+		{"-link-origin", "ftp://127.0.0.1"},
+		{"-link-origin", "http://connect.example.com"},
+		{"-link-origin", "http://192.0.2.1:80"},
 		{"argument"},
 	} {
 		var out bytes.Buffer
@@ -61,5 +68,13 @@ func TestParseOptionsRefuses(t *testing.T) {
 		require.Error(t, err, args)
 		require.NotErrorIs(t, err, flag.ErrHelp)
 		require.Empty(t, out.String())
+	}
+}
+
+func TestParseOptionsLinks(t *testing.T) {
+	for _, origin := range []string{"https://connect.example.com", "http://127.0.0.1:7000", "http://[::1]:7000"} {
+		o, err := parseOptions([]string{"-link-origin", origin, "-signed-in"}, io.Discard)
+		require.NoError(t, err, origin)
+		require.Equal(t, pipedreamtest.LinkPage{Origin: origin, SignedIn: true}, o.linkPage())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -42,4 +43,19 @@ func TestWithErrorObjects(t *testing.T) {
 		require.Equal(t, http.StatusOK, c.get("/accounts/apn_github").status)
 		require.JSONEq(t, `{"error":"Throttled"}`, c.get("/accounts").body)
 	})
+}
+
+// TestEachAnswerHasADate also where the answer is not written by net/http.
+func TestEachAnswerHasADate(t *testing.T) {
+	for name, fault := range map[string]Fault{
+		"real": {}, "nothing": {Empty: true, Status: http.StatusNoContent}, "raw": {LengthOff: -1}, "throttled": {Status: http.StatusTooManyRequests},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, c := newServer(t)
+				s.AddFault(fault)
+				require.Equal(t, time.Now().UTC().Format(http.TimeFormat), c.get("/users/me").header.Get("Date"))
+			})
+		})
+	}
 }

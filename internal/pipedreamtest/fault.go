@@ -290,6 +290,7 @@ func (x *exchange) sendRaw(a *answer, lengthOff int, leftover string) {
 	header.Set("Content-Type", "application/json; charset=utf-8")
 	maps.Copy(header, a.header)
 	header.Set("Content-Length", strconv.Itoa(len(a.body)+lengthOff))
+	header.Set("Date", time.Now().UTC().Format(http.TimeFormat)) // as net/http does
 	_, _ = fmt.Fprintf(buf, "HTTP/1.1 %d %s\r\n", a.status, http.StatusText(a.status))
 	_ = header.Write(buf)
 	_, _ = fmt.Fprintf(buf, "\r\n%s%s", a.body, leftover)
