@@ -134,6 +134,7 @@ func (s *Server) Update(id string, f func(*Account)) {
 	f(&a.Account)
 	a.ID = id // under which it is kept
 	a.mustMarshal()
+	s.learnOAuthApp(a, now)
 	if static || a.due(now) {
 		a.issue(now)
 	}

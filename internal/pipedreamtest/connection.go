@@ -63,7 +63,7 @@ func (s *Server) reconnected(l link, app App, now time.Time) (Account, error) {
 		delete(a.Credentials, name)
 	}
 	a.RawCredentials = nil
-	a.Dead, a.Unhealthy, a.Error = false, false, ""
+	a.Dead, a.Unhealthy, a.NoRefresh, a.Error = false, false, false, ""
 	a.UpdatedAt = now
 	return a, nil
 }

@@ -61,6 +61,7 @@ func TestReconnect(t *testing.T) {
 				credentials := member[map[string]any](t, got, "credentials")
 				require.Equal(t, s.Token("apn_alice"), credentials["oauth_access_token"])
 				require.NotEqual(t, old, s.Token("apn_alice"))
+				require.True(t, s.ExpiresAt("apn_alice").After(time.Now()))
 				require.Equal(t, "pduid_apn_alice", credentials["oauth_uid"])
 				if url, ok := a.Credentials["base_url"]; ok {
 					require.Equal(t, url, credentials["base_url"], "what is no token stays")

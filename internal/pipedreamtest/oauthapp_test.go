@@ -15,8 +15,12 @@ func TestOAuthApps(t *testing.T) {
 		for id, app := range map[string]App{"oa_1": github.App, "oa_2": stripe.App, "oa_3": github.App} {
 			a := alice
 			a.ID, a.App, a.OAuthAppID, a.PlainApp = "apn_"+id[3:], app, id, true
+			if id == "oa_2" {
+				a.OAuthAppID = ""
+			}
 			s.SetAccount(a)
 		}
+		s.Update("apn_2", func(a *Account) { a.OAuthAppID = "oa_2" })
 		s.DeleteAccount("apn_3") // its client stays
 		w := c.workspace(s)
 		ids := func(path string) (ids []string, info map[string]any) {
