@@ -172,6 +172,25 @@ func TestProxyUsesTheCurrentCredential(t *testing.T) {
 	b.connect(proxyPath(target.URL, "apn_keys")).failed(t, http.StatusNotFound)
 }
 
+// TestProxyAfterARefresh: the app, which runs outside of the bubble, sees the token that is current by the bubble's clock.
+func TestProxyAfterARefresh(t *testing.T) {
+	target := newApp(t, ok)
+	synctest.Test(t, func(t *testing.T) {
+		s, c := newServer(t)
+		s.SetAccount(alice)
+		b := c.bearer(s, "alice", "")
+		seen := map[string]bool{}
+		for range 3 {
+			require.Equal(t, http.StatusOK, b.connect(proxyPath(target.URL, "apn_alice")).status)
+			got, _ := target.last(t)
+			require.Equal(t, "Bearer "+s.Token("apn_alice"), got.Header.Get("Authorization"))
+			seen[got.Header.Get("Authorization")] = true
+			time.Sleep(time.Hour)
+		}
+		require.Len(t, seen, 3)
+	})
+}
+
 func TestProxyRefusals(t *testing.T) {
 	s, c := startServer(t)
 	for _, a := range append(neighbours, alice) {

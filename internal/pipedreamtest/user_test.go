@@ -66,12 +66,14 @@ func TestRemoveUser(t *testing.T) {
 		tokenOf := func(user string) caller { return c.bearer(s, user, "") }
 		alices, bobs := tokenOf("alice"), tokenOf("bob")
 		w := c.workspace(s)
+		elsewhere := w.do(t.Context(), http.MethodPost, "/connect/proj_b/tokens", `{"external_user_id":"alice"}`, "Content-Type", mediaJSON, "x-pd-environment", "production")
 		r := w.delete("/connect/proj_a/users/alice")
 		require.Equal(t, http.StatusNoContent, r.status)
 		require.Empty(t, r.body)
 		still(t, s, "apn_bob", "apn_alice2", "apn_alice3", "apn_work")
 		alices.connect("/connect/proj_a/accounts").failed(t, http.StatusUnauthorized)
 		require.Equal(t, http.StatusOK, bobs.connect("/connect/proj_a/accounts").status)
+		require.Equal(t, http.StatusOK, c.as(member[string](t, elsewhere.object(t), "token")).connect("/connect/proj_b/accounts").status)
 
 		w.delete("/connect/proj_a/users/alice").failed(t, http.StatusNotFound)
 		w.delete("/connect/proj_c/users/bob").failed(t, http.StatusNotFound)
