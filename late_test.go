@@ -1,7 +1,6 @@
 package pipedream
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 	"strings"
@@ -134,46 +133,6 @@ func TestAClientCanBeRotatedWithoutBudget(t *testing.T) {
 		m.creds("apn_alice")
 		m.use(pace.Known)
 		m.rotateClient()
-	})
-}
-
-// A fetch ahead gives up while its request is still under way. A reader who joins that
-// request is as urgent as any other.
-func TestAReaderAfterAFetchAheadGaveUp(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.creds(stripe)
-		fetcher := m.b.connections.current.Load().fetcher
-		m.use(pace.Ahead)
-		time.Sleep(time.Minute)
-		m.use(pace.Listing) // a slot or two are left for fetches ahead
-		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Status: http.StatusInternalServerError, Delay: 3 * time.Second, Times: 1})
-		ahead, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, _, err := fetcher.Account(ahead, github, m.b.budget.NewClaim(pace.Ahead, ""), time.Time{})
-		require.Error(t, err)
-		m.use(pace.Ahead)
-		reader, cancel := context.WithTimeout(t.Context(), 15*time.Second)
-		defer cancel()
-		_, _, err = fetcher.Account(reader, github, m.b.budget.NewClaim(pace.Known, "reader"), time.Time{})
-		require.NoError(t, err)
-	})
-}
-
-// A page that fails says nothing about which accounts exist.
-func TestAPageThatFailsForgetsNoAccount(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.creds(stripe)
-		fetcher := m.b.connections.current.Load().fetcher
-		require.NoError(t, fetcher.Prefetch(t.Context(), ""))
-		time.Sleep(5 * time.Minute)
-		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusBadRequest, Delay: time.Second, Times: 1})
-		go func() { _ = fetcher.Prefetch(t.Context(), "") }()
-		time.Sleep(time.Millisecond)
-		_, _, err := fetcher.Account(t.Context(), github, m.b.budget.NewClaim(pace.Known, ""), time.Time{})
-		require.NoError(t, err)
-		time.Sleep(time.Minute)
-		_, known := fetcher.Page(github)
-		require.True(t, known)
 	})
 }
 

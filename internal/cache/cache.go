@@ -82,7 +82,6 @@ type Cache struct {
 
 	credentials *durable.Store[*entry]
 	users       *durable.Store[found] // shared by all generations of the place
-	flights     flights[*entry]       // by account
 	searches    flights[string]       // by user key
 	quiet       *lru.Cache[string, quiet]
 	// passedAt is when the periodic pass last looked for credentials that are due, in
@@ -158,7 +157,9 @@ type View struct {
 
 // View returns c for the readers of a connection.
 func (c *Cache) View(client *api.Client, fetcher *fetch.Fetcher, budget *pace.Budget, holdOffs *pace.HoldOffs, policy credential.Policy) *View {
-	return &View{Cache: c, client: client, fetcher: fetcher, budget: budget, holdOffs: holdOffs, policy: policy}
+	v := &View{Cache: c, client: client, fetcher: fetcher, budget: budget, holdOffs: holdOffs, policy: policy}
+	fetcher.DeliverTo(v.arrived)
+	return v
 }
 
 // Reader says who reads, and what they demand of the credential.
@@ -218,11 +219,9 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 		return nil, err
 	}
 	now := time.Now()
-	start := func() (*flight[*entry], bool) {
-		return v.start(v.fetcher.Class(id, exists || e != nil), r.Caller, id, e)
-	}
+	class := v.fetcher.Class(id, exists || e != nil)
 	if e == nil || !e.Servable(now) {
-		return v.await(ctx, r, id, start, nil)
+		return v.await(ctx, r, class, id, e, time.Time{}, nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)
 	switch {
@@ -232,11 +231,11 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 		return v.serve(r, e, Stale), nil
 	case !wait:
 		if !v.passing(now) {
-			v.start(pace.Ahead, r.Caller, id, e)
+			v.fetcher.Ahead(v.ahead(map[string]fetch.Wish{}, id, e, now))
 		}
 		return v.serve(r, e, Stale), nil
 	default:
-		return v.await(ctx, r, id, start, e)
+		return v.await(ctx, r, class, id, e, time.Time{}, e)
 	}
 }
 
@@ -271,179 +270,5 @@ func (v *View) noteRead(e *entry) {
 		read := &entry{Credential: again}
 		read.read.Store(true)
 		v.credentials.Replace(v.ctx, e.AccountID, func(latest *entry) bool { return latest == e }, read)
-	})
-}
-
-// await waits for a fetch. If there is a live credential to fall back on, it waits
-// for Patience at most, and serves that one unless the account itself is at fault.
-func (v *View) await(ctx context.Context, r Reader, id string, start func() (*flight[*entry], bool), fallback *entry) (*entry, error) {
-	patience := ctx
-	if fallback != nil {
-		var cancel context.CancelFunc
-		patience, cancel = context.WithTimeout(ctx, Patience)
-		defer cancel()
-	}
-	fetched, err := await(patience, start)
-	if err == nil {
-		return v.serve(r, fetched, Fetched), nil
-	}
-	if fallback != nil && fallback.Servable(time.Now()) && !api.OfAccount(err) {
-		return v.serve(r, fallback, Stale), nil
-	}
-	if ctx.Err() == nil && errors.Is(err, patience.Err()) { // but the fallback has ended meanwhile
-		return v.await(ctx, r, id, start, nil)
-	}
-	v.stats.Missed()
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = v.fetcher.Overdue(id)
-	}
-	return nil, err
-}
-
-// start starts a fetch of the account, or joins the one under way and makes it as
-// urgent as this caller needs. The fetch goes on when its readers give up. seen is
-// what the caller found in the cache. start reports whether it joined one.
-func (v *View) start(class pace.Class, caller, id string, seen *entry) (f *flight[*entry], joined bool) {
-	return v.startSince(class, caller, id, seen, time.Time{})
-}
-
-// startSince is like start. The credential must be of a time after newerThan.
-func (v *View) startSince(class pace.Class, caller, id string, seen *entry, newerThan time.Time) (f *flight[*entry], joined bool) {
-	return v.flights.start(id, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (*entry, error) {
-		return v.fetch(claim, id, seen, newerThan)
-	})
-}
-
-// fetch asks Pipedream for the account's credential and caches it.
-func (v *View) fetch(claim *pace.Claim, id string, seen *entry, newerThan time.Time) (*entry, error) {
-	// A fetch that ended since the caller looked may have done the work already.
-	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(time.Now()) && !e.CheckedAt.Before(newerThan) {
-		return e, nil
-	}
-	if err := v.holdOffs.Check(id); err != nil {
-		return nil, err
-	}
-	if seen != nil && seen.CheckedAt.After(newerThan) {
-		newerThan = seen.CheckedAt
-	}
-	if failed := v.holdOffs.FailedAt(id); failed.After(newerThan) {
-		newerThan = failed
-	}
-	ctx, cancel := context.WithTimeout(v.ctx, v.client.Timeout())
-	defer cancel()
-	for {
-		c, err := v.fetchLive(ctx, claim, id, newerThan)
-		if err != nil {
-			v.failed(id, err)
-			return nil, err
-		}
-		v.holdOffs.Succeeded(id)
-		e := v.keep(c, claim.Class() == pace.Ahead)
-		if e.Servable(time.Now()) {
-			return e, nil
-		}
-		// The credential ended while it was being stored.
-	}
-}
-
-// fetchLive fetches until it has a credential that can be served. One answer does not
-// take away what is live: if the account seems to be at fault, fetchLive asks for it
-// once more, and by itself. That answer counts.
-func (v *View) fetchLive(ctx context.Context, claim *pace.Claim, id string, newerThan time.Time) (*credential.Credential, error) {
-	ask := v.fetcher.Account
-	for began, retries, alone := time.Now(), 0, false; ; {
-		a, at, err := ask(ctx, id, claim, newerThan)
-		var c *credential.Credential
-		if err == nil {
-			c, err = credential.New(a, at, v.policy.ExposeRefreshToken)
-		}
-		if api.OfAccount(err) && !alone && v.hasLive(ctx, id) {
-			ask, alone = v.askAlone, true
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		now := time.Now()
-		switch {
-		case at.Before(began) && v.isStale(c, now): // from an earlier page
-			newerThan = now
-			continue
-		case c.Servable(now):
-			return c, nil
-		case retries == maxExpiredRetries || v.holdOffs.Doubtful(id):
-			return nil, &api.Error{Kind: api.Expired, Account: id}
-		}
-		switch err := pace.Sleep(ctx, c.UntilNext(now)); {
-		case errors.Is(err, context.Canceled): // the mount is going away
-			return nil, err
-		case err != nil:
-			return nil, &api.Error{Kind: api.Expired, Account: id}
-		}
-		newerThan = now
-		retries++
-	}
-}
-
-// hasLive reports whether a credential of the account may be cached that can be served.
-func (v *View) hasLive(ctx context.Context, id string) bool {
-	e, err := v.lookup(ctx, id)
-	return err != nil || e != nil && e.Servable(time.Now())
-}
-
-// askAlone asks for the account with a request that begins now.
-func (v *View) askAlone(ctx context.Context, id string, claim *pace.Claim, _ time.Time) (*api.Account, time.Time, error) {
-	now := time.Now()
-	if err := v.holdOffs.CheckAll(); err != nil {
-		return nil, now, api.WithAccount(err, id)
-	}
-	a, err := v.client.Account(claim.With(ctx), id)
-	return a, now, err
-}
-
-// isStale reports whether Pipedream may have a better credential by now than c,
-// which a page brought.
-func (v *View) isStale(c *credential.Credential, now time.Time) bool {
-	due, _ := c.Due(v.policy, v.policy.Default(), now)
-	return due || c.Expires() && c.ExpiresAt.Sub(now) < credential.Lookahead
-}
-
-// failed holds the account off, unless everything is held off, and drops what is
-// cached if the account itself is at fault.
-func (v *View) failed(id string, err error) {
-	var e *api.Error
-	if !errors.As(err, &e) {
-		return // the mount is going away
-	}
-	level := hclog.Warn
-	if api.Unsent(e) { // can concern thousands at a time; status shows it
-		level = hclog.Debug
-	}
-	v.logger().Log(level, "credentials could not be fetched", "account", id, "error", err)
-	if e.OfAccount() {
-		v.credentials.Delete(id) // before the hold-off, during which readers are served what is cached
-	}
-	if !e.OfAll() {
-		lasting := e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized
-		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: lasting, Gone: e.OfAccount()})
-	}
-}
-
-// keep caches a fetched credential unless the cached one is newer. It returns the
-// one that is cached then.
-func (v *View) keep(fetched *credential.Credential, ahead bool) *entry {
-	return v.credentials.Update(fetched.AccountID, func(latest *entry, known bool) (*entry, bool) {
-		var before *credential.Credential
-		if known {
-			if latest.CheckedAt.After(fetched.CheckedAt) {
-				return latest, false
-			}
-			before = latest.Credential
-		}
-		merged, store := fetched.Following(before)
-		if before != nil && merged.FetchedAt.Equal(merged.CheckedAt) {
-			v.stats.Refreshed(ahead)
-		}
-		return &entry{Credential: merged}, store
 	})
 }

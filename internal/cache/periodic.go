@@ -4,23 +4,16 @@ import (
 	"context"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/fetch"
-	"vault-plugin-secrets-pipedream/internal/guard"
-	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 const (
 	// gatherFrom is how many accounts must be due before it is worth waiting for
 	// more.
 	gatherFrom = 2 * fetch.MaxSingles
-	// maxPagesAtOnce is how many pages are fetched ahead of readers at a time.
-	// maxAtOnce is how many of a page's accounts are cached at a time.
-	maxPagesAtOnce = 4
-	maxAtOnce      = 16
+	// fetchMargin is how long a fetch ahead may take, at least, until readers wait.
+	fetchMargin = 15 * time.Second
 )
 
 // passing reports whether the periodic pass is running regularly. If so, readers can
@@ -29,92 +22,28 @@ func (v *View) passing(now time.Time) bool {
 	return now.Sub(time.Unix(0, v.passedAt.Load())) < 2*time.Minute
 }
 
-// RefreshAhead starts to fetch the credentials that are about to be due and were
-// read since their last fetch, so that their readers need not wait. It does not wait
-// for these fetches.
+// RefreshAhead has the credentials fetched that are about to be due and were read since
+// their last fetch, so that their readers need not wait. It does not wait for these
+// fetches.
 //
 // A page of the list brings accounts of any age. If many accounts are due, it is
-// cheapest to fetch as many as possible with each page. So those of one page wait
-// for each other until one of them can wait no longer. Those whose page is not
-// known wait for each other, and for the whole list.
+// cheapest to fetch as many as possible with each page. So each waits for others on its
+// page for as long as it can.
 func (v *View) RefreshAhead() {
 	now := time.Now()
 	due := v.dueSoon(now)
 	v.passedAt.Store(now.UnixNano())
-	gather := len(due) > gatherFrom
-	var apart []*entry
-	pages := map[string][]*entry{}
-	for at, due := range v.byPage(due) {
-		switch {
-		case gather && v.allCanWait(due, now):
-		case at.known && len(due) > 1:
-			pages[at.after] = due
-		default:
-			apart = append(apart, due...)
-		}
-	}
-	guard.Go(v.logger(), func() { v.fetchPages(pages) })
-	if len(apart) > 0 {
-		guard.Go(v.logger(), func() {
-			v.fetcher.PrefetchList(v.ctx, len(apart))
-			v.fetchAll(apart)
-		})
-	}
-}
-
-// fetchPages fetches pages, and then the accounts that are due on them as a reader
-// would. An account that its page lacks is asked for otherwise.
-func (v *View) fetchPages(pages map[string][]*entry) {
-	var group errgroup.Group
-	group.SetLimit(maxPagesAtOnce)
-	for after, due := range pages {
-		group.Go(func() error {
-			return guard.Run(v.logger(), func() error {
-				if err := v.fetcher.Prefetch(v.ctx, after); !api.OfAll(err) {
-					v.fetchAll(due)
-				}
-				return nil
-			})
-		})
-	}
-	_ = group.Wait() // what a failed page has comes otherwise, or with the next pass
-}
-
-// fetchAll fetches credentials that nobody waits for yet.
-func (v *View) fetchAll(due []*entry) {
-	var group errgroup.Group
-	group.SetLimit(maxAtOnce)
+	gather := len(due) > gatherFrom && v.fetcher.ListWorks()
+	fetching := max(fetchMargin, v.fetcher.ListTime())
+	wishes := map[string]fetch.Wish{}
 	for _, e := range due {
-		group.Go(func() error {
-			if latest, ok := v.credentials.Peek(e.AccountID); ok && latest == e { // otherwise a reader was faster
-				f, _ := v.start(pace.Ahead, "", e.AccountID, e)
-				<-f.landed
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // failures are handled where they happen
-}
-
-// pageAt is a page of the list, by the cursor that it comes after, if that is known.
-type pageAt struct {
-	after string
-	known bool
-}
-
-// byPage groups entries that are due by their page of the list. It leaves out those
-// that are held off.
-func (v *View) byPage(due []*entry) map[pageAt][]*entry {
-	pages := map[pageAt][]*entry{}
-	for _, e := range due {
-		if v.holdOffs.Held(e.AccountID) {
-			continue
+		by := now
+		if at := e.CanWaitUntil(v.policy, fetching); gather && at.After(now) {
+			by = at
 		}
-		var at pageAt
-		at.after, at.known = v.fetcher.Page(e.AccountID)
-		pages[at] = append(pages[at], e)
+		v.ahead(wishes, e.AccountID, e, by)
 	}
-	return pages
+	v.fetcher.Ahead(wishes)
 }
 
 // dueSoon returns the entries to fetch ahead of readers at now.
@@ -125,18 +54,6 @@ func (v *View) dueSoon(now time.Time) (due []*entry) {
 		}
 	}
 	return due
-}
-
-// allCanWait reports whether all of the entries can wait for others: until the next
-// pass, and as long as a fetch of the list takes.
-func (v *View) allCanWait(due []*entry, now time.Time) bool {
-	fetching := max(0, v.fetcher.ListTime()-(credential.Lookahead-time.Minute)) // Lookahead allows for some of it
-	for _, e := range due {
-		if !e.CanWait(v.policy, fetching, now) {
-			return false
-		}
-	}
-	return true
 }
 
 // SweepMemory deletes credentials from memory and storage that have ended or that

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/fetch"
 )
 
 const (
@@ -54,7 +55,10 @@ func (v *View) refresh(ctx context.Context, r Reader, id string, exists bool) (*
 	began := time.Now()
 	e, err := v.lookup(ctx, id)
 	if err != nil { // ctx ended: the refresh goes on without its caller
-		v.startSince(v.fetcher.Class(id, exists), r.Caller, id, nil, began)
+		wish := fetch.Wish{Class: v.fetcher.Class(id, exists), Caller: r.Caller, NewerThan: began, Until: began.Add(v.client.Timeout())}
+		if e, err := v.ready(id, nil, &wish); e == nil && err == nil {
+			v.fetcher.Want(id, wish).Leave()
+		}
 		return nil, err
 	}
 	last, _ := v.quiet.Peek(id)
@@ -67,10 +71,7 @@ func (v *View) refresh(ctx context.Context, r Reader, id string, exists bool) (*
 		v.holdOffs.Retry(id)
 	}
 	for before := e; ; {
-		seen := e
-		fresh, err := v.await(ctx, r, id, func() (*flight[*entry], bool) {
-			return v.startSince(v.fetcher.Class(id, exists || seen != nil), r.Caller, id, seen, began)
-		}, nil)
+		fresh, err := v.await(ctx, r, v.fetcher.Class(id, exists || e != nil), id, e, began, nil)
 		if err != nil {
 			if !isQuiet {
 				v.noteRefresh(id, false, true)

@@ -151,10 +151,13 @@ func (c *Credential) DueSoon(p Policy, now time.Time) bool {
 	return !at.After(now.Add(Lookahead))
 }
 
-// CanWait reports whether a credential that is due can be left to a later pass: its
-// readers need not wait until then, nor while the fetch takes that long.
-func (c *Credential) CanWait(p Policy, fetch time.Duration, now time.Time) bool {
-	return c.Expires() && c.announcesRefresh() && c.ExpiresAt.Sub(now) >= p.Default().AtLeast+Lookahead+fetch
+// CanWaitUntil returns until when a fetch of that length can be put off without readers
+// having to wait for it; the zero time if it cannot.
+func (c *Credential) CanWaitUntil(p Policy, fetch time.Duration) time.Time {
+	if !c.Expires() || !c.announcesRefresh() {
+		return time.Time{}
+	}
+	return c.ExpiresAt.Add(-(p.Default().AtLeast + fetch))
 }
 
 // Lease returns how long a reader may hold c, in whole seconds. A credential that

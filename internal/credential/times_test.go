@@ -129,17 +129,14 @@ func TestDueSoon(t *testing.T) {
 }
 
 // A credential can be left to a later pass only while its readers need not wait.
-func TestCanWait(t *testing.T) {
+func TestCanWaitUntil(t *testing.T) {
 	const m, s = time.Minute, time.Second
-	announced := credentialOf(60*m, 50*m)
 	const fetching = 10 * s
-	last := 60*m - 75*s - Lookahead - fetching // readers insist on 75 s
-	require.True(t, announced.CanWait(usual, fetching, fetched.Add(last)))
-	require.False(t, announced.CanWait(usual, fetching, fetched.Add(last+1)))
-	require.False(t, announced.CanWait(usual, fetching+1, fetched.Add(last)))
-	require.False(t, credentialOf(60*m, never).CanWait(usual, 0, fetched), "it is due when its readers wait")
-	require.False(t, credentialOf(never, 50*m).CanWait(usual, 0, fetched), "its readers wait from then on")
-	require.False(t, credentialOf(never, never).CanWait(usual, 0, fetched))
+	last := fetched.Add(60*m - 75*s - fetching) // readers insist on 75 s
+	require.Equal(t, last, credentialOf(60*m, 50*m).CanWaitUntil(usual, fetching))
+	require.Zero(t, credentialOf(60*m, never).CanWaitUntil(usual, 0), "it is due when its readers wait")
+	require.Zero(t, credentialOf(never, 50*m).CanWaitUntil(usual, 0), "its readers wait from then on")
+	require.Zero(t, credentialOf(never, never).CanWaitUntil(usual, 0))
 }
 
 func TestLease(t *testing.T) {

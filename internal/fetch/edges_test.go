@@ -1,9 +1,9 @@
 package fetch
 
 import (
-	"encoding/json"
+	"fmt"
+	"net/http"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -11,36 +11,6 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
-
-// The same page is asked for twice, one after the other. The first answer must not
-// get the time of the second request.
-func TestTwoRequestsForAPageEachHaveTheirTime(t *testing.T) {
-	bubble(t, 1, func(t *testing.T, f *fetcher) {
-		require.NoError(t, f.Prefetch(t.Context(), ""))
-		f.get(id(0))
-		time.Sleep(2 * time.Minute)
-		f.sim.AddFault(pipedreamtest.Fault{Kind: list, SlowBody: time.Millisecond, Times: 1})
-		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Delay: 5 * time.Second, Times: 1})
-		// 1. A page is asked for and answered. Its body takes more than a second.
-		go func() { _ = f.Prefetch(t.Context(), "") }()
-		time.Sleep(200 * time.Millisecond)
-		// 2. The token is replaced. 3. A reader finds that the old one is refused.
-		f.sim.Rotate(id(0))
-		time.Sleep(50 * time.Millisecond)
-		refused := time.Now()
-		// 4. The same page is asked for again. 5. That reader wants a newer token.
-		time.Sleep(200 * time.Millisecond)
-		go func() { _ = f.Prefetch(t.Context(), "") }()
-		synctest.Wait()
-		r := f.wantsAs(t.Context(), pace.Known, id(0), refused)
-		// 6. The first page comes.
-		f.served(r, id(0))
-		var token string
-		require.NoError(t, json.Unmarshal(r.account.Credentials["oauth_access_token"], &token))
-		require.Equal(t, f.sim.Token(id(0)), token, "as of %s after the refusal, took %s", r.at.Sub(refused), r.took)
-		time.Sleep(time.Minute)
-	})
-}
 
 // An empty page at the end of a list does not make the list useless.
 func TestAnEmptyLastPageDoesNotMakeTheListUseless(t *testing.T) {
@@ -51,7 +21,7 @@ func TestAnEmptyLastPageDoesNotMakeTheListUseless(t *testing.T) {
 		f.getAll(150)
 		<-gone.ended
 		time.Sleep(5 * time.Minute)
-		require.True(t, time.Now().After(f.list.uselessUntil))
+		require.True(t, f.ListWorks())
 	})
 }
 
@@ -72,4 +42,51 @@ func TestAPageWithoutCredentialsDoesNotMakeTheListUseless(t *testing.T) {
 		}
 		require.Less(t, f.sim.Count(account), 100)
 	})
+}
+
+// A page that fails says nothing about which accounts exist.
+func TestAPageThatFailsForgetsNoAccount(t *testing.T) {
+	bubble(t, 100, func(t *testing.T, f *fetcher) {
+		f.fetchPage("")
+		time.Sleep(5 * time.Minute)
+		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusBadRequest, Delay: time.Second, Times: 1})
+		f.fetchPage("")
+		f.get(id(0))
+		time.Sleep(time.Minute)
+		_, known := f.page(id(0))
+		require.True(t, known)
+		f.isIdle()
+	})
+}
+
+// Readers need not wait for a list that is fetched for others: they are asked for by
+// themselves at once.
+func TestReadersDoNotWaitForAListOfOthers(t *testing.T) {
+	for name, begin := range map[string]func(*fetcher){
+		"ahead of readers":     func(f *fetcher) { f.listWanted(90) },
+		"to learn what exists": func(f *fetcher) { f.takeStock() },
+	} {
+		for _, n := range []int{1, 8, 9, 20} {
+			t.Run(fmt.Sprintf("%s, %d readers", name, n), func(t *testing.T) {
+				bubble(t, 6000, func(t *testing.T, f *fetcher) {
+					f.answersTake(account, 100*time.Millisecond)
+					f.answersTake(list, 500*time.Millisecond)
+					f.budget.SetLimit(100)
+					begin(f)
+					for _, wait := range []time.Duration{100 * time.Millisecond, 1600 * time.Millisecond} {
+						time.Sleep(wait)
+						var readers []*reader
+						for i := range n {
+							readers = append(readers, f.wantsAs(t.Context(), pace.Known, id(5900+int(wait/time.Second)*50+i), time.Time{}))
+						}
+						for i, r := range readers {
+							f.served(r, id(5900+int(wait/time.Second)*50+i))
+							require.LessOrEqual(t, r.took, 5*time.Second)
+						}
+					}
+					time.Sleep(5 * time.Minute)
+				})
+			})
+		}
+	}
 }

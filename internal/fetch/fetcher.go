@@ -1,21 +1,15 @@
 // Package fetch gets accounts with their credentials from Pipedream in as few
 // requests as possible.
 //
-// A request for one account brings that account, and a page of the list brings up
-// to a hundred. While only a few accounts are wanted at a time, each is asked for
-// by itself, at once. Further accounts queue, and their callers take turns. Once
-// more accounts are queued, or were wanted in the last minute, than the list has
-// pages, the list is fetched instead. Its first page says how many pages there are.
-// The fetch goes on while more accounts are wanted than pages are left. Whole pages
-// are remembered for about a minute, so that a read just after a page came needs no
-// request. An account that the list lacks, or has without credentials, is asked for
-// by itself.
+// An account that somebody waits for, or that is due, is a [Want]. It waits in a line
+// until its caller's turn comes, and then the best request for it is sent: for it
+// alone, for the page of the list that it was last seen on, or for the next page of a
+// walk through the whole list. Whatever comes first serves it. The file plan.go decides.
 package fetch
 
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,96 +20,93 @@ import (
 )
 
 const (
-	// MaxSingles is how many requests for one account are under way at a time.
-	// Further accounts queue, and the queue shows whether the list is cheaper. A
-	// request that takes longer than slowAfter no longer counts, so that it does not
-	// hold up the others.
-	MaxSingles = 8
-	slowAfter  = 2 * time.Second
-	// maxLateSingles is the limit while the list is being fetched. It is for accounts
-	// that an earlier list lacked. It is also for accounts that have waited for
-	// lateAfter, if no more than MaxSingles are queued: more are better off with the
-	// next list. A page that takes longer than lateAfter lifts this limit.
-	maxLateSingles = 2
-	lateAfter      = 3 * time.Second
 	// maxFailures is for how many accounts in a row Pipedream may be unavailable before
-	// everybody in the queue gets that error, instead of finding out one by one.
+	// everybody gets that error, instead of finding out one by one.
 	maxFailures = 3
-	// demandFrom is how many accounts must be wanted in a minute before the list is
-	// fetched for accounts that do not all queue at the same time.
-	demandFrom = MaxSingles + MaxSingles/2
-	// rememberFor is how long a page is remembered, on top of the time that it takes
-	// to fetch the list.
-	rememberFor = time.Minute
 )
 
-// Fetcher gets accounts over one connection. Its errors are of type [*api.Error],
-// or that of the context.
+// Fetcher gets accounts over one connection.
 type Fetcher struct {
 	ctx      context.Context // ends when the mount does
 	client   *api.Client
 	budget   *pace.Budget
 	holdOffs *pace.HoldOffs
 	logger   func() hclog.Logger
+	deliver  func(*Want)
+	fleet    *fleet // shared by the connections to the same accounts
 
-	memory *pageMemory
-	index  *index
+	// The budget's mutex guards the following.
+	wants map[string]*Want
+	count int
+	// A known want that waits is in one of these lines, or for a page that is under way.
+	single   *pace.Line // for requests of their own
+	paged    *pace.Line // for their page
+	unlisted *pace.Line // those whose page is unknown: for a walk, or requests of their own
+	late     *pace.Line // likewise, those who came after the first page of the walk
 
-	mu      sync.Mutex // guards the fields below and all calls; never held across I/O
-	calls   map[string]*call
-	queue   *pace.Line[*call]
-	lacking *pace.Line[*call] // accounts that the list lacked; these go first
-	demand  demand
-	pages   map[string]time.Time // when each page that is under way was asked for, by cursor
-	closed  bool                 // whether fetching ahead has ended
+	pages   map[string]*page    // by cursor
+	running map[*page]struct{}  // pages that are under way
+	walk    *walk               // nil while there is none
+	singles map[*Want]time.Time // requests for one account that are under way
+	gathers time.Time           // until when only one of them is sent at a time
 
-	singles    int                 // requests for one account that are under way for less than slowAfter
-	failing    map[string]struct{} // accounts for which Pipedream was unavailable since any request succeeded
-	failedAt   time.Time           // when the latest request for one of them ended
-	answeredAt time.Time           // when Pipedream last answered
-	out        int                 // calls that are alone
-	outSince   time.Time           // when the first of them went out, of those that were so without a break
-	list       listState
+	ahead   map[*Want]struct{} // wants that nobody waits for, and whose page is unknown
+	nextBy  time.Time          // when the next of what nobody waits for is due; zero for nothing
+	blocked bool               // whether some of that may be due, but could not be sent yet
+
+	uselessUntil time.Time           // until when the list is not used
+	pageCameAt   time.Time           // when the last page came; zero if the last one failed
+	heldUntil    time.Time           // until when nothing is sent, after a 429
+	failing      map[string]struct{} // accounts for which Pipedream was unavailable since it last answered
+	throttled    int                 // pages in a row that got a 429
+	failedAt     time.Time           // when the latest request for one of them ended
+	answeredAt   time.Time           // when Pipedream last answered
+	closed       bool
 }
 
-// New returns a fetcher that asks through client. It takes over what its
-// predecessor knew about the list. The predecessor must have had the same accounts,
-// and is nil if there is none. All requests end with ctx, and do not depend on the
-// contexts of readers.
+// New returns a fetcher that asks through client. It shares what its predecessor knows
+// of the list. The predecessor must have the same accounts, and is nil if there is none.
+// All requests end with ctx, and do not depend on the contexts of readers. deliver is
+// called with the outcome of each want, on a goroutine of its own, and must call its
+// Deliver or Retry.
 func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *pace.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
 	f := &Fetcher{
-		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger,
-		memory: newPageMemory(), index: newIndex(), calls: map[string]*call{}, pages: map[string]time.Time{}, failing: map[string]struct{}{},
-		queue: pace.NewLine[*call](budget), lacking: pace.NewLine[*call](budget),
+		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger, fleet: newFleet(),
+		wants: map[string]*Want{}, pages: map[string]*page{}, running: map[*page]struct{}{}, singles: map[*Want]time.Time{}, ahead: map[*Want]struct{}{}, failing: map[string]struct{}{},
 	}
+	f.deliver = func(w *Want) { w.Deliver(w.Account, w.Err) }
 	if predecessor != nil {
-		f.index = predecessor.index
-		predecessor.mu.Lock()
-		defer predecessor.mu.Unlock()
-		f.list.pages, f.list.pagesUntil = predecessor.list.pages, predecessor.list.pagesUntil
+		f.fleet = predecessor.fleet
 	}
+	f.single, f.paged = budget.NewLine(f.mayAskAlone), budget.NewLine(f.mayAsk)
+	f.unlisted, f.late = budget.NewLine(f.mayAskUnlisted), budget.NewLine(f.mayAskLate)
 	return f
 }
 
-// Close ends the fetches ahead of readers and forgets the pages. Readers who wait
-// still get their accounts.
+// attach has the budget ask f what to send, for as long as there is anything to do.
+func (f *Fetcher) attach() { f.budget.Attach(planner{f}, f.single, f.paged, f.unlisted, f.late) }
+
+// DeliverTo has deliver take the outcome of each want, on a goroutine of its own. It
+// must call the want's Deliver or Retry.
+func (f *Fetcher) DeliverTo(deliver func(*Want)) { f.deliver = deliver }
+
+// Close ends what nobody waits for. Readers who wait still get their accounts.
 func (f *Fetcher) Close() {
-	f.memory.close()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-	for _, c := range f.calls {
-		if c.open() && c.claim.Class() == pace.Ahead {
-			f.finish(c, nil, time.Time{}, context.Canceled)
+	f.budget.Do(func(time.Time) {
+		f.closed = true
+		for _, w := range f.wants {
+			if w.state == pending && w.claim.ClassNow() == pace.Ahead {
+				f.serve(w, nil, time.Time{}, context.Canceled)
+			}
 		}
-	}
+	})
 }
 
 // Class returns how urgent a reader's request for name is. name is an account's id,
 // or another name of the hold-offs. known says whether it was seen to exist. If
 // somebody seems to be guessing, Class has the list fetched to learn what exists.
 func (f *Fetcher) Class(name string, known bool) pace.Class {
-	if _, listed := f.index.of(name); listed {
+	if _, listed := f.fleet.index.of(name); listed {
 		known = true
 	}
 	switch {
@@ -128,298 +119,131 @@ func (f *Fetcher) Class(name string, known bool) pace.Class {
 			f.takeStock()
 		}
 		return pace.Unproven
-	case f.index.isWhole() && api.ValidAccountID(name):
+	case f.fleet.index.isWhole() && api.ValidAccountID(name):
 		return pace.Unproven
 	default:
 		return pace.Known
 	}
 }
 
-// Account fetches one account with its credentials, through claim, and returns the
-// time as of which it is. It takes the account from a page, one that is under way or
-// came recently, only if that page was asked for after newerThan. An account that
-// comes too late for ctx is remembered like a page, since its reader is likely to
-// come again.
-func (f *Fetcher) Account(ctx context.Context, id string, claim *pace.Claim, newerThan time.Time) (*api.Account, time.Time, error) {
-	c := f.join(id, claim, newerThan)
-	select {
-	case <-c.finished:
-		return c.account, c.at, c.err
-	case <-ctx.Done():
-	}
-	late := f.Overdue(id)
-	f.leave(c)
-	if errors.Is(ctx.Err(), context.Canceled) {
-		return nil, time.Time{}, ctx.Err()
-	}
-	return nil, time.Time{}, late
+// ListTime returns how long the budget makes a walk through the list take, at least.
+func (f *Fetcher) ListTime() (d time.Duration) {
+	f.budget.Do(func(time.Time) { d = f.listTime() })
+	return d
 }
 
-// join returns the call for an account: the one that others wait for already, or a
-// new one.
-func (f *Fetcher) join(id string, claim *pace.Claim, newerThan time.Time) *call {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := time.Now()
-	if c := f.calls[id]; c != nil {
-		c.waiting++
-		claim.JoinTo(c.claim)
-		if newerThan.After(c.newerThan) {
-			c.newerThan = newerThan
-		}
-		return c
+func (f *Fetcher) listTime() time.Duration {
+	limit := f.budget.PagesIn(pace.Ahead, pace.Window)
+	if limit < 0 {
+		return 0
 	}
-	c := &call{id: id, claim: claim, since: now, newerThan: newerThan, waiting: 1, finished: make(chan struct{})}
-	f.calls[id] = c
-	if b, ok := f.memory.take(id, newerThan); ok {
-		f.finish(c, b.account, b.at, nil)
-		return c
-	}
-	class := claim.Class()
-	if f.closed && class == pace.Ahead {
-		f.finish(c, nil, time.Time{}, context.Canceled)
-		return c
-	}
-	if after, known := f.index.of(id); known {
-		if since, underWay := f.pages[after]; underWay && since.After(newerThan) {
-			c.move(inPage)
-			c.page = after
-			return c
-		}
-	}
-	if class == pace.Unproven {
-		f.ask(c, func() {}) // it waits for its turn at the budget, and takes no place of MaxSingles
-		return c
-	}
-	if class != pace.Ahead { // the passes plan their own use of the list
-		f.demand.note(id, now)
-	}
-	f.enqueue(c)
-	f.startNext()
-	return c
+	return time.Duration(f.fleet.length) * pace.Window / time.Duration(max(1, limit))
 }
 
-// enqueue puts a queued call at the end of its callers' queue. The caller holds mu.
-func (f *Fetcher) enqueue(c *call) {
-	f.queue.Add(c.claim, c)
-	if f.list.underWay {
-		time.AfterFunc(lateAfter, f.startLater)
-	}
+// ListWorks reports whether the last page that was asked for came, with credentials.
+func (f *Fetcher) ListWorks() (works bool) {
+	f.budget.Do(func(now time.Time) { works = f.useful(now) && !f.pageCameAt.IsZero() })
+	return works
 }
 
-// leave stops waiting for a call. If nobody waits any more and nothing was sent for
-// it, the call is dropped.
-func (f *Fetcher) leave(c *call) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c.waiting--; c.waiting > 0 {
-		return
+// sendAlone sends a request for w alone, with the slot of its claim.
+func (f *Fetcher) sendAlone(w *Want, now time.Time) {
+	w.withdraw()
+	w.state, w.asked = alone, now
+	if w.claim.ClassNow() != pace.Unproven { // guesses take no places
+		f.singles[w] = now
 	}
-	if c.state == done && c.err == nil { // at the same moment
-		f.remember(c.account, c.at)
-	}
-	if !c.open() {
-		return
-	}
-	c.move(abandoned)
-	f.drop(c)
-}
-
-// drop removes a call from those that are wanted. The caller holds mu.
-func (f *Fetcher) drop(c *call) {
-	delete(f.calls, c.id)
-	f.queue.Remove(c.claim)
-	f.lacking.Remove(c.claim)
-	if c.stop != nil {
-		c.stop()
-	}
-}
-
-// finish gives those who wait for a call its outcome. The caller holds mu.
-func (f *Fetcher) finish(c *call, a *api.Account, at time.Time, err error) {
-	c.move(done)
-	f.drop(c)
-	c.account, c.at, c.err = a, at, err
-	close(c.finished)
-}
-
-// startNext starts all requests that can start now. The caller holds mu.
-func (f *Fetcher) startNext() {
-	if f.listPays(time.Now()) {
-		f.startList()
-	}
-	for c := f.next(); c != nil; c = f.next() {
-		f.askCounted(c)
-	}
-}
-
-// startLater calls startNext from a timer.
-func (f *Fetcher) startLater() {
-	_ = guard.Run(f.logger(), func() error {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.startNext()
-		return nil
-	})
-}
-
-// next takes the call that a request of its own can go out for now from its queue.
-// It returns nil if there is none. The caller holds mu.
-func (f *Fetcher) next() *call {
-	limit, waitForList := MaxSingles, f.list.underWay && time.Since(f.list.pageSince) < lateAfter
-	if waitForList {
-		limit = maxLateSingles
-	}
-	if f.singles >= limit {
-		return nil
-	}
-	if c, ok := f.lacking.Next(func(*call) bool { return true }); ok {
-		return c
-	}
-	crowded := f.queue.Len() > MaxSingles
-	c, _ := f.queue.Next(func(c *call) bool {
-		return !waitForList || !crowded && time.Since(c.since) >= lateAfter
-	})
-	return c
-}
-
-// askCounted asks for an account in one of the MaxSingles places. The caller holds
-// mu.
-func (f *Fetcher) askCounted(c *call) {
-	f.singles++
-	var once sync.Once
-	leavePlace := func() { once.Do(func() { f.singles-- }) } // under mu
-	slow := time.AfterFunc(slowAfter, func() {
-		_ = guard.Run(f.logger(), func() error {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			leavePlace()
-			f.startNext()
-			return nil
-		})
-	})
-	f.ask(c, func() {
-		slow.Stop()
-		leavePlace()
-	})
-}
-
-// ask asks for one account on a goroutine of its own, which calls ended with mu
-// held. The caller holds mu.
-func (f *Fetcher) ask(c *call, ended func()) {
-	ctx, cancel := context.WithTimeout(f.ctx, f.client.Timeout())
-	c.stop = cancel
-	guard.Go(f.logger(), func() {
+	go func() {
 		var a *api.Account
-		err := guard.Run(f.logger(), func() (err error) {
-			a, err = f.single(ctx, c)
+		err := f.send(w.ID, f.client.Timeout(), w.claim, func(ctx context.Context) (err error) {
+			a, err = f.client.Account(ctx, w.ID)
 			return err
 		})
-		cancel()
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		ended()
-		f.note(c.id, err)
-		f.conclude(c, a, err)
-		f.startNext()
+		if errors.Is(err, context.DeadlineExceeded) { // while it waited for an access token
+			err = f.client.NoAnswer(w.ID)
+		}
+		f.budget.Do(func(now time.Time) {
+			w.claim.GiveBack()
+			delete(f.singles, w)
+			switch _, listed := f.fleet.index.of(w.ID); {
+			case err == nil && !listed:
+				if w.claim.ClassNow() != pace.Ahead {
+					f.fleet.unlisted.note(w.ID, now)
+				}
+				f.notWhole(now)
+			case api.KindOf(err) == api.NotFound:
+				f.fleet.index.forget(w.ID)
+			}
+			f.serve(w, a, w.asked, err) // as of the request, since the answer may be that old
+			f.note(w.ID, err, now)
+		})
+	}()
+}
+
+// notWhole notes that there are accounts that the list did not have when it was last
+// fetched. Those who wait for others of that kind no longer have to wait like guesses.
+func (f *Fetcher) notWhole(now time.Time) {
+	if !f.fleet.index.isWhole() || f.holdOffs.Guessing() {
+		return
+	}
+	f.fleet.index.setWhole(false)
+	for _, w := range f.wants {
+		if w.state == pending && w.claim.ClassNow() == pace.Unproven && !f.holdOffs.Doubtful(w.ID) {
+			w.claim.Prove()
+			f.fleet.unlisted.note(w.ID, now)
+			f.place(w, now)
+		}
+	}
+}
+
+// send sends a request, for an account or a page, unless everything is held off by now.
+func (f *Fetcher) send(id string, timeout time.Duration, claim *pace.Claim, request func(context.Context) error) error {
+	return guard.Run(f.logger(), func() error {
+		if err := f.holdOffs.CheckAll(); err != nil {
+			return api.WithAccount(err, id)
+		}
+		ctx, cancel := context.WithTimeout(claim.With(f.ctx), timeout)
+		defer cancel()
+		return request(ctx)
 	})
 }
 
-// errOvertaken says that no request for an account was sent, because a page brought
-// it first or nobody waits for it any more.
-var errOvertaken = errors.New("overtaken")
-
-// single waits for the budget and asks for one account.
-func (f *Fetcher) single(ctx context.Context, c *call) (*api.Account, error) {
-	// Everything may have been held off since this call queued.
-	if err := f.holdOffs.CheckAll(); err != nil {
-		return nil, api.WithAccount(err, c.id)
-	}
-	if err := c.claim.Reserve(ctx); err != nil {
-		var refused *pace.NoBudgetError
-		if errors.As(err, &refused) {
-			err = &api.Error{Kind: api.NoBudget, Account: c.id, Wait: refused.Wait}
-		}
-		return nil, err
-	}
-	defer c.claim.Refund()
-	if !f.begin(c) {
-		return nil, errOvertaken
-	}
-	// The request has a deadline of its own, whatever time the call spent in the queue.
-	ctx, cancel := context.WithTimeout(f.ctx, f.client.Timeout())
-	defer cancel()
-	if err := f.holdOffs.CheckAll(); err != nil {
-		return nil, api.WithAccount(err, c.id)
-	}
-	a, err := f.client.Account(c.claim.With(ctx), c.id)
-	if errors.Is(err, context.DeadlineExceeded) { // while it waited for an access token
-		err = f.client.NoAnswer(c.id)
-	}
-	return a, err
+// serve ends the fetch of w.
+func (f *Fetcher) serve(w *Want, a *api.Account, at time.Time, err error) {
+	w.withdraw()
+	w.state, w.Account, w.At, w.Err = served, a, at, err
+	go f.deliver(w)
 }
 
-// begin notes that the request for a call goes out. It returns false if the request
-// is no longer needed.
-func (f *Fetcher) begin(c *call) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c.state != queued {
-		return false
-	}
-	c.move(alone)
-	c.asked = time.Now()
-	if f.out++; f.out == 1 {
-		f.outSince = c.asked
-	}
-	return true
-}
-
-// conclude ends a call whose request has ended. The caller holds mu.
-func (f *Fetcher) conclude(c *call, a *api.Account, err error) {
-	if c.state != queued && c.state != alone {
-		return // a page or an outage ended it first, or nobody waits any more
-	}
-	if c.state == alone {
-		f.out--
-	}
-	if err == nil && c.waiting == 0 {
-		f.remember(a, c.asked)
-	}
-	if api.KindOf(err) == api.NotFound {
-		f.index.forget(c.id)
-	}
-	if errors.Is(err, context.DeadlineExceeded) { // while it waited for the budget
-		err = &api.Error{Kind: api.NoBudget, Account: c.id, Wait: max(f.budget.NextFree(), busyRetry)}
-	}
-	f.finish(c, a, c.asked, err) // as of the request, since the answer may be that old
-}
-
-// note counts for which accounts requests fail. If Pipedream is unavailable for one
-// after the other, all calls in the queue end with that error. One account alone says
-// nothing about the others. The caller holds mu.
-func (f *Fetcher) note(id string, err error) {
+// note takes note of how a request ended, for one account or for a page. Where Pipedream
+// is unavailable for one account after the other, all get that error. One account alone
+// says nothing about the others.
+func (f *Fetcher) note(id string, err error, now time.Time) {
 	switch kind := api.KindOf(err); {
-	case err == nil:
-		f.answeredAt = time.Now()
+	case err == nil, api.OfAccount(err), kind == api.Forbidden, kind == api.NotFound, kind == api.Rejected: // it answered
+		f.answeredAt = now
 		clear(f.failing)
-		return
-	case kind == api.Unavailable:
-		f.failing[id] = struct{}{}
-		f.failedAt = time.Now()
-	case api.OfAccount(err): // Pipedream answered
-		f.answeredAt = time.Now()
-		clear(f.failing)
-		return
-	default:
-		return
+	case kind == api.KeyRefused:
+		f.heldUntil = f.holdOffs.AllUntil()
+		f.failAll(err, func(*Want) bool { return true })
+	case kind == api.Throttled: // which fails nobody who can wait for its end
+		f.heldUntil = f.holdOffs.AllUntil()
+		f.failAll(err, func(w *Want) bool {
+			return w.claim.ClassNow() == pace.Ahead || w.until.Before(f.heldUntil.Add(time.Second))
+		})
+	case kind == api.Unavailable && id != "":
+		f.failedAt = now
+		if f.failing[id] = struct{}{}; len(f.failing) >= maxFailures {
+			f.failAll(err, func(*Want) bool { return true })
+		}
 	}
-	if len(f.failing) < maxFailures {
-		return
-	}
-	for _, c := range f.calls {
-		if c.state == queued {
-			f.finish(c, nil, time.Time{}, api.WithAccount(err, c.id))
+}
+
+// failAll ends the wants with which it is of no use to go on.
+func (f *Fetcher) failAll(err error, fails func(*Want) bool) {
+	for _, w := range f.wants {
+		if w.state == pending && fails(w) {
+			f.serve(w, nil, time.Time{}, api.WithAccount(err, w.ID))
 		}
 	}
 }

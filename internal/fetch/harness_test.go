@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
@@ -22,7 +23,15 @@ type fetcher struct {
 	*Fetcher
 	*testing.T
 
-	sim *pipedreamtest.Server
+	sim    *pipedreamtest.Server
+	budget *pace.Budget
+	bare   func(predecessor *Fetcher) *Fetcher
+}
+
+// Deliver gives everybody the account and its time.
+type fetched struct {
+	account *api.Account
+	at      time.Time
 }
 
 // nobody is an observer that does nothing.
@@ -49,7 +58,12 @@ func bubble(t *testing.T, accounts int, f func(t *testing.T, f *fetcher)) {
 		config := api.Config{BaseURL: base, APIKey: "pd_test_key", Timeout: timeout}
 		client := api.New(t.Context(), config, sim.Transport(), budget, holdOffs, nobody{}, hclog.NewNullLogger)
 		t.Cleanup(client.Close)
-		f(t, &fetcher{Fetcher: New(t.Context(), client, budget, holdOffs, nil, hclog.NewNullLogger), T: t, sim: sim})
+		bare := func(predecessor *Fetcher) *Fetcher {
+			inner := New(t.Context(), client, budget, holdOffs, predecessor, hclog.NewNullLogger)
+			inner.DeliverTo(func(w *Want) { w.Deliver(fetched{w.Account, w.At}, w.Err) })
+			return inner
+		}
+		f(t, &fetcher{Fetcher: bare(nil), T: t, sim: sim, budget: budget, bare: bare})
 		require.Empty(t, sim.Violations())
 	})
 }
@@ -93,7 +107,9 @@ func (f *fetcher) wantsFor(ctx context.Context, caller string, class pace.Class,
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		began := time.Now()
-		r.account, r.at, r.err = f.Account(ctx, id, f.budget.NewClaim(class, caller), newerThan)
+		got, err := f.Account(ctx, id, class, caller, newerThan)
+		r.account, r.at = got.account, got.at
+		r.err = err
 		r.took = time.Since(began)
 	}()
 	return r
@@ -134,16 +150,56 @@ func (f *fetcher) costs(singles, pages int) {
 	f.sim.ResetRequests()
 }
 
+// Account waits for an account, like a reader.
+func (f *fetcher) Account(ctx context.Context, id string, class pace.Class, caller string, newerThan time.Time) (fetched, error) {
+	until, _ := ctx.Deadline()
+	w := f.Want(id, Wish{Class: class, Caller: caller, NewerThan: newerThan, Until: until, By: time.Now()})
+	defer w.Leave()
+	select {
+	case <-w.Done:
+		got, _ := w.Value.(fetched)
+		return got, w.Failed
+	case <-ctx.Done():
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fetched{}, ctx.Err()
+	}
+	return fetched{}, f.Overdue(id)
+}
+
+// fetchPage has a page fetched ahead of readers. It returns once that was asked for, and
+// has come if it takes no time.
+func (f *fetcher) fetchPage(after string) {
+	f.Helper()
+	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(after), f.budget.NewClaim(pace.Ahead, ""), now) })
+	synctest.Wait()
+}
+
+// page returns the cursor of the page that an account was last seen on.
+func (f *fetcher) page(id string) (after string, known bool) { return f.fleet.index.of(id) }
+
+// listWanted has that many accounts on unknown pages wanted ahead.
+func (f *fetcher) listWanted(n int) {
+	wishes := map[string]Wish{}
+	for i := range n {
+		wishes[id(i)] = Wish{By: time.Now()}
+	}
+	f.Ahead(wishes)
+}
+
 // isIdle asserts that no work is left behind.
 func (f *fetcher) isIdle() {
 	f.Helper()
 	synctest.Wait()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	require.Empty(f, f.calls)
-	require.Zero(f, f.queue.Len())
-	require.Zero(f, f.lacking.Len())
-	require.Empty(f, f.pages)
-	require.Zero(f, f.singles)
-	require.False(f, f.list.underWay)
+	f.budget.Do(func(time.Time) {
+		require.Empty(f, f.Fetcher.wants)
+		require.Empty(f, f.running)
+		require.Empty(f, f.singles)
+		require.Empty(f, f.ahead)
+		require.Zero(f, f.single.Len()+f.paged.Len()+f.unlisted.Len()+f.late.Len())
+		require.False(f, f.walkIsReady(time.Now()))
+		for _, pg := range f.pages {
+			require.Empty(f, pg.wants)
+		}
+	})
 }

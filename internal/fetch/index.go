@@ -3,10 +3,8 @@ package fetch
 import (
 	"hash/maphash"
 	"sync"
-	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
-	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 // maxIndexed bounds how many accounts the index and the demand hold.
@@ -57,63 +55,15 @@ func (x *index) of(id string) (after string, known bool) {
 	return after, known
 }
 
-func (x *index) setWhole() {
+// setWhole says whether the index has all accounts.
+func (x *index) setWhole(whole bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.whole = len(x.after) > 0
+	x.whole = whole && len(x.after) > 0
 }
 
 func (x *index) isWhole() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.whole
-}
-
-// demand counts the accounts that were wanted recently and had to be fetched. The
-// demand of the last minute predicts that of the next. The queue alone does not: a
-// fleet that reads over few connections never has more accounts in it at a time
-// than connections. Fetcher.mu guards it.
-type demand struct {
-	order []wanted // ascending by at
-	ids   map[string]struct{}
-}
-
-type wanted struct {
-	id string
-	at time.Time
-}
-
-func (d *demand) note(id string, now time.Time) {
-	if _, ok := d.ids[id]; ok || len(d.order) >= maxIndexed {
-		return
-	}
-	if d.ids == nil {
-		d.ids = map[string]struct{}{}
-	}
-	d.ids[id] = struct{}{}
-	d.order = append(d.order, wanted{id: id, at: now})
-}
-
-// count returns how many different accounts were wanted within span before now. It
-// forgets older ones.
-func (d *demand) count(now time.Time, span time.Duration) int {
-	old := 0
-	for old < len(d.order) && now.Sub(d.order[old].at) > span {
-		delete(d.ids, d.order[old].id)
-		old++
-	}
-	d.order = d.order[old:]
-	return len(d.order)
-}
-
-func (d *demand) reset() { *d = demand{} }
-
-// listTime returns how long the budget makes a fetch of that many pages take, at
-// least.
-func listTime(budget *pace.Budget, pages int) time.Duration {
-	limit := budget.Pages(pace.Ahead, pace.Window)
-	if limit < 0 {
-		return 0
-	}
-	return time.Duration(pages) * pace.Window / time.Duration(max(1, limit))
 }

@@ -2,14 +2,11 @@ package fetch
 
 import (
 	"fmt"
-	"strconv"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
-	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 // listed returns a page of n accounts, from number first on.
@@ -41,11 +38,11 @@ func TestTheIndexKnowsTheLatestPageOfAnAccount(t *testing.T) {
 
 func TestAnEmptyIndexIsNeverWhole(t *testing.T) {
 	x := newIndex()
-	x.setWhole()
+	x.setWhole(true)
 	require.False(t, x.isWhole(), "else every account would be unproven")
 	x.note(listed(0, 1), "")
 	require.False(t, x.isWhole())
-	x.setWhole()
+	x.setWhole(true)
 	require.True(t, x.isWhole())
 }
 
@@ -54,48 +51,10 @@ func TestTheIndexIsBounded(t *testing.T) {
 	for first := 0; first+api.MaxPage <= maxIndexed; first += api.MaxPage {
 		x.note(listed(first, api.MaxPage), "")
 	}
-	x.setWhole()
+	x.setWhole(true)
 	before := len(x.after)
 	require.LessOrEqual(t, before, maxIndexed)
 	x.note(listed(maxIndexed, api.MaxPage), "cursor")
 	require.Len(t, x.after, api.MaxPage, "it starts over")
 	require.False(t, x.isWhole(), "and no longer has all accounts")
-}
-
-func TestDemandCountsDifferentAccountsOfTheLastMinute(t *testing.T) {
-	var d demand
-	now := time.Now()
-	require.Zero(t, d.count(now, time.Minute))
-	for i := range 60 {
-		at := now.Add(time.Duration(i) * time.Second)
-		d.note(fmt.Sprint("apn_", i), at)
-		d.note(fmt.Sprint("apn_", i/2), at) // was wanted before
-	}
-	require.Equal(t, 60, d.count(now.Add(60*time.Second), time.Minute))
-	require.Equal(t, 59, d.count(now.Add(60*time.Second+1), time.Minute))
-	require.Equal(t, 10, d.count(now.Add(60*time.Second), 10*time.Second))
-	d.note("apn_0", now.Add(61*time.Second)) // was forgotten
-	require.Equal(t, 11, d.count(now.Add(61*time.Second), 11*time.Second))
-	require.Len(t, d.ids, 11)
-	d.reset()
-	require.Zero(t, d.count(now, time.Hour))
-	d.note("apn_0", now)
-	require.Equal(t, 1, d.count(now, time.Minute))
-}
-
-func TestDemandIsBounded(t *testing.T) {
-	var d demand
-	now := time.Now()
-	for i := range maxIndexed + 10 {
-		d.note(strconv.Itoa(i), now)
-	}
-	require.Equal(t, maxIndexed, d.count(now, time.Minute))
-	require.Len(t, d.ids, maxIndexed)
-}
-
-func TestListTime(t *testing.T) {
-	require.Zero(t, listTime(pace.NewBudget(0), 1000))
-	require.Zero(t, listTime(pace.NewBudget(100), 0))
-	require.Equal(t, time.Minute, listTime(pace.NewBudget(100), 80))
-	require.Equal(t, 10*time.Minute, listTime(pace.NewBudget(1), 10))
 }

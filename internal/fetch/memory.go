@@ -23,6 +23,7 @@ type brought struct {
 	account *api.Account
 	at      time.Time // when its page was asked for
 	until   time.Time // when it is too old
+	walked  bool      // whether it came with a walk
 }
 
 // pageMemory remembers whole pages for about a minute, only in memory. Readers who
@@ -47,7 +48,7 @@ func newPageMemory() *pageMemory {
 
 // put remembers an account until it is taken or too old. It leaves out an account
 // that is dead or has no credentials, which gets a request of its own.
-func (m *pageMemory) put(a *api.Account, at, until time.Time) {
+func (m *pageMemory) put(a *api.Account, at, until time.Time, walked bool) {
 	if a.Dead || len(a.Credentials) == 0 {
 		return
 	}
@@ -58,7 +59,7 @@ func (m *pageMemory) put(a *api.Account, at, until time.Time) {
 	}
 	m.byID.Remove(a.ID)
 	m.bytes += a.Size()
-	m.byID.Add(a.ID, brought{account: a, at: at, until: until})
+	m.byID.Add(a.ID, brought{account: a, at: at, until: until, walked: walked})
 	for m.bytes > maxRememberedBytes {
 		m.byID.RemoveOldest()
 	}

@@ -20,7 +20,7 @@ func withField(id string, size int) *api.Account {
 
 // remembers puts an account into memory, as of a page that was asked for now.
 func remembers(m *pageMemory, a *api.Account) {
-	m.put(a, time.Now(), time.Now().Add(time.Minute))
+	m.put(a, time.Now(), time.Now().Add(time.Minute), false)
 }
 
 func TestARememberedAccountIsTakenOnce(t *testing.T) {
@@ -84,7 +84,7 @@ func TestTakeOnlyFromANewerPage(t *testing.T) {
 			"not for one who has a newer one already": {asked.Add(time.Second), false},
 		} {
 			m := newPageMemory()
-			m.put(withField("apn_a", 1), asked, asked.Add(time.Minute))
+			m.put(withField("apn_a", 1), asked, asked.Add(time.Minute), false)
 			_, ok := m.take("apn_a", tc.newerThan)
 			require.Equal(t, tc.taken, ok, name)
 			require.Zero(t, m.byID.Len(), "%s: it is of no use to other readers either", name)
@@ -96,10 +96,10 @@ func TestANewerPageReplacesAnOlderOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, now := newPageMemory(), time.Now()
 		early, late := withField("apn_a", 1), withField("apn_a", 100)
-		m.put(early, now, now.Add(time.Minute))
-		m.put(late, now.Add(time.Second), now.Add(time.Minute))
+		m.put(early, now, now.Add(time.Minute), false)
+		m.put(late, now.Add(time.Second), now.Add(time.Minute), false)
 		require.Equal(t, late.Size(), m.bytes)
-		m.put(early, now, now.Add(time.Minute)) // a page that was asked for earlier but came later
+		m.put(early, now, now.Add(time.Minute), false) // a page that was asked for earlier but came later
 		require.Equal(t, late.Size(), m.bytes)
 		b, ok := m.take("apn_a", time.Time{})
 		require.True(t, ok)

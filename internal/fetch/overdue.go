@@ -13,32 +13,41 @@ const busyRetry = 5 * time.Second
 // Overdue returns the error for an account that did not come in time. Pipedream is
 // to blame only if it was asked and does not answer. Otherwise the budget is used
 // up, or others came first.
-func (f *Fetcher) Overdue(id string) error {
-	silent, unproven, free := f.progress(id)
-	switch {
-	case silent:
-		return f.client.NoAnswer(id)
-	case unproven || free > 0:
-		return &api.Error{Kind: api.NoBudget, Account: id, Wait: max(free, busyRetry)}
-	default:
-		return &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
-	}
+func (f *Fetcher) Overdue(id string) (err error) {
+	f.budget.Do(func(now time.Time) {
+		claim, unproven := f.budget.NewClaim(pace.Known, ""), false
+		if w := f.wants[id]; w != nil {
+			claim, unproven = w.claim, w.claim.ClassNow() == pace.Unproven
+			if asked := w.askedAt(); !asked.IsZero() {
+				err = f.client.NoAnswer(id)
+				if !f.keepsWaiting(asked, now) && !f.isSilent(now) {
+					err = &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
+				}
+				return
+			}
+		}
+		switch free := claim.Free(now); {
+		case unproven || free > 0:
+			err = noBudget(id, max(free, busyRetry))
+		case f.isSilent(now):
+			err = f.client.NoAnswer(id)
+		default:
+			err = &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
+		}
+	})
+	return err
 }
 
-// progress returns whether Pipedream keeps an account waiting, whether the account is
-// unproven, and how long it would have to wait for a slot of the budget.
-func (f *Fetcher) progress(id string) (silent, unproven bool, free time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now := time.Now()
-	free = f.budget.NextFree()
-	if c := f.calls[id]; c != nil {
-		if !c.asked.IsZero() {
-			return f.keepsWaiting(c.asked, now) || f.isSilent(now), false, 0
-		}
-		unproven, free = c.claim.Class() == pace.Unproven, c.claim.NextFree()
+// askedAt returns when the request that may bring w went out; zero for none.
+func (w *Want) askedAt() time.Time {
+	if w.asked.IsZero() && w.page != nil && w.page.underWay && w.claim.Line() == nil {
+		return w.page.asked
 	}
-	return !unproven && free == 0 && f.isSilent(now), unproven, free
+	return w.asked
+}
+
+func noBudget(id string, wait time.Duration) error {
+	return &api.Error{Kind: api.NoBudget, Account: id, Wait: wait}
 }
 
 // OverdueSearch is like [Fetcher.Overdue], for a search that began at began and asks
@@ -50,7 +59,7 @@ func (f *Fetcher) OverdueSearch(claim *pace.Claim, began time.Time) error {
 	}
 	switch {
 	case waits:
-		return &api.Error{Kind: api.NoBudget, Wait: max(claim.NextFree(), busyRetry)}
+		return noBudget("", max(claim.NextFree(), busyRetry))
 	case f.keepsWaiting(asked, time.Now()):
 		return f.client.NoAnswer("")
 	default:
@@ -65,14 +74,15 @@ func (f *Fetcher) keepsWaiting(asked, now time.Time) bool {
 }
 
 // isSilent reports whether Pipedream keeps everybody waiting: requests failed a
-// moment ago, or are out for long, and none was answered since. The caller holds mu.
+// moment ago, or are out for long, and none was answered since.
 func (f *Fetcher) isSilent(now time.Time) bool {
 	if len(f.failing) > 0 && !f.keepsWaiting(f.failedAt, now) {
 		return true
 	}
-	since := f.outSince
-	if f.answeredAt.After(since) {
-		since = f.answeredAt
+	for _, asked := range f.singles {
+		if f.answeredAt.Before(asked) && f.keepsWaiting(asked, now) {
+			return true
+		}
 	}
-	return f.out > 0 && f.keepsWaiting(since, now)
+	return false
 }

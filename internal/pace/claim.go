@@ -32,39 +32,23 @@ const (
 func (c Class) waits() bool { return c == Known || c == Unproven || c == Check }
 
 // maxCallersOfClaim is how many callers' turns one piece of work can take. It bounds
-// the time that each turn takes to find.
+// the time that joining it takes.
 const maxCallersOfClaim = 64
 
-// Claim is the claim that a piece of work has on a budget. Others who need the
-// same work can join it while it waits, and make it more urgent. Budget.mu guards
-// its fields.
+// Claim is the claim that a piece of work has on a budget. Others who need the same
+// work can join it, and make it more urgent. Budget.mu guards its fields.
 type Claim struct {
+	// For is what the claim is for, for its planner to know.
+	For any
+
 	budget  *Budget
 	class   Class
 	callers []string  // whose turns it may take
-	waiter  *waiter   // while it waits in a line
-	joined  *Claim    // claim of the work that this one became part of; nil for none
-	prepaid *slot     // a slot taken by Reserve
+	taken   *slot     // a slot that it has, and with which nothing was sent yet
+	line    *Line     // where it waits; nil if it does not
+	places  []place   // in that line, one for each caller
+	turn    func()    // called with Budget.mu held when its turn comes
 	granted time.Time // when it last got a slot; zero for never
-}
-
-// waiter waits for its turn in a line. It may be in the queues of several callers at
-// once. Budget.mu guards its fields until granted is closed.
-type waiter struct {
-	claim   *Claim
-	line    *turns
-	callers []string // in whose queues it is
-	granted chan struct{}
-	taken   slot // set before granted is closed
-}
-
-func (w *waiter) isGranted() bool {
-	select {
-	case <-w.granted:
-		return true
-	default:
-		return false
-	}
 }
 
 type claimKey struct{}
@@ -80,158 +64,144 @@ func (c *Claim) With(ctx context.Context) context.Context {
 	return context.WithValue(ctx, claimKey{}, c)
 }
 
-func claimOf(ctx context.Context) *Claim {
-	claim, _ := ctx.Value(claimKey{}).(*Claim)
-	return claim
-}
-
 // ClassOf returns the class of the requests of ctx: that of its claim, or [Known] if it
 // has none.
 func (b *Budget) ClassOf(ctx context.Context) Class {
-	if claim := claimOf(ctx); claim != nil {
+	if claim, _ := ctx.Value(claimKey{}).(*Claim); claim != nil {
 		return claim.Class()
 	}
 	return Known
 }
 
 // Class returns how urgent the work is by now.
-func (c *Claim) Class() Class {
-	c.budget.mu.Lock()
-	defer c.budget.mu.Unlock()
-	return c.class
+func (c *Claim) Class() (class Class) {
+	c.budget.Do(func(time.Time) { class = c.class })
+	return class
 }
 
-// Join adds a caller who waits for the work too, with a request of that class. It
-// makes the work more urgent if need be, and lets it take that caller's turns.
+// ClassNow is like Class, for use within [Budget.Do].
+func (c *Claim) ClassNow() Class { return c.class }
+
+// Line returns the line in which c waits; nil for none. It must be called within Do.
+func (c *Claim) Line() *Line { return c.line }
+
+// Join adds a caller who waits for the work too, with a request of that class.
 func (c *Claim) Join(class Class, caller string) {
-	b := c.budget
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if c.join(class, caller) {
-		b.dispatch()
-	}
+	c.budget.Do(func(time.Time) { c.Add(class, caller) })
 }
 
-// JoinTo makes the work of c part of the work of other. Everybody who joined c,
-// or joins it from now on, joins other too.
-func (c *Claim) JoinTo(other *Claim) {
-	if c == other {
-		return
-	}
-	b := c.budget
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	c.joined = other
-	for _, caller := range c.callers {
-		other.join(c.class, caller)
-	}
-	b.dispatch()
-}
-
-// LendTo makes other, which does not wait yet, as urgent as c and lets it take the
-// turns of c's callers, if c is [Known]. It returns the class of c.
-func (c *Claim) LendTo(other *Claim) Class {
-	c.budget.mu.Lock()
-	defer c.budget.mu.Unlock()
-	if c.class == Known {
-		for _, caller := range c.callers {
-			other.join(Known, caller)
-		}
-	}
-	return c.class
-}
-
-// join does the work of Join and reports whether it changed anything. The caller
-// holds mu.
-func (c *Claim) join(class Class, caller string) (changed bool) {
-	if c.joined != nil {
-		changed = c.joined.join(class, caller)
-	}
+// Add does the work of Join. It makes the work more urgent if need be, and lets it take
+// that caller's turns.
+func (c *Claim) Add(class Class, caller string) {
 	switch {
 	case class == Ahead || class == Listing: // these never make work more urgent, and have no turns
-		return changed
+		return
 	case c.class == Check, c.class == Known && class == Unproven:
-		return changed
+		return
 	case c.class == Ahead || c.class == Listing:
 		c.callers = nil
 	}
-	isNew := len(c.callers) < maxCallersOfClaim && !slices.Contains(c.callers, caller)
-	if !isNew && c.class == class {
-		return changed
-	}
-	c.class = class
-	if isNew {
+	if len(c.callers) < maxCallersOfClaim && !slices.Contains(c.callers, caller) {
 		c.callers = append(c.callers, caller)
 	}
-	c.requeue()
-	return true
-}
-
-// requeue has the claim, if it waits, wait in the line of its class for turns of all
-// its callers. The caller holds mu.
-func (c *Claim) requeue() {
-	b, w := c.budget, c.waiter
-	if w == nil {
-		return
-	}
-	if w.line == &b.unproven && c.class == Known {
-		w.line.drop(w)
-		w.line = &b.known
-	}
-	b.queue(w, c.callers)
-}
-
-// leave ends the wait of w. The caller holds Budget.mu.
-func (w *waiter) leave() {
-	w.line.drop(w)
-	if w.claim.waiter == w {
-		w.claim.waiter = nil
+	c.class = class
+	switch b := c.budget; {
+	case c.line == nil:
+	case c.line == b.unproven && class == Known:
+		b.known.Add(c, c.turn)
+	default:
+		c.line.Add(c, c.turn)
 	}
 }
 
-// NextFree returns how long until the claim gets a slot, if nobody else comes.
-func (c *Claim) NextFree() time.Duration {
-	b := c.budget
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := time.Now()
-	b.prune(now)
-	return b.waitOf(now, c)
+// Prove has unproven work be known. It must not wait.
+func (c *Claim) Prove() {
+	c.Leave()
+	c.class = Known
 }
 
-// Granted returns when the claim last got a slot, or the zero time if it never did. It
-// also reports whether the claim waits for another one.
-func (c *Claim) Granted() (at time.Time, waits bool) {
-	c.budget.mu.Lock()
-	defer c.budget.mu.Unlock()
-	return c.granted, c.waiter != nil
+// Leave ends the wait of c.
+func (c *Claim) Leave() {
+	if c.line != nil {
+		c.line.drop(c)
+	}
 }
 
-// Reserve takes a slot for the next request of the claim. It waits and fails like
-// [Budget.Acquire], and tries again if others made the claim more urgent meanwhile.
+// Reserve takes a slot for the next request of c. It waits and fails like
+// [Budget.Acquire], and tries again if others made c more urgent meanwhile.
 func (c *Claim) Reserve(ctx context.Context) error {
 	for {
 		class := c.Class()
 		taken, err := c.budget.take(ctx, c)
-		var refused *NoBudgetError
-		switch {
-		case err == nil:
-			c.budget.mu.Lock()
-			defer c.budget.mu.Unlock()
-			c.prepaid = &taken
+		if err == nil {
+			c.budget.Do(func(time.Time) { c.taken = taken })
 			return nil
-		case !errors.As(err, &refused) || c.Class() == class:
+		}
+		if refused := (*NoBudgetError)(nil); !errors.As(err, &refused) || c.Class() == class {
 			return err
 		}
 	}
 }
 
 // Refund gives back a slot that was reserved but not used.
-func (c *Claim) Refund() {
-	c.budget.mu.Lock()
-	defer c.budget.mu.Unlock()
-	if c.prepaid != nil {
-		c.budget.refund(*c.prepaid)
-		c.prepaid = nil
+func (c *Claim) Refund() { c.budget.Do(func(time.Time) { c.GiveBack() }) }
+
+// NextFree returns how long until c gets a slot, if nobody else comes.
+func (c *Claim) NextFree() (wait time.Duration) {
+	c.budget.Do(func(now time.Time) { wait = c.Wait(now) })
+	return wait
+}
+
+// Granted returns when the claim last got a slot, or the zero time if it never did. It
+// also reports whether the claim waits for another one.
+func (c *Claim) Granted() (at time.Time, waits bool) {
+	c.budget.Do(func(time.Time) { at, waits = c.granted, c.line != nil })
+	return at, waits
+}
+
+// GiveBack gives back the slot that c has, if nothing was sent with it. Like the methods
+// below, it must be called within [Budget.Do].
+func (c *Claim) GiveBack() {
+	if c.taken != nil {
+		c.budget.refund(*c.taken)
+		c.taken = nil
 	}
 }
+
+// Pass returns a claim for another request that serves the work of c, with the slot of c.
+func (c *Claim) Pass() *Claim {
+	other := &Claim{budget: c.budget, class: c.class, callers: slices.Clone(c.callers), taken: c.taken}
+	c.taken = nil
+	return other
+}
+
+// PassTo gives the slot of c to another claim.
+func (c *Claim) PassTo(other *Claim) { other.taken, c.taken = c.taken, nil }
+
+// Wait returns about how long until c, which does not wait yet, gets a slot if nobody
+// else comes; 0 means now.
+func (c *Claim) Wait(now time.Time) time.Duration { return c.budget.waitOf(now, c) }
+
+// Free returns how long until there is a slot that c may take if it is its turn.
+func (c *Claim) Free(now time.Time) time.Duration {
+	if c.class != Known {
+		return c.budget.waitFor(now, c.class, 0)
+	}
+	wait := Window
+	for _, caller := range c.callers {
+		wait = min(wait, c.budget.waitForTurn(now, caller, 0, 0))
+	}
+	return wait
+}
+
+// MayQueue reports whether one of the callers of c may have one more unproven request
+// wait.
+func (c *Claim) MayQueue() bool {
+	b := c.budget
+	return slices.ContainsFunc(c.callers, func(caller string) bool {
+		return b.unproven.waiting(caller) < max(minQueue, b.share(Unproven))
+	})
+}
+
+// Queue has c, which is unproven, wait for a slot.
+func (c *Claim) Queue(turn func()) { c.budget.unproven.Add(c, turn) }

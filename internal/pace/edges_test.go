@@ -59,7 +59,7 @@ func TestALateTimerDelaysNoWaiter(t *testing.T) {
 				}
 				first := waits(t, b, class, "somebody")
 				b.mu.Lock()
-				b.wakeUp.Reset(Window/2 + time.Second) // a second late
+				b.timer.Reset(Window/2 + time.Second) // a second late
 				b.mu.Unlock()
 				time.Sleep(Window / 2)
 				second := waits(t, b, class, "somebody")

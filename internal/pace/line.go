@@ -1,160 +1,146 @@
 package pace
 
-import "slices"
+import (
+	"container/heap"
+	"container/list"
+	"iter"
+	"slices"
+	"time"
+)
 
-// turns is a queue in which callers take turns. The zero value is empty. Budget.mu
-// guards it.
-type turns struct {
-	order   []string             // callers who wait; the next one is first
-	waiting map[string][]*waiter // by caller, in the order in which they came
-	waiters int                  // how many different ones wait
+// Line is a queue in which callers take turns. A claim may wait for turns of several
+// callers at once. Adding, dropping and finding the next one take logarithmic time,
+// whatever the number of callers. The turns of all lines of a budget are counted by
+// one clock, so callers take turns across them. Budget.mu guards it.
+type Line struct {
+	clock  *uint64
+	open   func(now time.Time) bool // whether anybody may go
+	order  callerHeap               // callers who wait; the one whose turn is next is first
+	byName map[string]*callerTurn
+	n      int // how many claims wait
 }
 
-func (t *turns) empty() bool { return t.waiters == 0 }
-
-// add puts w into the caller's queue, unless it or most others wait there already.
-func (t *turns) add(caller string, w *waiter, most int) {
-	queue := t.waiting[caller]
-	if len(queue) >= most || slices.Contains(w.callers, caller) {
-		return
-	}
-	if t.waiting == nil {
-		t.waiting = map[string][]*waiter{}
-	}
-	if len(queue) == 0 {
-		t.order = append(t.order, caller)
-	}
-	if len(w.callers) == 0 {
-		t.waiters++
-	}
-	t.waiting[caller] = append(queue, w)
-	w.callers = append(w.callers, caller)
+// callerTurn is a caller who waits in a line.
+type callerTurn struct {
+	name  string
+	since uint64     // when the caller came, or had the last turn
+	queue *list.List // of *Claim, in the order in which they came
+	index int        // in order
 }
 
-// next removes and returns the waiter whose turn it is, and whose turn it takes. It
-// passes over callers whose first waiter may not go; a nil function lets all go. It
-// returns nil if there is none.
-func (t *turns) next(mayGo func(caller string, first *waiter) bool) (w *waiter, caller string) {
-	for i, caller := range t.order {
-		w := t.waiting[caller][0]
-		if mayGo != nil && !mayGo(caller, w) {
+type place struct {
+	caller *callerTurn
+	claim  *list.Element
+}
+
+// Len returns how many claims wait.
+func (l *Line) Len() int { return l.n }
+
+// All returns the claims that wait, each caller's in the order in which they came.
+func (l *Line) All() iter.Seq[*Claim] {
+	return func(yield func(*Claim) bool) {
+		for _, caller := range l.order {
+			for el := caller.queue.Front(); el != nil; el = el.Next() {
+				if c := el.Value.(*Claim); c.places[0].caller == caller && !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Add has c wait for turns of its callers, here and in no other line. When its turn
+// comes, turn is called with the budget's mutex held. It must end the wait, or keep
+// c waiting and give its slot to other work. A slot that c still has without waiting is
+// for its next request.
+func (l *Line) Add(c *Claim, turn func()) {
+	if c.line != l {
+		c.Leave()
+		l.n++
+	}
+	c.line, c.turn = l, turn
+	for _, name := range c.callers {
+		if slices.ContainsFunc(c.places, func(p place) bool { return p.caller.name == name }) {
 			continue
 		}
-		t.order = append(slices.Delete(t.order, i, i+1), caller)
-		t.drop(w)
-		return w, caller
+		caller := l.byName[name]
+		if caller == nil {
+			*l.clock++
+			caller = &callerTurn{name: name, since: *l.clock, queue: list.New()}
+			l.byName[name] = caller
+			heap.Push(&l.order, caller)
+		}
+		c.places = append(c.places, place{caller, caller.queue.PushBack(c)})
 	}
-	return nil, ""
 }
 
-// drop removes w from all queues.
-func (t *turns) drop(w *waiter) {
-	for _, caller := range w.callers {
-		queue := t.waiting[caller]
-		i := slices.Index(queue, w)
-		switch {
-		case len(queue) == 1:
-			delete(t.waiting, caller)
-			t.order = slices.DeleteFunc(t.order, func(other string) bool { return other == caller })
-		case i == 0: // without moving all others
-			queue[0] = nil
-			t.waiting[caller] = queue[1:]
-		default:
-			t.waiting[caller] = slices.Delete(queue, i, i+1)
+func (l *Line) drop(c *Claim) {
+	for _, p := range c.places {
+		p.caller.queue.Remove(p.claim)
+		if p.caller.queue.Len() == 0 {
+			heap.Remove(&l.order, p.caller.index)
+			delete(l.byName, p.caller.name)
 		}
 	}
-	if len(w.callers) > 0 {
-		t.waiters--
-	}
-	w.callers = nil
+	c.places, c.line = nil, nil
+	l.n--
 }
 
-// before returns how many waiters go before w in the caller's turns: own of them in
-// the caller's queue, and others. A nil w stands for one who comes now.
-func (t *turns) before(caller string, w *waiter) (own, others int) {
-	if own = slices.Index(t.waiting[caller], w); own < 0 {
-		own = len(t.waiting[caller])
+// waiting returns how many claims of a caller wait.
+func (l *Line) waiting(caller string) int {
+	if c := l.byName[caller]; c != nil {
+		return c.queue.Len()
 	}
-	rounds := own + 1 // that callers who come earlier in the order have before
-	for _, other := range t.order {
-		if other == caller {
-			rounds--
-			continue
+	return 0
+}
+
+// before returns about how many claims of others go before the next one of a caller
+// who has own waiting.
+func (l *Line) before(own int) int { return min(l.n-own, (own+1)*len(l.order)) }
+
+// head returns the caller whose turn it is, passing over those who may not go; nil for
+// none.
+func (l *Line) head(mayGo func(caller string) bool) (next *callerTurn) {
+	var passed []*callerTurn
+	for len(l.order) > 0 && next == nil {
+		if first := l.order[0]; mayGo(first.name) {
+			next = first
+		} else {
+			passed = append(passed, heap.Pop(&l.order).(*callerTurn))
 		}
-		others += min(len(t.waiting[other]), rounds)
 	}
-	return own, others
-}
-
-// Line is a queue outside of the budget in which callers take turns, too. Each item
-// waits in it with a claim. Whoever joins the claim lets the item take their turns.
-type Line[T any] struct {
-	budget *Budget // its mu guards the fields below
-	turns  turns
-	items  map[*waiter]T
-}
-
-// NewLine returns an empty line for work that has claims on b.
-func NewLine[T any](b *Budget) *Line[T] {
-	return &Line[T]{budget: b, items: map[*waiter]T{}}
-}
-
-// Len returns how many items wait.
-func (l *Line[T]) Len() int {
-	l.budget.mu.Lock()
-	defer l.budget.mu.Unlock()
-	return l.turns.waiters
-}
-
-// Add puts an item at the end of the queues of its callers. Its claim must not be
-// waiting.
-func (l *Line[T]) Add(c *Claim, item T) {
-	l.budget.mu.Lock()
-	defer l.budget.mu.Unlock()
-	w := &waiter{claim: c, line: &l.turns}
-	c.waiter = w
-	l.items[w] = item
-	l.budget.queue(w, c.callers)
-}
-
-// Next removes and returns the item whose turn it is. It passes over callers whose
-// first item may not go.
-func (l *Line[T]) Next(mayGo func(T) bool) (item T, ok bool) {
-	l.budget.mu.Lock()
-	defer l.budget.mu.Unlock()
-	w, _ := l.turns.next(func(_ string, first *waiter) bool { return mayGo(l.items[first]) })
-	if w == nil {
-		return item, false
+	for _, c := range passed {
+		heap.Push(&l.order, c)
 	}
-	return l.removed(w), true
+	return next
 }
 
-// Remove removes the item with that claim, if it waits.
-func (l *Line[T]) Remove(c *Claim) {
-	l.budget.mu.Lock()
-	defer l.budget.mu.Unlock()
-	if w := c.waiter; w != nil && w.line == &l.turns {
-		l.turns.drop(w)
-		l.removed(w)
-	}
+// take ends the turn of a caller, and returns the claim whose turn it was.
+func (l *Line) take(caller *callerTurn) *Claim {
+	*l.clock++
+	caller.since = *l.clock
+	heap.Fix(&l.order, caller.index)
+	return caller.queue.Front().Value.(*Claim)
 }
 
-// RemoveAll removes and returns all items, those of each caller in the order in
-// which they came.
-func (l *Line[T]) RemoveAll() (items []T) {
-	l.budget.mu.Lock()
-	defer l.budget.mu.Unlock()
-	for w, _ := l.turns.next(nil); w != nil; w, _ = l.turns.next(nil) {
-		items = append(items, l.removed(w))
-	}
-	return items
+type callerHeap []*callerTurn
+
+func (h callerHeap) Len() int           { return len(h) }
+func (h callerHeap) Less(i, j int) bool { return h[i].since < h[j].since }
+func (h callerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
 }
 
-// removed forgets a waiter who left the line, and returns its item. The caller holds
-// mu.
-func (l *Line[T]) removed(w *waiter) T {
-	item := l.items[w]
-	delete(l.items, w)
-	w.claim.waiter = nil
-	return item
+func (h *callerHeap) Push(x any) {
+	c := x.(*callerTurn)
+	c.index = len(*h)
+	*h = append(*h, c)
+}
+
+func (h *callerHeap) Pop() any {
+	old := *h
+	c := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return c
 }

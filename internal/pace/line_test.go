@@ -110,33 +110,3 @@ func TestCallersOfKnownRequestsTakeTurns(t *testing.T) {
 		}
 	})
 }
-
-// The work of a line goes by turns of its callers, and of those who join it.
-func TestALineGoesByTurns(t *testing.T) {
-	b := NewBudget(0)
-	line := NewLine[string](b)
-	claims := map[string]*Claim{}
-	for _, item := range []string{"a1", "a2", "a3", "a4", "b1", "b2", "c1"} {
-		claims[item] = b.NewClaim(Known, item[:1])
-		line.Add(claims[item], item)
-	}
-	claims["a4"].Join(Known, "d")
-	claims["a3"].Join(Known, "a")
-	line.Remove(claims["b2"])
-	line.Remove(claims["b2"])
-	require.Equal(t, 6, line.Len())
-	next := func() string {
-		item, ok := line.Next(func(item string) bool { return item != "c1" })
-		require.True(t, ok)
-		return item
-	}
-	require.Equal(t, []string{"a1", "b1", "a4", "a2", "a3"}, []string{next(), next(), next(), next(), next()})
-	_, ok := line.Next(func(string) bool { return false })
-	require.False(t, ok)
-	line.Add(claims["a1"], "a1")
-	require.Equal(t, []string{"c1", "a1"}, line.RemoveAll())
-	require.Zero(t, line.Len())
-	line.Remove(claims["c1"])
-	claims["c1"].Join(Known, "e")
-	require.Zero(t, line.Len(), "it waits no more")
-}
