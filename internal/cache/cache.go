@@ -30,10 +30,11 @@ const (
 	Prefix = "cache/"
 
 	// maxCached and maxCachedBytes bound the credentials in memory. Storage has the
-	// rest. 32,768 credentials of usual size take about that many bytes.
-	maxCached      = 32_768
-	maxCachedBytes = 64 << 20
-	maxUsers       = maxCached
+	// rest, which is not refreshed ahead of its readers. 131,072 credentials of usual
+	// size take about that many bytes.
+	maxCached      = 131_072
+	maxCachedBytes = 160 << 20
+	maxUsers       = 32_768
 	maxUsersBytes  = 16 << 20
 
 	// Patience is how long a reader waits for a newer credential if there is a live
