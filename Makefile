@@ -190,6 +190,17 @@ test: test-unit test-acceptance ## Run all tests
 test-unit: race-notice ## Run the tests that do not need Vault
 	go test $(RACE) -timeout 40m $(TESTFLAGS) $$(go list ./... | grep -v "^$(MODULE)/acceptance")
 
+# Hours of CPU time; FLEETS=500 tries that many of all.
+FLEETS ?= 100000
+.PHONY: test-fleets
+test-fleets: ## Try all combinations of fleets, limits, lists and readers, and print what each cost
+	FLEETS=$(FLEETS) go test -count=1 -timeout 24h -v -run '^TestFleets$$' . | grep -E 'requests for|^ *--- FAIL|Error|^(ok|FAIL)' | sed 's/^ *fleet_test.go:[0-9]*: //'
+
+SEEDS ?= 1000
+.PHONY: test-chaos
+test-chaos: race-notice ## Have everything go wrong in SEEDS different ways while accounts are fetched
+	CHAOS_SEEDS=$(SEEDS) go test $(RACE) -count=1 -timeout 3h -run '^TestChaos$$' ./internal/fetch
+
 # -count=1: go test's cache does not notice changes of the binaries under test. -parallel: the tests mostly wait.
 .PHONY: test-acceptance
 test-acceptance: race-notice node-notice python-notice vault build build-race sim bin/consul-template $(if $(NODE),bin/node/node_modules) ## Run the tests against a real Vault server
