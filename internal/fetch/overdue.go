@@ -19,9 +19,10 @@ func (f *Fetcher) Overdue(id string) (err error) {
 		if w := f.wants[id]; w != nil {
 			claim, unproven = w.claim, w.claim.ClassNow() == pace.Unproven
 			if asked := w.askedAt(); !asked.IsZero() {
-				err = f.client.NoAnswer(id)
-				if !f.keepsWaiting(asked, now) && !f.isSilent(now) {
-					err = &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
+				err = &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
+				// Most of the time that it is wanted for may be less than Timeout.
+				if now.Sub(asked) > asked.Sub(w.Began) || f.keepsWaiting(asked, now) || f.isSilent(now) {
+					err = f.client.NoAnswer(id)
 				}
 				return
 			}
