@@ -58,7 +58,7 @@ func (a *manyAccounts) render(w io.Writer, i int) {
 	phase := time.Duration(i/100) * 55 * time.Minute / time.Duration(a.n/100)
 	token := (time.Since(a.began) + 5*time.Minute - phase + time.Hour) / time.Hour
 	end := a.began.Add(phase + token*time.Hour)
-	fmt.Fprintf(w, `{"id":"apn_%06d","name":"Octo Cat","external_id":"user-%d","app":{"id":"app_OrkhR1","name_slug":"github","name":"GitHub","auth_type":"oauth"},`+
+	_, _ = fmt.Fprintf(w, `{"id":"apn_%06d","name":"Octo Cat","external_id":"user-%d","app":{"id":"app_OrkhR1","name_slug":"github","name":"GitHub","auth_type":"oauth"},`+
 		`"healthy":true,"dead":null,"created_at":"2026-01-01T00:00:00.000Z","expires_at":%q,"next_refresh_at":%q,`+
 		`"credentials":{"oauth_access_token":"gho_%06d_%d_0123456789abcdef0123456789abcdef","oauth_client_id":"Iv1.0123456789abcdef","oauth_uid":"%d"}}`,
 		i, i, end.Format(time.RFC3339), end.Add(-5*time.Minute).Format(time.RFC3339), i, token, i)
@@ -128,7 +128,7 @@ func memoryInUse() string {
 	defer func() { _ = status.Close() }()
 	for lines := bufio.NewScanner(status); lines.Scan(); {
 		if name, value, _ := strings.Cut(lines.Text(), ":"); name == "VmHWM" {
-			text += ", process" + strings.Join(strings.Fields(value), " ") + " at the most"
+			return text + ", process " + strings.Join(strings.Fields(value), " ") + " at the most"
 		}
 	}
 	return text

@@ -3,6 +3,7 @@ package pipedream
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func (m *mount) readUntilServed(from, to, callers int) {
 func TestAFleetWithoutAListIsRefreshedInTime(t *testing.T) {
 	t.Parallel()
 	for _, fleet := range []int{150, 600} {
-		t.Run(fmt.Sprint(fleet), func(t *testing.T) {
+		t.Run(strconv.Itoa(fleet), func(t *testing.T) {
 			t.Parallel()
 			bubble(t, func(t *testing.T, m *mount) {
 				const life = 8 * time.Hour

@@ -22,10 +22,17 @@ import (
 
 // chaosFaults is what may go wrong at any time.
 var chaosFaults = []pipedreamtest.Fault{
-	{Hang: true}, {Cut: true}, {Garbage: true},
-	{Status: http.StatusInternalServerError}, {Status: http.StatusForbidden}, {Status: http.StatusNotFound}, {Status: http.StatusUnauthorized},
+	{Hang: true},
+	{Cut: true},
+	{Garbage: true},
+	{Status: http.StatusInternalServerError},
+	{Status: http.StatusForbidden},
+	{Status: http.StatusNotFound},
+	{Status: http.StatusUnauthorized},
 	{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"3"}}},
-	{Delay: 4 * time.Second}, {Delay: 100 * time.Millisecond}, {Delay: 200 * time.Millisecond},
+	{Delay: 4 * time.Second},
+	{Delay: 100 * time.Millisecond},
+	{Delay: 200 * time.Millisecond},
 }
 
 // Whatever happens, nobody waits for nothing, nobody waits too long, the limit holds,
@@ -37,9 +44,9 @@ func TestChaos(t *testing.T) {
 		seeds = more
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			t.Parallel()
-			bubble(t, 600, func(t *testing.T, f *fetcher) {
+			bubble(t, 600, func(_ *testing.T, f *fetcher) {
 				c := &chaos{fetcher: f, random: rand.New(rand.NewPCG(uint64(seed), 7))} //nolint:gosec // the same each time
 				c.run([]int{0, 5, 20, 100, 400}[c.random.IntN(5)])
 			})
@@ -120,7 +127,7 @@ func (c *chaos) read() {
 		if c.random.IntN(4) == 0 {
 			within = time.Duration(1+c.random.IntN(20_000)) * time.Millisecond
 		}
-		f, caller := c.fetcher.Fetcher, fmt.Sprint(c.random.IntN(5))
+		f, caller := c.Fetcher, strconv.Itoa(c.random.IntN(5))
 		c.readers.Go(func() {
 			ctx, cancel := context.WithTimeout(c.Context(), within)
 			defer cancel()

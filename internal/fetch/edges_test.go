@@ -47,10 +47,10 @@ func TestAPageWithoutCredentialsDoesNotMakeTheListUseless(t *testing.T) {
 // A page that fails says nothing about which accounts exist.
 func TestAPageThatFailsForgetsNoAccount(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(5 * time.Minute)
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusBadRequest, Delay: time.Second, Times: 1})
-		f.fetchPage("")
+		f.fetchFirstPage()
 		f.get(id(0))
 		time.Sleep(time.Minute)
 		_, known := f.page(id(0))

@@ -79,7 +79,7 @@ func TestReadersOfAnAccountShareOneRequest(t *testing.T) {
 
 func TestAReadJustAfterAPageNeedsNoRequest(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		f.fetchPage("")
+		f.fetchFirstPage()
 		asked := time.Now()
 		f.costs(0, 1)
 		time.Sleep(30 * time.Second)
@@ -103,7 +103,7 @@ func TestAReadJustAfterAPageNeedsNoRequest(t *testing.T) {
 func TestAPageOfALongListIsRememberedForLonger(t *testing.T) {
 	bubble(t, 300, func(t *testing.T, f *fetcher) {
 		f.budget.SetLimit(2) // so that three pages take three minutes
-		f.fetchPage("")
+		f.fetchFirstPage()
 		require.Equal(t, 3*time.Minute, f.ListTime())
 		time.Sleep(4*time.Minute - time.Second)
 		f.get(id(0))
@@ -116,7 +116,7 @@ func TestAPageOfALongListIsRememberedForLonger(t *testing.T) {
 
 func TestAReaderWaitsForThePageThatIsUnderWay(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		f.fetchPage("") // so that the index knows the page
+		f.fetchFirstPage() // so that the index knows the page
 		f.get(id(0))
 		time.Sleep(2 * time.Minute)
 		f.costs(0, 1)
@@ -125,7 +125,7 @@ func TestAReaderWaitsForThePageThatIsUnderWay(t *testing.T) {
 		// 1. The page is asked for. 2. One reader wants an account that was on it last time,
 		// and another one wants a newer account than the page will have. 3. The page comes.
 		before := time.Now()
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(100 * time.Millisecond)
 		old, fresh := f.wants(id(0)), f.wantsAs(t.Context(), pace.Known, id(1), time.Now())
 		f.served(fresh, id(1))
@@ -143,7 +143,7 @@ func TestAPageThatIsTooOldDoesNotServeAReader(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		f.answersTake(account, time.Second)
 		f.answersTake(list, 500*time.Millisecond)
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(100 * time.Millisecond)
 		for i := range MaxSingles {
 			f.wantsAs(t.Context(), pace.Known, id(i), time.Now())
@@ -163,12 +163,12 @@ func TestAPageThatIsTooOldDoesNotServeAReader(t *testing.T) {
 // A page that has an account without credentials does not serve its reader.
 func TestAnAccountWithoutCredentialsOnItsPageIsAskedForByItself(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(5 * time.Minute)
 		f.costs(0, 1)
 		f.sim.Update(id(0), func(a *pipedreamtest.Account) { a.NoCredentials = true })
 		f.answersTake(list, time.Second)
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(100 * time.Millisecond)
 		bare := f.wants(id(0))
 		<-bare.ended
@@ -183,11 +183,11 @@ func TestAnAccountWithoutCredentialsOnItsPageIsAskedForByItself(t *testing.T) {
 
 func TestReadersOfAPageThatFailsAreServedWithoutIt(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(5 * time.Minute)
 		f.costs(0, 1)
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Delay: time.Second, Status: http.StatusBadGateway})
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(100 * time.Millisecond)
 		r := f.wants(id(0))
 		f.served(r, id(0))
@@ -199,12 +199,12 @@ func TestReadersOfAPageThatFailsAreServedWithoutIt(t *testing.T) {
 
 func TestAnAccountThatLeftItsPageIsAskedForByItself(t *testing.T) {
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(5 * time.Minute)
 		f.costs(0, 1)
 		f.sim.DeleteAccount(id(0))
 		f.answersTake(list, time.Second)
-		f.fetchPage("")
+		f.fetchFirstPage()
 		time.Sleep(100 * time.Millisecond)
 		gone := f.wants(id(0))
 		<-gone.ended
@@ -525,7 +525,7 @@ func TestFetchesAheadEndWithTheConnection(t *testing.T) {
 }
 
 func TestTheListIsFetchedAheadIfItIsCheaper(t *testing.T) {
-	bubble(t, 250, func(t *testing.T, f *fetcher) {
+	bubble(t, 250, func(_ *testing.T, f *fetcher) {
 		f.listWanted(MaxSingles)
 		f.costs(MaxSingles, 0)
 		f.listWanted(200)
@@ -537,7 +537,7 @@ func TestTheListIsFetchedAheadIfItIsCheaper(t *testing.T) {
 
 // What nobody waits for is fetched once the budget allows it.
 func TestFetchesAheadWaitForTheBudget(t *testing.T) {
-	bubble(t, 100, func(t *testing.T, f *fetcher) {
+	bubble(t, 100, func(_ *testing.T, f *fetcher) {
 		f.budget.SetLimit(2)
 		f.get(id(0))
 		time.Sleep(20 * time.Second)

@@ -167,11 +167,11 @@ func (f *fetcher) Account(ctx context.Context, id string, class pace.Class, call
 	return fetched{}, f.Overdue(id)
 }
 
-// fetchPage has a page fetched ahead of readers. It returns once that was asked for, and
-// has come if it takes no time.
-func (f *fetcher) fetchPage(after string) {
+// fetchFirstPage has the first page fetched ahead of readers. It returns once that was
+// asked for, and has come if it takes no time.
+func (f *fetcher) fetchFirstPage() {
 	f.Helper()
-	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(after), f.budget.NewClaim(pace.Ahead, ""), now) })
+	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(""), f.budget.NewClaim(pace.Ahead, ""), now) })
 	synctest.Wait()
 }
 
