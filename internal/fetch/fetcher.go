@@ -153,7 +153,7 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 	if w.claim.ClassNow() != pace.Unproven { // guesses take no places
 		f.singles[w] = now
 	}
-	go func() {
+	guard.Go(f.logger(), func() {
 		var a *api.Account
 		err := f.send(w.ID, f.client.Timeout(), w.claim, func(ctx context.Context) (err error) {
 			a, err = f.client.Account(ctx, w.ID)
@@ -177,7 +177,7 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 			f.serve(w, a, w.asked, err) // as of the request, since the answer may be that old
 			f.note(w.ID, err, now)
 		})
-	}()
+	})
 }
 
 // notWhole notes that there are accounts that the list did not have when it was last
@@ -212,7 +212,7 @@ func (f *Fetcher) send(id string, timeout time.Duration, claim *pace.Claim, requ
 func (f *Fetcher) serve(w *Want, a *api.Account, at time.Time, err error) {
 	w.withdraw()
 	w.state, w.Account, w.At, w.Err = served, a, at, err
-	go f.deliver(w)
+	guard.Go(f.logger(), func() { f.deliver(w) })
 }
 
 // note takes note of how a request ended, for one account or for a page. Where Pipedream

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -127,7 +128,7 @@ func (f *Fetcher) sendPage(pg *page, claim *pace.Claim, now time.Time) {
 	for w := range pg.wants {
 		w.claim.Leave()
 	}
-	go func() {
+	guard.Go(f.logger(), func() {
 		var p *api.Page
 		// Half the time, so that readers who wait can still be served without the list.
 		err := f.send("", f.client.Timeout()/2, claim, func(ctx context.Context) (err error) {
@@ -145,7 +146,7 @@ func (f *Fetcher) sendPage(pg *page, claim *pace.Claim, now time.Time) {
 			}
 			pg.forget()
 		})
-	}()
+	})
 }
 
 func (f *Fetcher) pageFailed(pg *page, err error, now time.Time) {
