@@ -298,3 +298,47 @@ func TestTokensOfAMinuteOnAPage(t *testing.T) {
 		})
 	}
 }
+
+// While a request waits for the end of a 429 within its own time, those who can wait as
+// long are not told to come again. Nothing more goes out for them until then.
+func TestThoseWhoWaitAreServedAfterA429(t *testing.T) {
+	t.Parallel()
+	for _, wait := range []string{"2", "5", "9", "10", "12", "18"} {
+		for _, readers := range []int{5, 40} {
+			for _, kind := range []pipedreamtest.Kind{pipedreamtest.KindList, pipedreamtest.KindAccount} {
+				t.Run(fmt.Sprintf("%s s, %d readers, %s", wait, readers, kind), func(t *testing.T) {
+					t.Parallel()
+					bubble(t, func(t *testing.T, m *mount) {
+						m.fleet(998)
+						if kind == pipedreamtest.KindAccount {
+							m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+						}
+						m.sim.AddFault(pipedreamtest.Fault{
+							Kind: kind, After: 3, Times: 1, Delay: 60 * time.Millisecond,
+							Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {wait}},
+						})
+						m.sim.AddFault(pipedreamtest.Fault{Delay: 60 * time.Millisecond})
+						var all sync.WaitGroup
+						read := func(caller string, i int) {
+							all.Go(func() {
+								if err := m.request(t.Context(), caller, logical.ReadOperation, "creds/"+accountName(i), nil); err != nil {
+									t.Errorf("%s: %s", accountName(i), err)
+								}
+							})
+						}
+						if kind == pipedreamtest.KindList {
+							for i := range 50 { // they begin a walk
+								read("e1", i)
+							}
+							time.Sleep(100 * time.Millisecond)
+						}
+						for i := range readers {
+							read("e2", 500+i)
+						}
+						all.Wait()
+					})
+				})
+			}
+		}
+	}
+}

@@ -56,7 +56,6 @@ type Fetcher struct {
 
 	uselessUntil time.Time           // until when the list is not used
 	pageCameAt   time.Time           // when the last page came; zero if the last one failed
-	heldUntil    time.Time           // until when nothing is sent, after a 429
 	failing      map[string]struct{} // accounts for which Pipedream was unavailable since it last answered
 	throttled    int                 // pages in a row that got a 429
 	failedAt     time.Time           // when the latest request for one of them ended
@@ -224,12 +223,11 @@ func (f *Fetcher) note(id string, err error, now time.Time) {
 		f.answeredAt = now
 		clear(f.failing)
 	case kind == api.KeyRefused:
-		f.heldUntil = f.holdOffs.AllUntil()
 		f.failAll(err, func(*Want) bool { return true })
 	case kind == api.Throttled: // which fails nobody who can wait for its end
-		f.heldUntil = f.holdOffs.AllUntil()
+		end := f.holdOffs.AllUntil()
 		f.failAll(err, func(w *Want) bool {
-			return w.claim.ClassNow() == pace.Ahead || w.until.Before(f.heldUntil.Add(time.Second))
+			return w.claim.ClassNow() == pace.Ahead || w.until.Before(end.Add(time.Second))
 		})
 	case kind == api.Unavailable && id != "":
 		f.failedAt = now

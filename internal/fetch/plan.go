@@ -164,7 +164,9 @@ func (f *Fetcher) gather(now time.Time) {
 
 // The following report whether the first in a line may go.
 
-func (f *Fetcher) mayAsk(now time.Time) bool { return !now.Before(f.heldUntil) }
+// mayAsk is false while everything is held off. Then a request would only fail those
+// who wait for it.
+func (f *Fetcher) mayAsk(now time.Time) bool { return !now.Before(f.holdOffs.AllUntil()) }
 
 func (f *Fetcher) mayAskAlone(now time.Time) bool {
 	taken, most := 0, MaxSingles
@@ -318,7 +320,7 @@ func (f planner) Wakes(now time.Time) (at time.Time, waits bool) {
 			at = sooner(at, t)
 		}
 	}
-	consider(f.heldUntil)
+	consider(f.holdOffs.AllUntil())
 	consider(f.nextBy)
 	due := f.isDue(now)
 	if due || f.single.Len()+f.unlisted.Len()+f.late.Len() > 0 {
