@@ -272,3 +272,44 @@ func TestConfigOfAnEmptyProjectIsStoredWithAWarning(t *testing.T) {
 		require.Len(t, m.sim.Requests(), 4, "a token and a list for each")
 	})
 }
+
+// If nothing works, nobody knows whether an account is at fault, whatever the list says.
+func TestNothingWorksAndTheListIsRefused(t *testing.T) {
+	for name, restart := range map[string]bool{"an account worked before": false, "nothing is known since a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+				before := m.token("apn_alice")
+				m.creds("apn_bob")
+				time.Sleep(56 * time.Minute) // it is due, and lives for four more minutes
+				if restart {
+					m.start()
+				}
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusNotFound})
+				for range 3 {
+					require.Equal(t, before, m.token("apn_alice"))
+					m.periodic()
+					time.Sleep(10 * time.Second)
+				}
+			})
+		})
+	}
+}
+
+// One 404 about the metadata of an account is not taken for a proof later.
+func TestAnAnswerAboutMetadataConfirmsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		before := m.token(github)
+		time.Sleep(50 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: github, Times: 1, Status: http.StatusNotFound})
+		_, err := m.read("accounts/" + github)
+		require.Error(t, err)
+		time.Sleep(6 * time.Minute)                                      // it is due
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusNotFound}) // whatever is asked for
+		for range 2 {
+			require.Equal(t, before, m.token(github))
+			m.periodic()
+			time.Sleep(time.Second)
+		}
+	})
+}

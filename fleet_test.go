@@ -294,7 +294,7 @@ func allFleets() (all []fleetCase) {
 func TestFleets(t *testing.T) {
 	t.Parallel()
 	all := allFleets()
-	n := 150
+	n := 40
 	if more, err := strconv.Atoi(os.Getenv("FLEETS")); err == nil {
 		n = more
 	} else {

@@ -46,18 +46,16 @@ func TestAFleetBeyondAMinutesPages(t *testing.T) {
 // hundred, however few programs read them.
 func TestAFleetAfterAnOutage(t *testing.T) {
 	t.Parallel()
-	for _, connections := range []int{1, 8, 50, 1000} {
-		for _, shuffled := range []bool{false, true} {
-			c := fleetCase{5000, defaultRateLimit, connections, shuffled, "known pages, ended tokens", "works", "obey"}
-			t.Run(c.String(), func(t *testing.T) {
-				t.Parallel()
-				met := c.run(t)
-				c.check(t, met)
-				require.LessOrEqual(t, met.requests, 90)
-				require.Zero(t, met.refused)
-				require.Less(t, met.took, 6*time.Second)
-			})
-		}
+	for connections, shuffled := range map[int]bool{1: true, 8: false, 50: true, 1000: false} {
+		c := fleetCase{5000, defaultRateLimit, connections, shuffled, "known pages, ended tokens", "works", "obey"}
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			met := c.run(t)
+			c.check(t, met)
+			require.LessOrEqual(t, met.requests, 90)
+			require.Zero(t, met.refused)
+			require.Less(t, met.took, 6*time.Second)
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/cache"
 )
 
@@ -46,7 +48,10 @@ func (w *storageWrites) failure() error {
 
 // note records how a write ended. One that its caller gave up tells nothing about
 // storage. Neither does one on a performance standby, which Vault forwards.
-func (w *storageWrites) note(ctx context.Context, err error) {
+//
+// The text of an error can contain the key, and so the id of an account, which is
+// nothing for those who read status.
+func (w *storageWrites) note(ctx context.Context, key string, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(ctx.Err(), context.Canceled), hasText(err, logical.ErrReadOnly):
@@ -54,10 +59,22 @@ func (w *storageWrites) note(ctx context.Context, err error) {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = errStorageTimeout
 	}
+	if err != nil {
+		err = withoutKey(err, key)
+	}
 	before := w.last.Swap(&written{err})
 	if err != nil && (before == nil || before.err == nil) {
 		w.logger().Error("the mount's storage cannot be written to", "error", storageText(err))
 	}
+}
+
+// withoutKey returns err with a placeholder for the id of an account that key ends in.
+func withoutKey(err error, key string) error {
+	name := path.Base(key)
+	if !api.ValidAccountID(name) || !strings.Contains(err.Error(), name) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), name, "<account_id>"))
 }
 
 // probe makes a small write to storage, unless the last write is known to have
@@ -87,14 +104,14 @@ type watchedStorage struct {
 // Put is that of [logical.Storage].
 func (s *watchedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	err := s.Storage.Put(ctx, entry)
-	s.writes.note(ctx, err)
+	s.writes.note(ctx, entry.Key, err)
 	return err
 }
 
 // Delete is that of [logical.Storage].
 func (s *watchedStorage) Delete(ctx context.Context, key string) error {
 	err := s.Storage.Delete(ctx, key)
-	s.writes.note(ctx, err)
+	s.writes.note(ctx, key, err)
 	return err
 }
 

@@ -3,7 +3,9 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,4 +232,17 @@ func TestACredentialThatStorageKeptComesBackUntilItIsDue(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An error of storage can contain the key, which contains the id of an account.
+func TestStorageErrorsNameNoAccount(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		// Vault's file storage returns the error of os.OpenFile.
+		m.storage.fail(nil, &fs.PathError{Op: "open", Path: "/vault/data/cache/1234/_" + github + ".temp", Err: syscall.ENOSPC}, nil, nil)
+		m.creds(github)
+		resp, err := m.read("status")
+		require.NoError(t, err)
+		require.Contains(t, resp.Data["storage_error"], syscall.ENOSPC.Error())
+		require.NotContains(t, resp.Data["storage_error"], github)
+	})
 }

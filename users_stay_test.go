@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,4 +249,71 @@ func TestAUsersAccountChangesOnceItIsAtFault(t *testing.T) {
 			})
 		}
 	}
+}
+
+// searchesComeLate makes searches for a user take 10 s while late is set.
+func (m *mount) searchesComeLate() (late *atomic.Bool) {
+	late = &atomic.Bool{}
+	m.answersComeLate(func(r *http.Request) time.Duration {
+		if late.Load() && strings.Contains(r.URL.RawQuery, "external_user_id") {
+			return 10 * time.Second
+		}
+		return 0
+	})
+	return late
+}
+
+// A search that began with the old key may end after one with the new key.
+func TestASearchOfTheOldKeyChangesNoAccount(t *testing.T) {
+	for name, known := range map[string]bool{"it finds another account": false, "it finds none": true} {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.role("github", eachUsersGithub)
+				late := m.searchesComeLate()
+				served := func() any {
+					resp, err := m.as("alice")
+					require.NoError(t, err)
+					return resp.Data["pipedream_account_id"]
+				}
+				if known {
+					require.Equal(t, "apn_alice", served())
+					m.sim.DeleteAccount("apn_alice")
+					time.Sleep(61 * time.Minute)
+				} else {
+					m.creds("apn_bob") // the access token is there
+				}
+				late.Store(true)
+				go func() { _, _ = m.as("alice") }() // what it finds is as of now
+				time.Sleep(time.Second)
+				late.Store(false)
+				m.sim.SetAccount(connectAccount("apn_alice_2", "alice"))
+				m.sim.SetOAuthClient(testClientID, "another_secret_1", time.Hour)
+				_, err := m.write("config", map[string]any{"client_secret": "another_secret_1"})
+				require.NoError(t, err)
+				require.Equal(t, "apn_alice_2", served())
+				m.sim.SetAccount(connectAccount("apn_alice_3", "alice"))
+				time.Sleep(20 * time.Second)
+				require.Equal(t, "apn_alice_2", served(), "it is not at fault")
+			})
+		})
+	}
+}
+
+// A user whose account is refused for it alone gets the one that they connect next.
+func TestAUserOfARefusedAccountReconnects(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		time.Sleep(61 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: "apn_alice", Status: http.StatusUnauthorized})
+		m.sim.DeleteAccount("apn_alice")
+		_, err = m.as("alice")
+		require.Error(t, err)
+		m.sim.SetAccount(connectAccount("apn_alice_2", "alice"))
+		time.Sleep(6 * time.Minute)
+		resp, err := m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, "apn_alice_2", resp.Data["pipedream_account_id"])
+	})
 }

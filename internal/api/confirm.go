@@ -54,13 +54,16 @@ func (c *Client) confirmed(ctx context.Context, r request, err error) error {
 	case probe == nil:
 	case !errors.As(probe, &probed):
 		return probe // ctx has ended
-	case isRefused(probed.Kind) && probed.Kind == kind:
-		return probed // that is about all accounts
+	case isRefused(probed.Kind) && kind != KeyRefused:
+		return probed // nothing works, so nobody knows whether the account is at fault
 	case !isRefused(probed.Kind):
 		return probed.WithAccount(r.account)
 	}
 	if kind == KeyRefused {
 		return c.facts(&Error{Kind: Unauthorized, Account: r.account, Status: http.StatusUnauthorized})
+	}
+	if r.what != ForAccount && c.budget.ClassOf(ctx) != pace.Unproven {
+		return err // its credential may be live, and one answer about that is not enough
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -138,7 +138,7 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 		return nil, false, expired
 	}
 	w.Tries++
-	ctx, cancel := context.WithDeadline(v.ctx, w.Began.Add(v.client.Timeout()))
+	ctx, cancel := context.WithDeadline(v.ctx, w.At.Add(v.client.Timeout()))
 	defer cancel()
 	switch err := pace.Sleep(ctx, c.UntilNext(now)); {
 	case errors.Is(err, context.Canceled): // the mount is going away

@@ -114,7 +114,7 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 	if id != "" {
 		id = v.healthier(ctx, r.Caller, u, id)
 		c, err := v.getOwned(ctx, r, id, u)
-		if !api.OfAccount(err) {
+		if !api.OfAccount(err) && api.KindOf(err) != api.Unauthorized { // nothing is live
 			return c, err
 		}
 	}
@@ -233,11 +233,24 @@ func (v *View) remembered(ctx context.Context, key string) (string, error) {
 	return f.AccountID, err
 }
 
-func (v *View) rememberUser(key, id string) {
-	v.users.Update(key, func(latest found, known bool) (found, bool) {
+// rememberUser replaces the account that the user was known to have, empty for none, and
+// returns the one that is remembered then. A search of the generation before may have
+// ended only now, and changes nothing that was found since.
+func (v *View) rememberUser(key, before, id string) string {
+	return v.users.Update(key, func(latest found, known bool) (found, bool) {
+		if known && latest.AccountID != before {
+			return latest, false
+		}
 		f := found{User: key, AccountID: id}
 		return f, !known || latest != f
-	})
+	}).AccountID
+}
+
+// forgetUser forgets the user, unless another account was found since.
+func (v *View) forgetUser(key, id string) {
+	if f, ok := v.users.Peek(key); !ok || f.AccountID == id {
+		v.users.Delete(key)
+	}
 }
 
 // reason is why a user is searched for.
@@ -285,7 +298,7 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 	switch {
 	case err != nil:
 		if why.atFault && api.KindOf(err) == api.NoAccount {
-			v.users.Delete(key)
+			v.forgetUser(key, why.known)
 		}
 		v.holdUserOff(key, err)
 		return "", err
@@ -295,8 +308,7 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 		v.holdOffs.Succeeded(heldName(key))
 	}
 	v.offer(a, began) // before others learn of the account, because they would fetch it
-	v.rememberUser(key, a.ID)
-	return a.ID, nil
+	return v.rememberUser(key, why.known, a.ID), nil
 }
 
 // list returns the account of u to serve. That is the known one, unless it is at
@@ -323,7 +335,11 @@ func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, erro
 	switch {
 	case best == nil:
 		return nil, v.client.NoAccount(u.ExternalID, u.App)
-	case known == nil, why.atFault && len(known.Credentials) == 0, best.Healthy && !known.Healthy:
+	case why.known == "", known == nil && why.atFault, best.Healthy && (known == nil || !known.Healthy):
+		return best, nil
+	case known == nil: // one list without it proves nothing
+		return nil, v.client.NoAccount(u.ExternalID, u.App)
+	case why.atFault && len(known.Credentials) == 0 && len(best.Credentials) > 0:
 		return best, nil
 	default:
 		return known, nil

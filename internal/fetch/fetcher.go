@@ -55,6 +55,7 @@ type Fetcher struct {
 	blocked bool               // whether some of that may be due, but could not be sent yet
 
 	uselessUntil time.Time           // until when the list is not used
+	noWalkUntil  time.Time           // until when no walk begins, after one of a list of unknown length brought nothing
 	pageCameAt   time.Time           // when the last page came; zero if the last one failed
 	failing      map[string]struct{} // accounts for which Pipedream was unavailable since it last answered
 	throttled    int                 // pages in a row that got a 429
@@ -211,7 +212,15 @@ func (f *Fetcher) send(id string, timeout time.Duration, claim *pace.Claim, requ
 func (f *Fetcher) serve(w *Want, a *api.Account, at time.Time, err error) {
 	w.withdraw()
 	w.state, w.Account, w.At, w.Err = served, a, at, err
-	guard.Go(f.logger(), func() { f.deliver(w) })
+	guard.Go(f.logger(), func() {
+		if err := guard.Run(f.logger(), func() error { f.deliver(w); return nil }); err != nil {
+			f.budget.Do(func(time.Time) {
+				if w.state == served && f.wants[w.ID] == w {
+					w.deliver(nil, err)
+				}
+			})
+		}
+	})
 }
 
 // note takes note of how a request ended, for one account or for a page. Where Pipedream
@@ -230,6 +239,9 @@ func (f *Fetcher) note(id string, err error, now time.Time) {
 			return w.claim.ClassNow() == pace.Ahead || w.until.Before(end.Add(time.Second))
 		})
 	case kind == api.Unavailable && id != "":
+		if now.Sub(f.failedAt) > pace.Window || len(f.failing) >= maxIndexed { // those say nothing about now
+			clear(f.failing)
+		}
 		f.failedAt = now
 		if f.failing[id] = struct{}{}; len(f.failing) >= maxFailures {
 			f.failAll(err, func(*Want) bool { return true })

@@ -27,7 +27,10 @@ func (f *Fetcher) Overdue(id string) (err error) {
 				return
 			}
 		}
+		held := f.holdOffs.CheckAll()
 		switch free := claim.Free(now); {
+		case held != nil:
+			err = api.WithAccount(held, id)
 		case unproven || free > 0:
 			err = noBudget(id, max(free, busyRetry))
 		case f.isSilent(now):

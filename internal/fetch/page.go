@@ -111,6 +111,9 @@ func (f *Fetcher) walkOn(claim *pace.Claim, now time.Time) {
 // list.
 func (f *Fetcher) endWalk(complete bool, now time.Time) {
 	f.walk = nil
+	for w := range f.ahead {
+		w.single = w.single || complete
+	}
 	for _, claim := range slices.Concat(slices.Collect(f.unlisted.All()), slices.Collect(f.late.All())) {
 		w := claim.For.(*Want)
 		w.single = w.single || complete
@@ -241,7 +244,10 @@ func (f *Fetcher) walkCame(walk *walk, p *api.Page, found int, hasCredentials bo
 			f.useless(now.Add(failedFor))
 		}
 		f.endWalk(true, now)
-	case !f.useful(now), p.Total == 0 && found == 0 && !walk.stock:
+	case !f.useful(now):
+		f.endWalk(false, now)
+	case p.Total == 0 && found == 0 && !walk.stock:
+		f.noWalkUntil = now.Add(failedFor)
 		f.endWalk(false, now)
 	}
 }

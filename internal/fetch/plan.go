@@ -99,10 +99,10 @@ func (f *Fetcher) sendNext(w *Want) {
 	}
 	line := f.lineOf(w, now)
 	switch {
+	case line == f.paged: // whichever line it waited in: all others are closed when this one is
+		f.sendPage(w.page, w.claim.Pass(), now)
 	case line != w.claim.Line():
 		line.Add(w.claim, func() { f.sendNext(w) })
-	case line == f.paged:
-		f.sendPage(w.page, w.claim.Pass(), now)
 	case line != f.single && !f.walkIsUnderWay() && f.walkPays(now, 0):
 		f.walkOn(w.claim, now)
 	default:
@@ -140,6 +140,8 @@ func (f *Fetcher) walkPays(now time.Time, more int) bool {
 	wanted, recently := f.unlisted.Len()+f.late.Len()+more, f.fleet.unlisted.count(now, f.rememberFor())
 	switch {
 	case !f.useful(now) || f.closed && wanted == 0:
+		return false
+	case f.walk == nil && now.Before(f.noWalkUntil):
 		return false
 	case f.walk == nil:
 		return wanted > max(MaxSingles, f.fleet.length) || wanted > 0 && recently > max(demandFrom, f.fleet.length)
@@ -288,6 +290,12 @@ func (f planner) Ahead(now time.Time) (send func(*pace.Claim)) {
 			f.blocked = true
 		}
 	}
+	mayWalk := f.walk == nil && f.useful(now) && !now.Before(f.noWalkUntil) && len(f.ahead) > max(MaxSingles, f.fleet.length)
+	mayAskAlone := !f.walkIsUnderWay() && f.mayAskAlone(now)
+	if len(f.ahead) > 0 && !mayWalk && !mayAskAlone { // nothing of it can be sent, whatever is due
+		f.blocked = true
+		return nil
+	}
 	for w := range f.ahead {
 		switch {
 		case w.by.After(now):
@@ -295,9 +303,9 @@ func (f planner) Ahead(now time.Time) (send func(*pace.Claim)) {
 			continue
 		case w.isOver(now):
 			send = func(*pace.Claim) { w.abandon() }
-		case f.walk == nil && !w.single && f.useful(now) && len(f.ahead) > max(MaxSingles, f.fleet.length):
+		case mayWalk && !w.single:
 			send = func(slot *pace.Claim) { f.walkOn(slot, now) }
-		case !f.walkIsUnderWay() && f.mayAskAlone(now):
+		case mayAskAlone:
 			send = func(slot *pace.Claim) { slot.PassTo(w.claim); f.sendAlone(w, now) }
 		}
 		f.blocked = true

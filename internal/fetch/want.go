@@ -117,7 +117,8 @@ func (f *Fetcher) want(id string, wish Wish, now time.Time) *Want {
 		w.by = wish.By
 	}
 	newer := w.mustBeNewer(wish.NewerThan)
-	if w.state == pending && (newer || sooner || w.claim.ClassNow() != before) {
+	waitsForPage := w.claim.Line() == nil // who waits for a turn keeps it
+	if w.state == pending && (newer && waitsForPage || sooner || w.claim.ClassNow() != before) {
 		f.place(w, now)
 	}
 	return w

@@ -1,0 +1,149 @@
+package fetch
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// A list that does not say how long it is, and brings nobody who waits, is given up.
+func TestAListOfUnknownLengthThatBringsNobody(t *testing.T) {
+	for _, first := range []int{0, 100, 388} {
+		t.Run(fmt.Sprintf("from account %d", first), func(t *testing.T) {
+			bubble(t, 400, func(t *testing.T, f *fetcher) {
+				f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, NoTotalCount: true, Delay: 50 * time.Millisecond})
+				f.answersTake(pipedreamtest.KindAccount, 50*time.Millisecond)
+				var readers []*reader
+				for i := range 12 {
+					readers = append(readers, f.wantsFor(t.Context(), "a", pace.Known, id(first+i), time.Time{}))
+				}
+				for i, r := range readers {
+					f.served(r, id(first+i))
+				}
+				synctest.Wait()
+				require.LessOrEqual(t, len(f.sim.Requests()), 20)
+			})
+		})
+	}
+	bubble(t, 400, func(t *testing.T, f *fetcher) { // nobody waits
+		f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, NoTotalCount: true, Delay: 50 * time.Millisecond})
+		f.answersTake(pipedreamtest.KindAccount, 50*time.Millisecond)
+		wishes := map[string]Wish{}
+		for i := range 20 {
+			wishes[id(380+i)] = Wish{By: time.Now()}
+		}
+		f.Ahead(wishes)
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, 20, f.sim.Count(pipedreamtest.KindAccount))
+		require.LessOrEqual(t, f.sim.Count(pipedreamtest.KindList), 3)
+		f.Close()
+	})
+}
+
+// What is due and not in the list does not have the list fetched twice.
+func TestAccountsAheadThatTheListLacks(t *testing.T) {
+	bubble(t, 1000, func(t *testing.T, f *fetcher) {
+		f.answersTake(pipedreamtest.KindList, 50*time.Millisecond)
+		wishes := map[string]Wish{}
+		for i := range 20 {
+			wishes[id(40*i)] = Wish{By: time.Now()}
+			wishes[fmt.Sprintf("apn_gone%d", i)] = Wish{By: time.Now()}
+		}
+		f.Ahead(wishes)
+		time.Sleep(30 * time.Second)
+		require.LessOrEqual(t, f.sim.Count(pipedreamtest.KindList), 11)
+		f.Close()
+	})
+}
+
+// usedUp has the budget used up, with a slot that comes free each second from now on.
+func (f *fetcher) usedUp() {
+	time.Sleep(5 * time.Minute)
+	f.budget.SetLimit(30)
+	for range 28 {
+		release, ok := f.budget.TryAcquire()
+		require.True(f, ok)
+		release()
+		time.Sleep(time.Second)
+	}
+	time.Sleep(32*time.Second - 500*time.Millisecond)
+}
+
+// Whoever asks for a newer answer, as refresh/ does, does not cost those who wait their
+// turn.
+func TestARefreshCostsNobodyTheirTurn(t *testing.T) {
+	bubble(t, 1000, func(t *testing.T, f *fetcher) {
+		f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		f.usedUp()
+		others := 0
+		other := func() {
+			others++
+			f.wantsFor(t.Context(), fmt.Sprint("other", others), pace.Known, id(others), time.Time{})
+			synctest.Wait()
+		}
+		other()
+		other()
+		victim := f.wantsFor(t.Context(), "victim", pace.Known, id(900), time.Time{})
+		synctest.Wait()
+		for range 25 {
+			time.Sleep(900 * time.Millisecond)
+			other()
+			select {
+			case <-victim.ended:
+			default:
+				f.wantsFor(t.Context(), "who refreshes", pace.Known, id(900), time.Now())
+			}
+			time.Sleep(100 * time.Millisecond)
+			synctest.Wait()
+		}
+		f.served(victim, id(900))
+		require.LessOrEqual(t, victim.took, 5*time.Second)
+	})
+}
+
+// Failures of long ago do not count for an outage of now.
+func TestOldFailuresAreNoOutage(t *testing.T) {
+	bubble(t, 400, func(t *testing.T, f *fetcher) {
+		remove := f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusServiceUnavailable})
+		for i := range 3 {
+			<-f.wants(id(i)).ended
+		}
+		remove()
+		time.Sleep(6 * time.Hour)
+		f.sim.AddFault(pipedreamtest.Fault{AccountID: id(10), Status: http.StatusServiceUnavailable, Delay: 10 * time.Millisecond})
+		bad := f.wants(id(10))
+		var readers []*reader
+		for i := 20; i < 25; i++ {
+			readers = append(readers, f.wants(id(i)))
+		}
+		<-bad.ended
+		for i, r := range readers {
+			f.served(r, id(20+i))
+		}
+	})
+}
+
+// A panic while an outcome is delivered costs those who wait for it, and nobody after.
+func TestAPanicBlocksNoAccount(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fetcher) {
+		first := true
+		f.DeliverTo(func(w *Want) {
+			if first {
+				first = false
+				panic("once")
+			}
+			w.Deliver(fetched{w.Account, w.At}, w.Err)
+		})
+		r := f.wants(id(0))
+		<-r.ended
+		require.Error(t, r.err)
+		f.served(f.wants(id(0)), id(0))
+	})
+}
