@@ -286,6 +286,60 @@ func TestALargeFleetStarvesNobody(t *testing.T) {
 	}
 }
 
+// Neither do several such callers at once, each with a fleet of their own, who come again
+// when they are told to. Each account costs a request.
+func TestSeveralLargeFleetsStarveNobody(t *testing.T) {
+	t.Parallel()
+	const fleet = 1000 // of each caller
+	attack := func(callers int) func(context.Context, *mount) {
+		return func(ctx context.Context, m *mount) {
+			var readers sync.WaitGroup
+			for i := range callers * fleet {
+				readers.Go(func() {
+					caller, path := "attacker-"+strconv.Itoa(i%callers), "creds/"+accountName(warmAccounts+coldAccounts+i)
+					for ctx.Err() == nil {
+						err := m.request(ctx, caller, logical.ReadOperation, path, nil)
+						if err == nil {
+							return
+						}
+						fleetCase{readers: "obey"}.wait(m, err)
+					}
+				})
+			}
+			readers.Wait()
+		}
+	}
+	refused := pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden}
+	for _, callers := range []int{4, 6} {
+		t.Run(fmt.Sprintf("%d callers, the list is refused, a key", callers), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(_ *testing.T, m *mount) {
+				m.fleet(warmAccounts + coldAccounts + callers*fleet)
+				m.sim.AddFault(refused)
+				m.assertFairUnder(attack(callers), true)
+			})
+		})
+	}
+	t.Run("4 callers, the list comes bare, a key", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, func(_ *testing.T, m *mount) {
+			m.listsComeBare()
+			m.fleet(warmAccounts + coldAccounts + 4*fleet)
+			m.assertFairUnder(attack(4), false)
+		})
+	})
+	t.Run("4 callers, the list comes bare, a Connect project", func(t *testing.T) {
+		t.Parallel()
+		connectBubble(t, func(_ *testing.T, m *mount) {
+			m.listsComeBare()
+			for i := range warmAccounts + coldAccounts + 4*fleet {
+				m.sim.SetAccount(connectAccount(accountName(i), "somebody"))
+			}
+			m.assertFairUnder(attack(4), false)
+		})
+	})
+}
+
 // Whoever joins the fetch of a reader who has waited for long does not give up with it.
 func TestAReaderWhoJoinsLateGetsTheirOwnTime(t *testing.T) {
 	const fleet = 300

@@ -97,14 +97,20 @@ func (b bareLists) RoundTrip(r *http.Request) (*http.Response, error) {
 	return b.next.RoundTrip(r)
 }
 
+// listsComeBare starts a new backend whose lists have no credentials.
+func (m *mount) listsComeBare() {
+	m.Helper()
+	m.b.Cleanup(m.Context())
+	m.b = newBackend(m.storage, bareLists{m.sim.Transport()})
+	require.NoError(m, m.b.Setup(m.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: m.system, StorageView: m.storage}))
+}
+
 // run reads the fleet.
 func (c fleetCase) run(t *testing.T) (met fleetResult) {
 	t.Helper()
-	bubble(t, func(t *testing.T, m *mount) {
+	bubble(t, func(_ *testing.T, m *mount) {
 		if c.list == "comes bare" {
-			m.b.Cleanup(t.Context())
-			m.b = newBackend(m.storage, bareLists{m.sim.Transport()})
-			require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: m.system, StorageView: m.storage}))
+			m.listsComeBare()
 		}
 		m.sim.SetLimit(0)
 		m.configure(map[string]any{"rate_limit": 0})

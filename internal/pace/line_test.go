@@ -22,19 +22,19 @@ func takeAll(t *testing.T, b *Budget, caller string) (taken int) {
 	}
 }
 
-// A caller who takes all it can get leaves a third to others, two such callers leave a
-// fifth, and so on. That is enough for fetches ahead, too.
+// A caller who takes all it can get leaves a third to others. One who comes later gets a
+// part of that, and leaves some, too. That is enough for fetches ahead.
 func TestACallerLeavesSlotsToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
 		require.Equal(t, 66, takeAll(t, b, "greedy")) // of 98
 		mustAcquire(t, b, Ahead, "")()
 		mustAcquire(t, b, Unproven, "somebody")()
-		require.Equal(t, 20, takeAll(t, b, "another"))
-		require.Equal(t, 10, b.Left()-checkSlots)
+		require.Equal(t, 15, takeAll(t, b, "another"))
+		require.Equal(t, 15, b.Left()-checkSlots)
 		require.Zero(t, takeAll(t, b, "greedy"))
 		mustAcquire(t, b, Known, "newcomer")()
-		require.Equal(t, 9, takeAll(t, b, ""), "the engine itself may take the rest")
+		require.Equal(t, 14, takeAll(t, b, ""), "the engine itself may take the rest")
 		time.Sleep(Window)
 		require.Equal(t, 66, takeAll(t, b, "another"))
 	})
@@ -43,6 +43,32 @@ func TestACallerLeavesSlotsToOthers(t *testing.T) {
 		for range most {
 			mustAcquire(t, b, Known, "greedy")()
 		}
+	}
+}
+
+// Callers who all take what they can get leave a third to others together. Callers with few requests each may use nearly all.
+func TestCallersWhoTakeAllTheyCanShareTwoThirds(t *testing.T) {
+	for limit, left := range map[int]int{100: 32, 400: 132} { // of 98, and of 398
+		for callers := 1; callers <= 8; callers++ {
+			b := NewBudget(limit)
+			for taken := -1; taken != b.Used(); {
+				taken = b.Used()
+				for i := range callers { // in turn
+					if release, err := b.Acquire(b.NewClaim(Known, fmt.Sprint("greedy ", i)).With(t.Context())); err == nil {
+						release()
+					}
+				}
+			}
+			require.InDelta(t, left, b.Left()-checkSlots, float64(callers), "limit %d, %d callers", limit, callers)
+			modest := fmt.Sprint("modest ", limit)
+			for range limit / fewSlots {
+				mustAcquire(t, b, Known, modest)()
+			}
+		}
+	}
+	b := NewBudget(100)
+	for i := range 96 {
+		mustAcquire(t, b, Known, fmt.Sprint("caller ", i%24))()
 	}
 }
 

@@ -13,11 +13,14 @@ const (
 	// least minLimitToKeep. An OAuth client's check takes two requests.
 	checkSlots     = 2
 	minLimitToKeep = 20
-	// forOthers bounds how much of the budget one caller may use: that many times as
-	// many slots as it leaves to others. A caller who is alone gets two thirds. The
-	// more callers take all they can get, the less each of them gets, and the less is
-	// left for the next one. It applies if the limit is at least minLimitToKeep.
+	// forOthers bounds how much of the budget callers who take all they can get may use:
+	// that many times as many slots as they leave to others. One of them gets two
+	// thirds, and several of them share two thirds. It applies if the limit is at least
+	// minLimitToKeep.
 	forOthers = 2
+	// fewSlots is the part of the limit below which a caller does not count as one who
+	// takes all it can get: a twentieth.
+	fewSlots = 20
 	// minQueue is how many of one caller's unproven requests may always wait.
 	minQueue = 8
 	// maxUnproven is how many unproven requests may be under way at a time. It
@@ -130,13 +133,31 @@ func (s *slots) share(class Class) int {
 
 // leavesEnough reports whether a known request of a caller leaves enough slots to
 // others, if all slots are taken so far and mine of them by that caller's known
-// requests.
-func (s *slots) leavesEnough(caller string, all, mine int) bool {
-	return caller == "" || s.limit < minLimitToKeep || mine < forOthers*(s.share(Known)-all)
+// requests. rivals is the number of others who have many.
+func (s *slots) leavesEnough(caller string, all, mine, rivals int) bool {
+	if caller == "" || s.limit < minLimitToKeep {
+		return true
+	}
+	if s.isMany(mine) {
+		mine *= 1 + rivals
+	}
+	return mine < forOthers*(s.share(Known)-all)
+}
+
+func (s *slots) isMany(mine int) bool { return mine >= s.limit/fewSlots }
+
+// rivals returns how many callers have many slots besides that one.
+func (s *slots) rivals(caller string) (n int) {
+	for other, theirs := range s.byCaller {
+		if other != caller && s.isMany(theirs) {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *slots) mayTake(caller string) bool {
-	return s.leavesEnough(caller, s.used(), s.byCaller[caller])
+	return s.leavesEnough(caller, s.used(), s.byCaller[caller], s.rivals(caller))
 }
 
 // waitFor returns how long until a slot is free for a request of that class with
@@ -177,9 +198,9 @@ func (s *slots) waitForTurn(now time.Time, caller string, own, others int) time.
 	if s.limit == 0 {
 		return 0
 	}
-	all, mine := s.used()+own+others, s.byCaller[caller]+own
+	all, mine, rivals := s.used()+own+others, s.byCaller[caller]+own, s.rivals(caller)
 	wait := time.Duration(0)
-	for i := 0; all >= s.share(Known) || !s.leavesEnough(caller, all, mine); i++ {
+	for i := 0; all >= s.share(Known) || !s.leavesEnough(caller, all, mine, rivals); i++ {
 		if i == len(s.answered) {
 			return Window // taken by requests that are still under way
 		}
