@@ -142,7 +142,7 @@ func TestARefusalIsBelievedOnlyIfSomethingElseWorks(t *testing.T) {
 		"the client works":                           {ofAnOAuthClient, map[string]reply{one: says(404)}, false, NotFound, stripe},
 		"no list, another account works":             {ofAnOAuthClient, map[string]reply{one: says(403), "/accounts?": says(403)}, true, Forbidden, stripe},
 		"no list, no account works":                  {ofAnOAuthClient, map[string]reply{all: says(403)}, true, Forbidden, ""},
-		"no list, and nothing known":                 {ofAnOAuthClient, map[string]reply{one: says(404), "/accounts?": says(403)}, false, NotFound, stripe},
+		"no list, and nothing known":                 {ofAnOAuthClient, map[string]reply{one: says(404), "/accounts?": says(403)}, false, Forbidden, ""},
 		"no list, nothing known, it is as forbidden": {ofAnOAuthClient, map[string]reply{one: says(403), "/accounts?": says(403)}, false, Forbidden, ""},
 		"no list, and it is the 401 of an account":   {ofAnOAuthClient, map[string]reply{one: says(401), "/accounts?": says(403)}, false, Unauthorized, stripe},
 		"no project":                                 {ofAnOAuthClient, map[string]reply{all: says(404)}, true, NotFound, ""},
