@@ -49,7 +49,7 @@ func TestACallerLeavesSlotsToOthers(t *testing.T) {
 // Callers who all take what they can get leave a third to others together. Callers with few requests each may use nearly all.
 func TestCallersWhoTakeAllTheyCanShareTwoThirds(t *testing.T) {
 	for limit, left := range map[int]int{100: 32, 400: 132} { // of 98, and of 398
-		for callers := 1; callers <= 8; callers++ {
+		for callers := 1; callers <= 6; callers++ {
 			b := NewBudget(limit)
 			for taken := -1; taken != b.Used(); {
 				taken = b.Used()

@@ -19,8 +19,8 @@ const (
 	// minLimitToKeep.
 	forOthers = 2
 	// fewSlots is the part of the limit below which a caller does not count as one who
-	// takes all it can get: a twentieth.
-	fewSlots = 20
+	// takes all it can get: a tenth.
+	fewSlots = 10
 	// minQueue is how many of one caller's unproven requests may always wait.
 	minQueue = 8
 	// maxUnproven is how many unproven requests may be under way at a time. It
