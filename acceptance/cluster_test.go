@@ -79,7 +79,8 @@ func newCluster(t *testing.T, prepare ...func(*vaultServer)) *cluster {
 	}
 	require.NoError(t, first.enableAudit())
 	require.NoError(t, first.registerPlugin())
-	require.NoError(t, poll(readyTimeout, "every server to have a vote", func() (bool, error) {
+	// Raft gives them one after the other, once each has been stable for a while.
+	require.NoError(t, poll(3*readyTimeout, "every server to have a vote", func() (bool, error) {
 		voters, err := c.voters()
 		return voters == len(c.servers), err
 	}))

@@ -110,7 +110,7 @@ func TestARefreshCostsNobodyTheirTurn(t *testing.T) {
 
 // Failures of long ago do not count for an outage of now.
 func TestOldFailuresAreNoOutage(t *testing.T) {
-	bubble(t, 400, func(t *testing.T, f *fetcher) {
+	bubble(t, 400, func(_ *testing.T, f *fetcher) {
 		remove := f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusServiceUnavailable})
 		for i := range 3 {
 			<-f.wants(id(i)).ended
