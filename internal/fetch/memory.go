@@ -29,11 +29,10 @@ type brought struct {
 // pageMemory remembers whole pages for about a minute, only in memory. Readers who
 // come a moment after a page find their account here.
 type pageMemory struct {
-	mu     sync.Mutex // guards the fields below; never held across I/O
-	byID   *lru.Cache[string, brought]
-	bytes  int
-	timer  *time.Timer // tidies; nil while there is nothing to tidy
-	closed bool
+	mu    sync.Mutex // guards the fields below; never held across I/O
+	byID  *lru.Cache[string, brought]
+	bytes int
+	timer *time.Timer // tidies; nil while there is nothing to tidy
 }
 
 func newPageMemory() *pageMemory {
@@ -54,7 +53,7 @@ func (m *pageMemory) put(a *api.Account, at, until time.Time, walked bool) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if before, ok := m.byID.Peek(a.ID); m.closed || ok && before.at.After(at) {
+	if before, ok := m.byID.Peek(a.ID); ok && before.at.After(at) {
 		return
 	}
 	m.byID.Remove(a.ID)
@@ -96,15 +95,4 @@ func (m *pageMemory) tidy() {
 		return
 	}
 	m.timer.Reset(tidyEvery)
-}
-
-// close forgets everything. Nothing is remembered after that.
-func (m *pageMemory) close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.closed = true
-	m.byID.Purge()
-	if m.timer != nil {
-		m.timer.Stop()
-	}
 }

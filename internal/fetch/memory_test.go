@@ -150,17 +150,3 @@ func TestPageMemoryIsBounded(t *testing.T) {
 		})
 	})
 }
-
-func TestAClosedMemoryRemembersNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newPageMemory()
-		remembers(m, withField("apn_a", 1))
-		m.close()
-		require.Zero(t, m.byID.Len())
-		require.Zero(t, m.bytes)
-		remembers(m, withField("apn_a", 1))
-		_, ok := m.take("apn_a", time.Time{})
-		require.False(t, ok)
-		newPageMemory().close() // with nothing in it
-	})
-}
