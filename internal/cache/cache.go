@@ -19,6 +19,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/fetch"
+	"vault-plugin-secrets-pipedream/internal/flight"
 	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
@@ -83,7 +84,7 @@ type Cache struct {
 
 	credentials *durable.Store[*entry]
 	users       *durable.Store[found] // shared by all generations of the place
-	searches    flights[string]       // by user key
+	searches    flight.Group[string]  // by user key
 	quiet       *lru.Cache[string, quiet]
 	// passedAt is when the periodic pass last looked for credentials that are due, in
 	// Unix nanoseconds.

@@ -12,6 +12,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
+	"vault-plugin-secrets-pipedream/internal/flight"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -269,15 +270,15 @@ func (v *View) search(ctx context.Context, caller string, u User, why reason) (s
 		v.holdOffs.Lost(heldName(key), why.known)
 	}
 	class := v.fetcher.Class(heldName(key), why.known != "")
-	var f *flight[string]
-	id, err := await(ctx, func() (_ *flight[string], joined bool) {
-		f, joined = v.searches.start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
+	var f *flight.Flight[string]
+	id, err := flight.Await(ctx, func() (_ *flight.Flight[string], joined bool) {
+		f, joined = v.searches.Start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
 			return v.searchNow(claim, u, why)
 		})
 		return f, joined
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = v.fetcher.OverdueSearch(f.claim, f.began)
+		err = v.fetcher.OverdueSearch(f.Claim, f.Began)
 	}
 	return id, err
 }

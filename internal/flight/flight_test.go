@@ -1,4 +1,4 @@
-package cache
+package flight
 
 import (
 	"errors"
@@ -15,14 +15,14 @@ import (
 )
 
 // takesOff starts or joins a flight of that name and class.
-func takesOff(f *flights[int], name string, class pace.Class, work func(*pace.Claim) (int, error)) *flight[int] {
-	started, _ := f.start(name, pace.NewBudget(0), class, "somebody", hclog.NewNullLogger(), work)
+func takesOff(f *Group[int], name string, class pace.Class, work func(*pace.Claim) (int, error)) *Flight[int] {
+	started, _ := f.Start(name, pace.NewBudget(0), class, "somebody", hclog.NewNullLogger(), work)
 	return started
 }
 
 func TestCallersWhoWantTheSameShareTheWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f flights[int]
+		var f Group[int]
 		var worked atomic.Int32
 		work := func(*pace.Claim) (int, error) {
 			time.Sleep(time.Second)
@@ -43,7 +43,7 @@ func TestCallersWhoWantTheSameShareTheWork(t *testing.T) {
 
 func TestWorkBecomesAsUrgentAsItsCallersNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f flights[int]
+		var f Group[int]
 		classes := make(chan pace.Class, 2)
 		work := func(claim *pace.Claim) (int, error) {
 			classes <- claim.Class()
@@ -51,10 +51,10 @@ func TestWorkBecomesAsUrgentAsItsCallersNeed(t *testing.T) {
 			classes <- claim.Class()
 			return 0, nil
 		}
-		flight := takesOff(&f, "a", pace.Ahead, work)
+		underWay := takesOff(&f, "a", pace.Ahead, work)
 		synctest.Wait()
 		takesOff(&f, "a", pace.Known, work)
-		<-flight.landed
+		<-underWay.landed
 		require.Equal(t, pace.Ahead, <-classes)
 		require.Equal(t, pace.Known, <-classes)
 	})
@@ -62,14 +62,14 @@ func TestWorkBecomesAsUrgentAsItsCallersNeed(t *testing.T) {
 
 func TestAFlightThatFailsOrPanicsLands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f flights[int]
+		var f Group[int]
 		failed := errors.New("it failed")
-		flight := takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { return 0, failed })
-		<-flight.landed
-		require.Equal(t, failed, flight.err)
-		flight = takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { panic("at work") })
-		<-flight.landed
-		require.ErrorIs(t, flight.err, guard.ErrPanic)
+		underWay := takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { return 0, failed })
+		<-underWay.landed
+		require.Equal(t, failed, underWay.err)
+		underWay = takesOff(&f, "a", pace.Known, func(*pace.Claim) (int, error) { panic("at work") })
+		<-underWay.landed
+		require.ErrorIs(t, underWay.err, guard.ErrPanic)
 		require.Empty(t, f.byName, "the next caller starts over")
 	})
 }
