@@ -83,8 +83,9 @@ type Cache struct {
 	logger     func() hclog.Logger
 
 	credentials *durable.Store[*entry]
-	users       *durable.Store[found] // shared by all generations of the place
-	searches    flight.Group[string]  // by user key
+	users       *durable.Store[found]  // shared by all generations of the place
+	searches    flight.Group[string]   // by user key
+	lists       flight.Group[*listing] // likewise
 	quiet       *lru.Cache[string, quiet]
 	// passedAt is when the periodic pass last looked for credentials that are due, in
 	// Unix nanoseconds.

@@ -316,14 +316,14 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 // fault: it may be unhealthy while another is not, or the answer that found it at
 // fault may be right.
 func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, error) {
-	accounts, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
+	own, err := v.listOwn(ctx, u)
 	if err != nil {
 		return nil, err
 	}
 	var best, known *api.Account
-	for _, a := range accounts {
+	for _, a := range own.accounts {
 		eligible := a.Healthy || len(a.Credentials) > 0
-		if !api.ValidAccountID(a.ID) || !u.owns(a) || a.Dead || !eligible {
+		if a.Dead || !eligible {
 			continue
 		}
 		if better(a, best) {
