@@ -26,7 +26,7 @@ const (
 	defaultScope = "connect:accounts:read"
 	// defaultConnectTokenScope is what the page of a Connect link needs to connect an
 	// account.
-	defaultConnectTokenScope = "connect:accounts:read connect:accounts:write connect:apps:*"
+	defaultConnectTokenScope = "connect:accounts:write connect:apps:*"
 
 	defaultEnvironment    = "production"
 	defaultBaseURL        = "https://api.pipedream.com/v1"

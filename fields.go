@@ -31,6 +31,10 @@ const (
 	fieldFields               = "fields"
 	fieldTTL                  = "ttl"
 	fieldAllowedRedirectHosts = "allowed_redirect_hosts"
+	fieldOAuthScopeProfile    = "oauth_scope_profile"
+	fieldAppOverrideID        = "app_override_id"
+	fieldRequiredScopes       = "required_scopes"
+	fieldEnforceScopes        = "enforce_scopes"
 
 	// Of Connect links.
 	fieldSuccessRedirectURI = "success_redirect_uri"

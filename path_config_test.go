@@ -23,7 +23,7 @@ func TestConfigRead(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, map[string]any{
 			"client_id": "", "scope": "connect:accounts:read",
-			"connect_token_scope": "connect:accounts:read connect:accounts:write connect:apps:*", "project_id": "", "org_id": "", "environment": "production", "allow_account_ids": true,
+			"connect_token_scope": "connect:accounts:write connect:apps:*", "project_id": "", "org_id": "", "environment": "production", "allow_account_ids": true,
 			"base_url": testBaseURL, "ca_cert": "", "request_timeout": int64(20), "max_retries": 2, "rate_limit": 100,
 			"min_ttl": int64(300), "static_ttl": int64(3600), "expose_refresh_token": false,
 		}, resp.Data)

@@ -112,6 +112,9 @@ func linkFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := b.refuseUnknown(req); err != nil {
+		return nil, err
+	}
 	t, err := b.linkTarget(ctx, req, data)
 	if err != nil {
 		return nil, toLogical(req, err)
@@ -165,6 +168,7 @@ func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err 
 	r = api.LinkRequest{
 		ExternalUser: t.user.ExternalID, App: t.user.App, OAuthApp: t.user.OAuthApp,
 		Life: time.Duration(data.Get(fieldExpiresIn).(int)) * time.Second, Scope: t.config.ConnectTokenScope,
+		ScopeProfile: t.role.OAuthScopeProfile, AppOverride: t.role.AppOverrideID,
 	}
 	if r.Life < shortestLink || r.Life > longestLink {
 		return r, badRequest("expires_in must be from 1m to 4h")

@@ -137,5 +137,5 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *fra
 	}
 	resp := b.Secret(secretType).Response(got.data(), map[string]any{fieldAccountID: got.credential.AccountID})
 	resp.Secret.TTL, resp.Secret.MaxTTL = ttl, ttl
-	return got.warn(resp), nil
+	return got.warn(req, resp), nil
 }

@@ -151,6 +151,27 @@ func roleFields() map[string]*framework.FieldSchema {
 				"Goes with app. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed redirect hosts"},
 		},
+		fieldOAuthScopeProfile: {
+			Type:         framework.TypeString,
+			Description:  "Set of OAuth scopes that a Connect link asks for, by the name that the app has for it in Pipedream. Goes with app. Default: the app's own.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "OAuth scope profile"},
+		},
+		fieldAppOverrideID: {
+			Type:         framework.TypeString,
+			Description:  "App override that a Connect link names, by its id in Pipedream. Goes with app. Default: none.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "App override id"},
+		},
+		fieldRequiredScopes: {
+			Type: framework.TypeCommaStringSlice,
+			Description: "OAuth scopes that the account should have, with commas between them. Reads of an account that lacks one warn. " +
+				"Goes with app. Default: none.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Required scopes"},
+		},
+		fieldEnforceScopes: {
+			Type:         framework.TypeBool,
+			Description:  "Whether reads of an account that lacks a required scope are refused. Default false: they warn.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Enforce scopes"},
+		},
 		fieldMinTTL: {
 			Type:         framework.TypeDurationSecond,
 			Description:  "Instead of the mount's min_ttl. Default 0: the mount's.",
@@ -189,6 +210,10 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 		fieldTTL:                  int64(r.TTL.Seconds()),
 		fieldMinTTL:               int64(r.MinTTL.Seconds()),
 		fieldAllowedRedirectHosts: append([]string{}, r.AllowedRedirectHosts...),
+		fieldOAuthScopeProfile:    r.OAuthScopeProfile,
+		fieldAppOverrideID:        r.AppOverrideID,
+		fieldRequiredScopes:       append([]string{}, r.RequiredScopes...),
+		fieldEnforceScopes:        r.EnforceScopes,
 	}}, nil
 }
 
@@ -230,6 +255,7 @@ func mergeRole(r *role, data *framework.FieldData) {
 	switch {
 	case hasAccount && !hasApp && !hasUser:
 		r.App, r.ExternalUserID, r.OAuthAppID, r.AllowedRedirectHosts = "", "", "", nil
+		r.OAuthScopeProfile, r.AppOverrideID, r.RequiredScopes, r.EnforceScopes = "", "", nil, false
 	case !hasAccount && (hasApp || hasUser):
 		r.AccountID = ""
 	}
@@ -244,6 +270,14 @@ func mergeRole(r *role, data *framework.FieldData) {
 	}
 	if v, ok := data.GetOk(fieldAllowedRedirectHosts); ok {
 		r.AllowedRedirectHosts = v.([]string)
+	}
+	setString(&r.OAuthScopeProfile, data, fieldOAuthScopeProfile)
+	setString(&r.AppOverrideID, data, fieldAppOverrideID)
+	if v, ok := data.GetOk(fieldRequiredScopes); ok {
+		r.RequiredScopes = v.([]string)
+	}
+	if v, ok := data.GetOk(fieldEnforceScopes); ok {
+		r.EnforceScopes = v.(bool)
 	}
 	setDuration(&r.TTL, data, fieldTTL)
 	setDuration(&r.MinTTL, data, fieldMinTTL)

@@ -55,5 +55,5 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, dat
 	fields[fieldTTL] = int64(again.Seconds())
 	fields["rotation_period"] = int64(got.credential.Life(policy).Seconds())
 	fields["last_vault_rotation"] = got.credential.FetchedAt.UTC().Format(time.RFC3339)
-	return got.warn(&logical.Response{Data: fields}), nil
+	return got.warn(req, &logical.Response{Data: fields}), nil
 }

@@ -277,6 +277,23 @@ func (b *backend) unknownFields(req *logical.Request) []string {
 	return unknown
 }
 
+// refuseUnknown refuses a request that has a parameter for which its path has no field.
+// It is for paths where a misspelt parameter could do something else than was meant.
+func (b *backend) refuseUnknown(req *logical.Request) error {
+	path := b.Route(req.Path)
+	var unknown []string
+	for name := range req.Data {
+		if path.Fields[name] == nil {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	slices.Sort(unknown)
+	return badRequest("nothing was done, because this path has no parameters named %v", unknown)
+}
+
 // warnOfUnknown returns a response that warns about the unknown fields of a
 // successful write. The framework adds such a warning only to a response, and a
 // misspelt setting must not look as if it was set.
@@ -298,7 +315,7 @@ func (b *backend) nameUnknown(req *logical.Request, err error) error {
 		return err
 	}
 	unknown := b.unknownFields(req)
-	if len(unknown) == 0 {
+	if len(unknown) == 0 || strings.Contains(err.Error(), fmt.Sprint(unknown)) {
 		return err
 	}
 	return badRequest("%s (there are no fields named %v)", err, unknown)

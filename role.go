@@ -5,9 +5,11 @@ import (
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
@@ -25,6 +27,7 @@ const (
 	accountIDPrefix   = "apn_"
 	appIDPrefix       = "app_"
 	maxRedirectHosts  = 20
+	maxRequiredScopes = 100
 )
 
 // role gives an account a name and can narrow its use.
@@ -44,6 +47,14 @@ type role struct {
 	// AllowedRedirectHosts are the hosts to which a Connect link may lead back, with
 	// the port if it is not the default one.
 	AllowedRedirectHosts []string `json:"allowed_redirect_hosts,omitempty"`
+	// OAuthScopeProfile and AppOverrideID are what a Connect link asks Pipedream's page
+	// for; empty for nothing. The page need not follow them.
+	OAuthScopeProfile string `json:"oauth_scope_profile,omitempty"`
+	AppOverrideID     string `json:"app_override_id,omitempty"`
+	// RequiredScopes are the OAuth scopes that the account should have. EnforceScopes
+	// is set if an account that lacks one is not served.
+	RequiredScopes []string `json:"required_scopes,omitempty"`
+	EnforceScopes  bool     `json:"enforce_scopes,omitempty"`
 }
 
 // ofUser reports whether the role is for an external user's account.
@@ -52,6 +63,9 @@ func (r *role) ofUser() bool { return r.AccountID == "" }
 var (
 	oauthAppPattern = regexp.MustCompile(`^oa_[A-Za-z0-9_-]{1,100}$`)
 	appPattern      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
+	// profilePattern matches the name of a set of scopes, and the id of an app's
+	// override.
+	profilePattern = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,100}$`)
 
 	// identityDirective is what a template may have between its braces: everything
 	// about entities and groups that identitytpl knows, but nothing about the time.
@@ -62,10 +76,8 @@ var (
 
 func (r *role) validate() error {
 	switch {
-	case r.AccountID != "" && r.OAuthAppID != "":
-		return badRequest("oauth_app_id goes with app and external_user_id, not with account_id")
-	case r.AccountID != "" && len(r.AllowedRedirectHosts) > 0:
-		return badRequest("allowed_redirect_hosts goes with app and external_user_id, not with account_id")
+	case r.AccountID != "" && r.ofUserOnly() != "":
+		return badRequest("%s goes with app and external_user_id, not with account_id", r.ofUserOnly())
 	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
 		return badRequest("give either account_id, or app and external_user_id, not both")
 	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
@@ -90,6 +102,9 @@ func (r *role) validate() error {
 	if err := validateRedirectHosts(r.AllowedRedirectHosts); err != nil {
 		return err
 	}
+	if err := r.validateScopes(); err != nil {
+		return err
+	}
 	for _, field := range r.Fields {
 		if field == "" || strings.ContainsFunc(field, isControl) {
 			return badRequest("fields must be names of credential fields, such as oauth_access_token")
@@ -102,6 +117,61 @@ func (r *role) validate() error {
 		return nil
 	}
 	return validateTemplate(r.ExternalUserID)
+}
+
+// ofUserOnly returns the name of a field that r has, and that only a role for an
+// external user can have; empty for none.
+func (r *role) ofUserOnly() string {
+	switch {
+	case r.OAuthAppID != "":
+		return fieldOAuthAppID
+	case len(r.AllowedRedirectHosts) > 0:
+		return fieldAllowedRedirectHosts
+	case r.OAuthScopeProfile != "":
+		return fieldOAuthScopeProfile
+	case r.AppOverrideID != "":
+		return fieldAppOverrideID
+	case len(r.RequiredScopes) > 0:
+		return fieldRequiredScopes
+	case r.EnforceScopes:
+		return fieldEnforceScopes
+	default:
+		return ""
+	}
+}
+
+func (r *role) validateScopes() error {
+	isNone := func(scope string) bool {
+		return scope == "" || len(scope) > api.MaxScope || strings.ContainsFunc(scope, func(c rune) bool { return !unicode.IsGraphic(c) || unicode.IsSpace(c) })
+	}
+	switch {
+	case r.OAuthScopeProfile != "" && !profilePattern.MatchString(r.OAuthScopeProfile):
+		return badRequest("oauth_scope_profile must be letters, digits, -, _, . and :, 100 characters at most")
+	case r.AppOverrideID != "" && !profilePattern.MatchString(r.AppOverrideID):
+		return badRequest("app_override_id must be letters, digits, -, _, . and :, 100 characters at most")
+	case len(r.RequiredScopes) > maxRequiredScopes:
+		return badRequest("required_scopes must not have more than %d entries", maxRequiredScopes)
+	case slices.ContainsFunc(r.RequiredScopes, isNone):
+		return badRequest("required_scopes must be names of the app's OAuth scopes, such as repo, without spaces")
+	case r.EnforceScopes && len(r.RequiredScopes) == 0:
+		return badRequest("enforce_scopes needs required_scopes")
+	default:
+		return nil
+	}
+}
+
+// lacking returns the required scopes that are not among scopes, those of an account.
+// Where Pipedream gives none, nothing is known to be lacking.
+func (r *role) lacking(scopes []string) (lacking []string) {
+	if len(scopes) == 0 {
+		return nil
+	}
+	for _, scope := range r.RequiredScopes {
+		if !slices.Contains(scopes, scope) {
+			lacking = append(lacking, scope)
+		}
+	}
+	return lacking
 }
 
 // checkReturned refuses a name under which no read returns a credential field.

@@ -145,7 +145,37 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return nil, t.about(err)
 	}
+	if err := got.checkScopes(req); err != nil {
+		return nil, err
+	}
 	return got, got.checkFields()
+}
+
+// lacks says which of the scopes that the role requires the account was not given, and
+// how to give it them; empty for none.
+func (s *served) lacks(req *logical.Request) string {
+	if s.role == nil || len(s.role.RequiredScopes) == 0 {
+		return ""
+	}
+	lacking := s.role.lacking(s.credential.Scopes)
+	if len(lacking) == 0 {
+		return ""
+	}
+	return atMount(req, fmt.Sprintf("account %s was not given what this role requires (%s). To sign in again and allow it: "+
+		cli+" write -force <mount>/%s", s.credential.AccountID, strings.Join(lacking, ", "), s.connectPath()))
+}
+
+// connectPath returns the path of the links for t.
+func (t *target) connectPath() string { return "connect/" + t.roleName }
+
+func (s *served) checkScopes(req *logical.Request) error {
+	if s.role == nil || !s.role.EnforceScopes {
+		return nil
+	}
+	if lacks := s.lacks(req); lacks != "" {
+		return badRequest("%s", lacks)
+	}
+	return nil
 }
 
 // checkFields returns an error if the account has none of the fields that the role
@@ -181,10 +211,13 @@ func (s *served) capTTL(ttl time.Duration) time.Duration {
 }
 
 // warn adds to the response what its reader should know about the account.
-func (s *served) warn(resp *logical.Response) *logical.Response {
+func (s *served) warn(req *logical.Request, resp *logical.Response) *logical.Response {
 	if s.credential.Unhealthy && s.accountID == "" {
 		resp.AddWarning(fmt.Sprintf("account %s is unhealthy: Pipedream's last use of its credentials failed. "+
 			"There is no healthy account of this external user and app", s.credential.AccountID))
+	}
+	if lacks := s.lacks(req); lacks != "" {
+		resp.AddWarning(lacks)
 	}
 	return resp
 }

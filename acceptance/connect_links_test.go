@@ -119,7 +119,7 @@ func TestConnectLinks(t *testing.T) {
 	}
 	assert.Equal(t, map[string]bool{"connect:accounts:read": true, "connect:tokens:create": true}, scopes)
 	for _, body := range c.tokenRequests() {
-		assert.Contains(t, body, `"scope":"connect:accounts:read connect:accounts:write connect:apps:*"`)
+		assert.Contains(t, body, `"scope":"connect:accounts:write connect:apps:*"`)
 	}
 }
 
@@ -235,7 +235,7 @@ func TestConnectAttemptsOnAnothersLink(t *testing.T) {
 			}
 			for _, body := range c.tokenRequests() {
 				assert.Contains(t, body, `"external_user_id":"alice-0`)
-				assert.Contains(t, body, `"scope":"connect:accounts:read connect:accounts:write connect:apps:*"`)
+				assert.Contains(t, body, `"scope":"connect:accounts:write connect:apps:*"`)
 				lacks(t, "a request", body, "bob", "evil", "other", "slack")
 			}
 			for _, request := range c.sim.Requests() {

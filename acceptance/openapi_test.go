@@ -29,7 +29,7 @@ var (
 		"allow_account_ids", "base_url", "ca_cert", "client_id", "connect_token_scope", "environment", "expose_refresh_token", "max_retries", "min_ttl",
 		"org_id", "project_id", "rate_limit", "request_timeout", "scope", "static_ttl",
 	}
-	roleAnswer = []string{"account_id", "allowed_redirect_hosts", "app", "external_user_id", "fields", "min_ttl", "oauth_app_id", "ttl"}
+	roleAnswer = []string{"account_id", "allowed_redirect_hosts", "app", "app_override_id", "enforce_scopes", "external_user_id", "fields", "min_ttl", "oauth_app_id", "oauth_scope_profile", "required_scopes", "ttl"}
 )
 
 var endpoints = []endpoint{

@@ -55,6 +55,7 @@ func TestRolesAreWrittenReadListedAndDeleted(t *testing.T) {
 	assert.Equal(t, map[string]any{
 		"account_id": stripeID, "app": "", "oauth_app_id": "", "external_user_id": "", "fields": []any{"api_key", "other"},
 		"ttl": json.Number("900"), "min_ttl": json.Number("60"), "allowed_redirect_hosts": []any{},
+		"oauth_scope_profile": "", "app_override_id": "", "required_scopes": []any{}, "enforce_scopes": false,
 	}, m.read(t, "roles/billing").Data)
 	keys, _ := m.list(t, "roles", nil)
 	assert.Equal(t, []string{"billing", "ci"}, keys)

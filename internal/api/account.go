@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -32,6 +33,10 @@ const (
 	MaxCursor = 1 << 10
 	// MaxText bounds a text of Pipedream's that is shown, in characters.
 	MaxText = 300
+	// MaxScopes bounds how many OAuth scopes of an account are read, and MaxScope the
+	// size of each in bytes. What is beyond counts as unknown.
+	MaxScopes = 500
+	MaxScope  = 500
 	// MaxAccountID bounds an account's id in bytes. The id becomes a storage key.
 	MaxAccountID = 128
 )
@@ -64,7 +69,10 @@ type Account struct {
 	// NextRefreshAt is when Pipedream next refreshes the credentials; zero if unknown.
 	NextRefreshAt time.Time
 	// ExpiresAt is when the credentials end; zero for never.
-	ExpiresAt   time.Time
+	ExpiresAt time.Time
+	// Scopes are the OAuth scopes that the account was given, exactly as Pipedream has
+	// them; nil if it says nothing of them.
+	Scopes      []string
 	Credentials map[string]json.RawMessage
 }
 
@@ -75,6 +83,9 @@ func (a *Account) Complete() bool { return len(a.Credentials) > 0 || a.Dead }
 // Size returns about how many bytes a takes in memory.
 func (a *Account) Size() int {
 	size := 512 + len(a.ID) + len(a.ExternalID)
+	for _, scope := range a.Scopes {
+		size += len(scope) + 16
+	}
 	for name, value := range a.Credentials {
 		size += len(name) + len(value) + 64
 	}
@@ -217,6 +228,7 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 		LastRefreshAt: moment(raw["last_refreshed_at"]),
 		NextRefreshAt: moment(raw["next_refresh_at"]),
 		ExpiresAt:     moment(raw["expires_at"]),
+		Scopes:        scopes(raw["authorized_scopes"]),
 	}
 	if a.ID == "" {
 		return nil, errNotJSON
@@ -261,6 +273,21 @@ func credentials(raw json.RawMessage) (map[string]json.RawMessage, error) {
 		}
 	}
 	return fields, nil
+}
+
+// scopes reads the scopes of an account: a list, or one text with spaces between them,
+// as OAuth writes them.
+func scopes(raw json.RawMessage) []string {
+	var found []string
+	if json.Unmarshal(raw, &found) != nil {
+		found = strings.Fields(text(raw))
+	}
+	if len(found) > MaxScopes {
+		return nil
+	}
+	return slices.DeleteFunc(found, func(scope string) bool {
+		return scope == "" || len(scope) > MaxScope || strings.ContainsFunc(scope, func(r rune) bool { return !unicode.IsPrint(r) })
+	})
 }
 
 func newApp(raw json.RawMessage) App {

@@ -20,14 +20,18 @@ const ScopeOfLinks = "connect:tokens:create"
 const maxLink = 4 << 10
 
 // LinkRequest says whose account a Connect link connects, and to what. The token in
-// the link is bound to all of it: whoever holds the link can change its query, but not
-// what it connects.
+// the link is bound to ExternalUser, App and OAuthApp. Account, ScopeProfile and
+// AppOverride are only wishes, because they are in the link's query, which whoever
+// holds the link can change.
 type LinkRequest struct {
 	ExternalUser string
 	App          string        // slug
 	OAuthApp     string        // id of a custom OAuth client; empty for any
 	Life         time.Duration // of the link
 	Scope        string        // of the token in the link
+	Account      string        // the account to reconnect; empty for a new one
+	ScopeProfile string        // name of a set of the app's scopes; empty for the app's own
+	AppOverride  string        // id of an app override; empty for none
 	// SuccessURI and ErrorURI are where the browser goes at the end; empty for
 	// Pipedream's own page.
 	SuccessURI, ErrorURI string
@@ -91,9 +95,12 @@ func decodeLink(body []byte, r LinkRequest, asked time.Time) (*Link, error) {
 		return nil, errBadLink
 	}
 	query := u.Query()
-	query.Set("app", r.App)
-	if r.OAuthApp != "" {
-		query.Set("oauthAppId", r.OAuthApp)
+	for name, value := range map[string]string{
+		"app": r.App, "oauthAppId": r.OAuthApp, "accountId": r.Account, "oauthScopeProfile": r.ScopeProfile, "appOverrideId": r.AppOverride,
+	} {
+		if value != "" {
+			query.Set(name, value)
+		}
 	}
 	u.RawQuery = query.Encode()
 	link := &Link{URL: redact.Secret(u.String()), ExpiresAt: moment(answer.ExpiresAt)}

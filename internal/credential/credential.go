@@ -4,6 +4,7 @@ package credential
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,8 @@ type Credential struct {
 	RefreshTokenKept    bool `json:"refresh_token_kept,omitempty"`
 	// Unhealthy is set if Pipedream said that the account's last use failed.
 	Unhealthy bool `json:"unhealthy,omitempty"`
+	// Scopes are the OAuth scopes that the account was given; empty if unknown.
+	Scopes []string `json:"scopes,omitempty"`
 	// ExpiresAt is zero if the credential never expires.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	// NextRefreshAt is when Pipedream itself refreshes the token; zero if unknown.
@@ -77,6 +80,7 @@ func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, err
 		RefreshTokenOmitted: hadRefreshToken && !keepRefreshToken,
 		RefreshTokenKept:    hadRefreshToken && keepRefreshToken,
 		Unhealthy:           !a.Healthy,
+		Scopes:              a.Scopes,
 		ExpiresAt:           a.ExpiresAt,
 		NextRefreshAt:       a.NextRefreshAt,
 		FetchedAt:           now,
@@ -101,7 +105,7 @@ func (c *Credential) Following(previous *Credential) (merged *Credential, store 
 	if following.ExternalUser == "" { // not every answer says whose account it is
 		following.ExternalUser = previous.ExternalUser
 	}
-	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser
+	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser || !slices.Equal(following.Scopes, previous.Scopes)
 }
 
 // sameToken reports whether c and other have the same secret and the same end.
@@ -117,6 +121,9 @@ func (c *Credential) Size() int {
 	size := 512 + len(c.AccountName) + len(c.App) + len(c.ExternalUser)
 	for name, value := range c.Fields {
 		size += len(name) + len(value) + 64
+	}
+	for _, scope := range c.Scopes {
+		size += len(scope) + 16
 	}
 	return size
 }
