@@ -95,7 +95,7 @@ func TestALateSearchRestoresNothing(t *testing.T) {
 func (m *mount) use(class pace.Class) {
 	m.Helper()
 	for {
-		release, err := m.b.budget.Acquire(m.b.budget.NewClaim(class, "").With(m.Context()))
+		release, err := m.b.budget.Acquire(m.b.budget.NewClaim(class, pace.Caller{}).With(m.Context()))
 		if err != nil {
 			return
 		}
@@ -113,7 +113,7 @@ func TestOneAccountsRefusalIsConfirmedWithoutBudget(t *testing.T) {
 		require.Error(t, err)
 		time.Sleep(2 * time.Second)
 		for range 19 { // all but one of the slots for unproven requests
-			release, err := m.b.budget.Acquire(m.b.budget.NewClaim(pace.Unproven, "somebody").With(t.Context()))
+			release, err := m.b.budget.Acquire(m.b.budget.NewClaim(pace.Unproven, pace.Caller{Name: "somebody"}).With(t.Context()))
 			require.NoError(t, err)
 			release()
 		}

@@ -138,7 +138,7 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	if err := c.holdOffs.CheckAll(); err != nil {
 		return nil, toLogical(req, err)
 	}
-	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, caller(req)).With(ctx), listTimeout)
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, pace.Caller{Name: caller(req)}).With(ctx), listTimeout)
 	defer cancel()
 
 	filter := api.Filter{App: data.Get(fieldApp).(string), ExternalUser: data.Get(fieldExternalUserID).(string)}
@@ -195,7 +195,7 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 	if c.fetcher.Class(id, false) == pace.Unproven { // as with its credentials
 		class = pace.Unproven
 	}
-	ctx, cancel := context.WithTimeout(b.budget.NewClaim(class, caller(req)).With(ctx), c.config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(class, pace.Caller{Name: caller(req)}).With(ctx), c.config.RequestTimeout)
 	defer cancel()
 	a, err := metadata(ctx, c, id)
 	if err != nil {

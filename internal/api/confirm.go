@@ -120,12 +120,12 @@ func (c *Client) probe(ctx context.Context, bearer redact.Secret) error {
 	if p == nil || p.bearer != bearer {
 		// The engine itself is its caller, so that it has a turn of its own and does not
 		// wait for the requests that it is about.
-		p = &probe{bearer: bearer, before: c.latest, claim: c.budget.NewClaim(class, ""), done: make(chan struct{})}
+		p = &probe{bearer: bearer, before: c.latest, claim: c.budget.NewClaim(class, pace.Caller{}), done: make(chan struct{})}
 		c.waiting, c.latest = p, p
 		go c.run(p)
 	}
 	c.mu.Unlock()
-	p.claim.Join(class, "")
+	p.claim.Join(class, pace.Caller{})
 	select {
 	case <-p.done:
 		return p.err

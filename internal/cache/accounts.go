@@ -44,7 +44,7 @@ func (l *listing) owned() []*Owned {
 // Accounts returns all accounts that u has with its app, in whatever state, the one
 // created last first. It asks Pipedream for all pages of them, and all who ask at the
 // same time share that. Its errors are of type [*api.Error], or that of ctx.
-func (v *View) Accounts(ctx context.Context, class pace.Class, caller string, u User) ([]*Owned, error) {
+func (v *View) Accounts(ctx context.Context, class pace.Class, caller pace.Caller, u User) ([]*Owned, error) {
 	l, err := v.listShared(ctx, class, caller, u)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (v *View) Accounts(ctx context.Context, class pace.Class, caller string, u 
 }
 
 // listShared is like [View.Accounts], with the credentials.
-func (v *View) listShared(ctx context.Context, class pace.Class, caller string, u User) (*listing, error) {
+func (v *View) listShared(ctx context.Context, class pace.Class, caller pace.Caller, u User) (*listing, error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
 	var f *flight.Flight[*listing]

@@ -173,7 +173,12 @@ type Reader struct {
 	Path string
 	// Caller identifies who reads. Callers take turns, and share the budget.
 	Caller string
+	// User is the external user for whom a caller reads who works for many; empty for
+	// none. Within a caller, users take turns.
+	User string
 }
+
+func (r Reader) who() pace.Caller { return pace.Caller{Name: r.Caller, User: r.User} }
 
 // Get returns a live credential of an account. Its errors are of type
 // [*api.Error], or that of the context.

@@ -24,7 +24,7 @@ func (v *View) await(ctx context.Context, r Reader, class pace.Class, id string,
 		patience, cancel = context.WithTimeout(ctx, Patience)
 		defer cancel()
 	}
-	fetched, err := v.wait(ctx, patience, class, r.Caller, id, seen, newerThan)
+	fetched, err := v.wait(ctx, patience, class, r, id, seen, newerThan)
 	if err == nil {
 		return v.serve(r, fetched, Fetched), nil
 	}
@@ -39,9 +39,9 @@ func (v *View) await(ctx context.Context, r Reader, class pace.Class, id string,
 }
 
 // wait waits for a fetch until patience ends. The fetch goes on when its readers give up.
-func (v *View) wait(ctx, patience context.Context, class pace.Class, caller, id string, seen *entry, newerThan time.Time) (*entry, error) {
+func (v *View) wait(ctx, patience context.Context, class pace.Class, r Reader, id string, seen *entry, newerThan time.Time) (*entry, error) {
 	until, _ := ctx.Deadline()
-	wish := fetch.Wish{Class: class, Caller: caller, NewerThan: newerThan, Until: until}
+	wish := fetch.Wish{Class: class, Caller: r.Caller, User: r.User, NewerThan: newerThan, Until: until}
 	if e, err := v.ready(id, seen, &wish); e != nil || err != nil {
 		return e, err
 	}

@@ -55,7 +55,7 @@ func (v *View) refresh(ctx context.Context, r Reader, id string, exists bool) (*
 	began := time.Now()
 	e, err := v.lookup(ctx, id)
 	if err != nil { // ctx ended: the refresh goes on without its caller
-		wish := fetch.Wish{Class: v.fetcher.Class(id, exists), Caller: r.Caller, NewerThan: began, Until: began.Add(v.client.Timeout())}
+		wish := fetch.Wish{Class: v.fetcher.Class(id, exists), Caller: r.Caller, User: r.User, NewerThan: began, Until: began.Add(v.client.Timeout())}
 		if e, err := v.ready(id, nil, &wish); e == nil && err == nil {
 			v.fetcher.Want(id, wish).Leave()
 		}

@@ -113,13 +113,13 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 		return nil, err
 	}
 	if id != "" {
-		id = v.healthier(ctx, r.Caller, u, id)
+		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.getOwned(ctx, r, id, u)
 		if !api.OfAccount(err) && api.KindOf(err) != api.Unauthorized { // nothing is live
 			return c, err
 		}
 	}
-	again, err := v.search(ctx, r.Caller, u, reason{known: id, atFault: id != ""})
+	again, err := v.search(ctx, r.who(), u, reason{known: id, atFault: id != ""})
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func (v *View) lookForHealthier(key string, e *entry) bool {
 // healthier returns the id of u's account to serve. If the remembered account is
 // unhealthy, it searches for a healthy one that u has connected since. A search
 // that finds none holds off the next one.
-func (v *View) healthier(ctx context.Context, caller string, u User, remembered string) string {
+func (v *View) healthier(ctx context.Context, caller pace.Caller, u User, remembered string) string {
 	key := u.Key()
 	e, ok := v.credentials.Peek(remembered)
 	if !ok || !v.lookForHealthier(key, e) {
@@ -193,14 +193,14 @@ func (v *View) refreshOf(ctx context.Context, r Reader, u User, id string) (*cre
 		if !v.isQuiet(id) {
 			v.holdOffs.Retry(heldName(key))
 		}
-		id = v.healthier(ctx, r.Caller, u, id)
+		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.refreshOwned(ctx, r, id, u)
 		if !api.OfAccount(err) {
 			return c, err
 		}
 	}
 	v.holdOffs.Retry(heldName(key))
-	id, err := v.search(ctx, r.Caller, u, reason{known: id, atFault: id != ""})
+	id, err := v.search(ctx, r.who(), u, reason{known: id, atFault: id != ""})
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ type reason struct {
 
 // search finds u's account through the list. All readers who search for u share one
 // search. A search that finds nothing better holds the next one off.
-func (v *View) search(ctx context.Context, caller string, u User, why reason) (string, error) {
+func (v *View) search(ctx context.Context, caller pace.Caller, u User, why reason) (string, error) {
 	key := u.Key()
 	if why.known != "" {
 		v.holdOffs.Lost(heldName(key), why.known)

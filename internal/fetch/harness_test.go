@@ -171,7 +171,7 @@ func (f *fetcher) Account(ctx context.Context, id string, class pace.Class, call
 // asked for, and has come if it takes no time.
 func (f *fetcher) fetchFirstPage() {
 	f.Helper()
-	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(""), f.budget.NewClaim(pace.Ahead, ""), now) })
+	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(""), f.budget.NewClaim(pace.Ahead, pace.Caller{}), now) })
 	synctest.Wait()
 }
 

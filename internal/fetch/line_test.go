@@ -108,6 +108,32 @@ func TestARefreshCostsNobodyTheirTurn(t *testing.T) {
 	})
 }
 
+// One user of a caller holds up neither the caller's other users nor other callers.
+func TestAGreedyUserHoldsUpNoOthersOfTheCaller(t *testing.T) {
+	bubble(t, 1000, func(t *testing.T, f *fetcher) {
+		f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		f.usedUp()
+		wants := func(i int, caller, user string) *Want {
+			return f.Want(id(i), Wish{Caller: caller, User: user, Until: time.Now().Add(timeout)})
+		}
+		var greedy []*Want
+		for i := range 15 {
+			greedy = append(greedy, wants(i, "shop", "greedy"))
+		}
+		began := time.Now()
+		for _, w := range []*Want{wants(100, "shop", "modest"), wants(200, "shop", ""), wants(300, "other", "greedy")} {
+			<-w.Done
+			require.NoError(t, w.Failed)
+			require.LessOrEqual(t, time.Since(began), 5*time.Second, w.ID)
+			w.Leave()
+		}
+		for _, w := range greedy {
+			<-w.Done
+			w.Leave()
+		}
+	})
+}
+
 // Failures of long ago do not count for an outage of now.
 func TestOldFailuresAreNoOutage(t *testing.T) {
 	bubble(t, 400, func(_ *testing.T, f *fetcher) {

@@ -15,7 +15,7 @@ const busyRetry = 5 * time.Second
 // up, or others came first.
 func (f *Fetcher) Overdue(id string) (err error) {
 	f.budget.Do(func(now time.Time) {
-		claim, unproven := f.budget.NewClaim(pace.Known, ""), false
+		claim, unproven := f.budget.NewClaim(pace.Known, pace.Caller{}), false
 		if w := f.wants[id]; w != nil {
 			claim, unproven = w.claim, w.claim.ClassNow() == pace.Unproven
 			if asked := w.askedAt(); !asked.IsZero() {

@@ -56,8 +56,10 @@ const (
 
 // Wish says who wants an account, and how.
 type Wish struct {
-	Class     pace.Class
-	Caller    string
+	Class pace.Class
+	// Caller and User say who wants it, as for [pace.Caller].
+	Caller, User string
+	// NewerThan is the time after which the account must be asked for.
 	NewerThan time.Time
 	// Until is when the one who waits gives up.
 	Until time.Time
@@ -88,11 +90,13 @@ func (f *Fetcher) Ahead(wishes map[string]Wish) {
 	})
 }
 
+func (w Wish) who() pace.Caller { return pace.Caller{Name: w.Caller, User: w.User} }
+
 func (f *Fetcher) want(id string, wish Wish, now time.Time) *Want {
 	f.attach()
 	w := f.wants[id]
 	if w == nil {
-		w = &Want{ID: id, Began: now, f: f, claim: f.budget.NewClaim(wish.Class, wish.Caller), by: wish.By, until: wish.Until, Done: make(chan struct{})}
+		w = &Want{ID: id, Began: now, f: f, claim: f.budget.NewClaim(wish.Class, wish.who()), by: wish.By, until: wish.Until, Done: make(chan struct{})}
 		w.claim.For = w
 		f.wants[id] = w
 		w.mustBeNewer(wish.NewerThan)
@@ -109,7 +113,7 @@ func (f *Fetcher) want(id string, wish Wish, now time.Time) *Want {
 		return w
 	}
 	before, sooner := w.claim.ClassNow(), wish.Class == pace.Ahead && wish.By.Before(w.by)
-	w.claim.Add(wish.Class, wish.Caller)
+	w.claim.Add(wish.Class, wish.who())
 	if wish.Until.After(w.until) {
 		w.until = wish.Until
 	}

@@ -31,7 +31,7 @@ type Group[T any] struct {
 
 // Start joins the flight of that name, or starts one on a goroutine of its own with a
 // claim on budget. It reports whether it joined one.
-func (f *Group[T]) Start(name string, budget *pace.Budget, class pace.Class, caller string, logger hclog.Logger, work func(*pace.Claim) (T, error)) (started *Flight[T], joined bool) {
+func (f *Group[T]) Start(name string, budget *pace.Budget, class pace.Class, caller pace.Caller, logger hclog.Logger, work func(*pace.Claim) (T, error)) (started *Flight[T], joined bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if underWay, ok := f.byName[name]; ok {

@@ -16,7 +16,7 @@ import (
 
 // takesOff starts or joins a flight of that name and class.
 func takesOff(f *Group[int], name string, class pace.Class, work func(*pace.Claim) (int, error)) *Flight[int] {
-	started, _ := f.Start(name, pace.NewBudget(0), class, "somebody", hclog.NewNullLogger(), work)
+	started, _ := f.Start(name, pace.NewBudget(0), class, pace.Caller{Name: "somebody"}, hclog.NewNullLogger(), work)
 	return started
 }
 

@@ -27,7 +27,7 @@ func (e *NoBudgetError) Error() string {
 
 // Budget hands out the slots of one mount. [Known] requests get slots first, and
 // [Unproven] requests get half of the slots at most. Callers take turns, and a caller's
-// known requests leave some slots to others.
+// known requests leave some slots to others. So do users of one caller.
 type Budget struct {
 	mu sync.Mutex // guards the fields below, all claims and lines, and what planners know; never held across I/O or a wait
 	slots
@@ -63,14 +63,14 @@ type attached struct {
 
 // NewBudget returns a budget of limit requests a minute; 0 means no limit.
 func NewBudget(limit int) *Budget {
-	b := &Budget{slots: slots{limit: limit, byCaller: map[string]int{}}}
+	b := &Budget{slots: slots{limit: limit, byCaller: map[Caller]int{}}}
 	b.known, b.unproven = b.NewLine(func(time.Time) bool { return true }), b.NewLine(nil)
 	return b
 }
 
 // NewLine returns a line. Somebody there may go only while it is open.
 func (b *Budget) NewLine(open func(now time.Time) bool) *Line {
-	return &Line{clock: &b.clock, open: open, byName: map[string]*callerTurn{}}
+	return &Line{clock: &b.clock, open: open, callers: map[string]*turns{}, users: map[Caller]*turns{}}
 }
 
 // Attach has the budget serve a planner and its lines until it is done, if it does not
@@ -105,13 +105,13 @@ func (b *Budget) run(now time.Time) {
 // grantNext hands out one slot, and reports whether it could.
 func (b *Budget) grantNext(now time.Time) bool {
 	if b.waitFor(now, Known, 0) == 0 {
-		if line, caller := b.nextKnown(now); line != nil {
-			b.grant(line.take(caller), slot{caller: caller.name})
+		if line, user := b.nextKnown(now); line != nil {
+			b.grant(line.take(user), slot{caller: user.who})
 			return true
 		}
 	}
 	if b.unproven.n > 0 && b.waitFor(now, Unproven, 0) == 0 {
-		b.grant(b.unproven.take(b.unproven.order[0]), slot{unproven: true})
+		b.grant(b.unproven.take(b.unproven.head(func(Caller) bool { return true })), slot{unproven: true})
 		return true
 	}
 	if b.waitFor(now, Ahead, b.known.n) > 0 {
@@ -119,7 +119,7 @@ func (b *Budget) grantNext(now time.Time) bool {
 	}
 	for _, p := range b.planners {
 		if send := p.Ahead(now); send != nil {
-			claim := b.NewClaim(Ahead, "")
+			claim := b.NewClaim(Ahead, Caller{})
 			b.charge(slot{})
 			claim.taken = &slot{}
 			send(claim)
@@ -130,14 +130,14 @@ func (b *Budget) grantNext(now time.Time) bool {
 	return false
 }
 
-// nextKnown returns the caller whose turn it is, and the line in which that is.
-func (b *Budget) nextKnown(now time.Time) (line *Line, next *callerTurn) {
+// nextKnown returns the user whose turn it is, and the line in which that is.
+func (b *Budget) nextKnown(now time.Time) (line *Line, next *turns) {
 	consider := func(l *Line) {
 		if l.n == 0 || !l.open(now) {
 			return
 		}
-		if caller := l.head(b.mayTake); caller != nil && (next == nil || caller.since < next.since) {
-			line, next = l, caller
+		if user := l.head(b.mayTake); user != nil && (next == nil || user.of.since < next.of.since) {
+			line, next = l, user
 		}
 	}
 	consider(b.known)
@@ -195,7 +195,7 @@ func (b *Budget) wake() {
 
 // SetLimit changes the limit. The record of what went out stays, so that writing
 // config does not refill the budget.
-func (b *Budget) SetLimit(limit int) { b.Do(func(time.Time) { b.limit = limit }) }
+func (b *Budget) SetLimit(limit int) { b.Do(func(time.Time) { b.setLimit(limit) }) }
 
 // Acquire takes a slot for a request of the claim in ctx, or for a [Known] request
 // if ctx has no claim. It waits for its turn, and returns a [*NoBudgetError] as
@@ -204,7 +204,7 @@ func (b *Budget) SetLimit(limit int) { b.Do(func(time.Time) { b.limit = limit })
 func (b *Budget) Acquire(ctx context.Context) (release func(), err error) {
 	claim, _ := ctx.Value(claimKey{}).(*Claim)
 	if claim == nil {
-		claim = b.NewClaim(Known, "")
+		claim = b.NewClaim(Known, Caller{})
 	}
 	taken, err := b.take(ctx, claim)
 	if err != nil {
@@ -311,15 +311,14 @@ func (b *Budget) waitOf(now time.Time, claim *Claim) time.Duration {
 	}
 	wait := Window
 	for _, caller := range claim.callers {
-		own := b.known.waiting(caller)
-		others := b.known.before(own)
+		ofUser, own, others := b.known.before(caller)
 		for _, p := range b.planners {
 			for _, l := range p.lines {
-				mine := l.waiting(caller)
-				own, others = own+mine, others+l.before(mine)
+				u, o, n := l.before(caller)
+				ofUser, own, others = ofUser+u, own+o, others+n
 			}
 		}
-		wait = min(wait, b.waitForTurn(now, caller, own, others))
+		wait = min(wait, b.waitForTurn(now, caller, ofUser, own, others))
 	}
 	return wait
 }
@@ -351,7 +350,7 @@ func (b *Budget) Left() int {
 
 // NextFree returns how long a [Known] request that asks now would have to wait.
 func (b *Budget) NextFree() time.Duration {
-	return time.Duration(b.read(func(now time.Time) int { return int(b.waitOf(now, b.NewClaim(Known, ""))) }))
+	return time.Duration(b.read(func(now time.Time) int { return int(b.waitOf(now, b.NewClaim(Known, Caller{}))) }))
 }
 
 // Pages returns how many requests of a class an unspent budget allows within span; -1

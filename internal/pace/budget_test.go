@@ -70,7 +70,7 @@ func TestEachClassLeavesSomeToOthers(t *testing.T) {
 		b := NewBudget(100)
 		took := func(class Class) (n int) {
 			for {
-				if _, err := b.Acquire(b.NewClaim(class, "").With(t.Context())); err != nil {
+				if _, err := b.Acquire(b.NewClaim(class, by("")).With(t.Context())); err != nil {
 					var refused *NoBudgetError
 					require.ErrorAs(t, err, &refused)
 					return n

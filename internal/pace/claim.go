@@ -31,9 +31,14 @@ const (
 
 func (c Class) waits() bool { return c == Known || c == Unproven || c == Check }
 
-// maxCallersOfClaim is how many callers' turns one piece of work can take. It bounds
-// the time that joining it takes.
-const maxCallersOfClaim = 64
+const (
+	// maxCallersOfClaim is how many callers' turns one piece of work can take. It bounds
+	// the time that joining it takes.
+	maxCallersOfClaim = 64
+	// maxUsersOfClaim is how many of them can be those of users of one caller, who might
+	// invent users to keep others from taking part.
+	maxUsersOfClaim = 4
+)
 
 // Claim is the claim that a piece of work has on a budget. Others who need the same
 // work can join it, and make it more urgent. Budget.mu guards its fields.
@@ -43,7 +48,7 @@ type Claim struct {
 
 	budget  *Budget
 	class   Class
-	callers []string  // whose turns it may take
+	callers []Caller  // whose turns it may take
 	taken   *slot     // a slot that it has, and with which nothing was sent yet
 	line    *Line     // where it waits; nil if it does not
 	places  []place   // in that line, one for each caller
@@ -55,8 +60,8 @@ type claimKey struct{}
 
 // NewClaim returns a claim on b for work that caller asked for. An empty name stands
 // for the engine itself, which need not leave slots to others.
-func (b *Budget) NewClaim(class Class, caller string) *Claim {
-	return &Claim{budget: b, class: class, callers: []string{caller}}
+func (b *Budget) NewClaim(class Class, caller Caller) *Claim {
+	return &Claim{budget: b, class: class, callers: []Caller{caller}}
 }
 
 // With returns a copy of ctx whose requests take their slots through c.
@@ -86,13 +91,13 @@ func (c *Claim) ClassNow() Class { return c.class }
 func (c *Claim) Line() *Line { return c.line }
 
 // Join adds a caller who waits for the work too, with a request of that class.
-func (c *Claim) Join(class Class, caller string) {
+func (c *Claim) Join(class Class, caller Caller) {
 	c.budget.Do(func(time.Time) { c.Add(class, caller) })
 }
 
 // Add does the work of Join. It makes the work more urgent if need be, and lets it take
 // that caller's turns.
-func (c *Claim) Add(class Class, caller string) {
+func (c *Claim) Add(class Class, caller Caller) {
 	switch {
 	case class == Ahead || class == Listing: // these never make work more urgent, and have no turns
 		return
@@ -101,7 +106,7 @@ func (c *Claim) Add(class Class, caller string) {
 	case c.class == Ahead || c.class == Listing:
 		c.callers = nil
 	}
-	if len(c.callers) < maxCallersOfClaim && !slices.Contains(c.callers, caller) {
+	if c.hasRoomFor(caller) {
 		c.callers = append(c.callers, caller)
 	}
 	c.class = class
@@ -112,6 +117,19 @@ func (c *Claim) Add(class Class, caller string) {
 	default:
 		c.line.Add(c, c.turn)
 	}
+}
+
+func (c *Claim) hasRoomFor(caller Caller) bool {
+	users := 0
+	for _, other := range c.callers {
+		if other == caller {
+			return false
+		}
+		if other.Name == caller.Name {
+			users++
+		}
+	}
+	return len(c.callers) < maxCallersOfClaim && users < maxUsersOfClaim
 }
 
 // Prove has unproven work be known. It must not wait.
@@ -189,17 +207,19 @@ func (c *Claim) Free(now time.Time) time.Duration {
 	}
 	wait := Window
 	for _, caller := range c.callers {
-		wait = min(wait, c.budget.waitForTurn(now, caller, 0, 0))
+		wait = min(wait, c.budget.waitForTurn(now, caller, 0, 0, 0))
 	}
 	return wait
 }
 
 // MayQueue reports whether one of the callers of c may have one more unproven request
-// wait.
+// wait. A user leaves some room to other users of the caller.
 func (c *Claim) MayQueue() bool {
 	b := c.budget
-	return slices.ContainsFunc(c.callers, func(caller string) bool {
-		return b.unproven.waiting(caller) < max(minQueue, b.share(Unproven))
+	most := max(minQueue, b.share(Unproven))
+	return slices.ContainsFunc(c.callers, func(caller Caller) bool {
+		all, ofUser := b.unproven.waiting(caller)
+		return all < most && (caller.User == "" || ofUser < forOthers*(most-all))
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -24,10 +25,16 @@ type someone struct {
 	err     error
 }
 
+// by returns the caller of a name, and after a slash the user.
+func by(name string) (c Caller) {
+	c.Name, c.User, _ = strings.Cut(name, "/")
+	return c
+}
+
 // waits starts someone who waits an hour for a slot, and returns once they wait.
 func waits(t *testing.T, b *Budget, class Class, caller string) *someone {
 	t.Helper()
-	return waitsAs(t, b, b.NewClaim(class, caller), time.Hour)
+	return waitsAs(t, b, b.NewClaim(class, by(caller)), time.Hour)
 }
 
 func waitsAs(t *testing.T, b *Budget, claim *Claim, within time.Duration) *someone {
@@ -82,7 +89,7 @@ func (s *someone) refused() *NoBudgetError {
 // mustAcquire takes a slot, which must be free.
 func mustAcquire(t *testing.T, b *Budget, class Class, caller string) (release func()) {
 	t.Helper()
-	release, err := b.Acquire(b.NewClaim(class, caller).With(t.Context()))
+	release, err := b.Acquire(b.NewClaim(class, by(caller)).With(t.Context()))
 	require.NoError(t, err)
 	return release
 }
@@ -106,7 +113,7 @@ func TestUnprovenRequestsGetHalfTheLimit(t *testing.T) {
 				b := NewBudget(limit)
 				taken := 0
 				for {
-					release, err := b.Acquire(b.NewClaim(Unproven, "somebody").With(t.Context()))
+					release, err := b.Acquire(b.NewClaim(Unproven, by("somebody")).With(t.Context()))
 					if err != nil {
 						break
 					}
@@ -149,7 +156,7 @@ func TestUnprovenRequestsLeaveThreeTenthsUnused(t *testing.T) {
 			mustAcquire(t, b, Known, "")()
 		}
 		mustAcquire(t, b, Unproven, "somebody")()
-		_, err := b.Acquire(b.NewClaim(Unproven, "somebody").With(t.Context()))
+		_, err := b.Acquire(b.NewClaim(Unproven, by("somebody")).With(t.Context()))
 		require.ErrorContains(t, err, "used up")
 		mustAcquire(t, b, Known, "")()
 	})
@@ -222,7 +229,7 @@ func TestJoiningMakesWorkMoreUrgent(t *testing.T) {
 		one, two := mustAcquire(t, b, Known, ""), mustAcquire(t, b, Known, "")
 		early, joined := waits(t, b, Unproven, "somebody"), waits(t, b, Unproven, "somebody")
 		known := waits(t, b, Known, "")
-		joined.claim.Join(Known, "another")
+		joined.claim.Join(Known, by("another"))
 		require.Equal(t, Known, joined.claim.Class())
 		one()
 		time.Sleep(Window)
@@ -249,8 +256,8 @@ func TestClassOfAJoinedClaim(t *testing.T) {
 		{Unproven, Ahead, Unproven},
 		{Unproven, Unproven, Unproven},
 	} {
-		claim := NewBudget(1).NewClaim(tc.class, "somebody")
-		claim.Join(tc.joins, "another")
+		claim := NewBudget(1).NewClaim(tc.class, by("somebody"))
+		claim.Join(tc.joins, by("another"))
 		require.Equal(t, tc.becomes, claim.Class(), "%d joined by %d", tc.class, tc.joins)
 	}
 }
@@ -268,7 +275,7 @@ func TestJoinedWorkUsesTheTurnsOfAllItsCallers(t *testing.T) {
 			queue = append(queue, waits(t, b, Unproven, "greedy"))
 		}
 		last := waits(t, b, Unproven, "greedy")
-		last.claim.Join(Unproven, "modest")
+		last.claim.Join(Unproven, by("modest"))
 		releases[0]()
 		time.Sleep(Window)
 		require.True(t, queue[0].served(), "the greedy caller's turn came first")
@@ -321,11 +328,11 @@ func TestAWaitThatWouldTakeTooLongFails(t *testing.T) {
 		b := NewBudget(1)
 		mustAcquire(t, b, Known, "")() // the slot comes free in a minute
 		began := time.Now()
-		refused := waitsAs(t, b, b.NewClaim(Known, ""), Window+time.Second-1).refused()
+		refused := waitsAs(t, b, b.NewClaim(Known, by("")), Window+time.Second-1).refused()
 		require.Equal(t, Window, refused.Wait)
 		require.Zero(t, time.Since(began), "at once")
 
-		inTime := waitsAs(t, b, b.NewClaim(Known, ""), Window+time.Second+1)
+		inTime := waitsAs(t, b, b.NewClaim(Known, by("")), Window+time.Second+1)
 		require.False(t, inTime.served())
 		time.Sleep(Window)
 		require.True(t, inTime.served())
@@ -334,7 +341,7 @@ func TestAWaitThatWouldTakeTooLongFails(t *testing.T) {
 		b := NewBudget(1)
 		mustAcquire(t, b, Known, "")()
 		began := time.Now()
-		unproven := waitsAs(t, b, b.NewClaim(Unproven, "somebody"), 10*time.Second) // its turn may come before it seems
+		unproven := waitsAs(t, b, b.NewClaim(Unproven, by("somebody")), 10*time.Second) // its turn may come before it seems
 		require.Equal(t, Window-9*time.Second, unproven.refused().Wait)
 		require.Equal(t, 9*time.Second, time.Since(began))
 	})
@@ -362,7 +369,7 @@ func TestSlotsAreReservedForChecksOfANewKey(t *testing.T) {
 				for range kept {
 					mustAcquire(t, b, Check, "")()
 				}
-				_, err := b.Acquire(b.NewClaim(Check, "").With(t.Context()))
+				_, err := b.Acquire(b.NewClaim(Check, by("")).With(t.Context()))
 				require.ErrorContains(t, err, "used up")
 			})
 		})
@@ -374,7 +381,7 @@ func TestAReservedSlotIsUsedOnceOrGivenBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := NewBudget(4)
-				claim := b.NewClaim(class, "somebody")
+				claim := b.NewClaim(class, by("somebody"))
 				require.NoError(t, claim.Reserve(t.Context()))
 				require.Equal(t, 3, b.Left())
 				claim.Refund()
@@ -402,7 +409,7 @@ func TestAReservedSlotIsUsedOnceOrGivenBack(t *testing.T) {
 func TestARefundedSlotGoesToAWaiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(1)
-		claim := b.NewClaim(Known, "")
+		claim := b.NewClaim(Known, by(""))
 		require.NoError(t, claim.Reserve(t.Context()))
 		next := waits(t, b, Known, "")
 		require.False(t, next.served())
@@ -438,9 +445,9 @@ func TestEverySlotComesFree(t *testing.T) {
 			group.Go(func() {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Second)
 				defer cancel()
-				claim := b.NewClaim([]Class{Known, Unproven}[i%2], strconv.Itoa(i%7))
+				claim := b.NewClaim([]Class{Known, Unproven}[i%2], by(strconv.Itoa(i%7)))
 				if i%5 == 0 {
-					time.AfterFunc(time.Duration(i)*100*time.Millisecond, func() { claim.Join(Known, "another") })
+					time.AfterFunc(time.Duration(i)*100*time.Millisecond, func() { claim.Join(Known, by("another")) })
 				}
 				if release, err := b.Acquire(claim.With(ctx)); err == nil {
 					time.Sleep(time.Second)

@@ -19,8 +19,8 @@ func TestJoinedWorkWhenOneQueueIsFull(t *testing.T) {
 		for range minQueue { // and the whole queue of one caller
 			passes(t, b, Unproven, "greedy")
 		}
-		claim := b.NewClaim(Unproven, "modest")
-		claim.Join(Unproven, "greedy")
+		claim := b.NewClaim(Unproven, by("modest"))
+		claim.Join(Unproven, by("greedy"))
 		require.NotNil(t, waitsAs(t, b, claim, 10*time.Second).refused())
 		time.Sleep(time.Hour)
 		require.Equal(t, 10, b.Left(), "no slot is lost")
@@ -32,7 +32,7 @@ func TestAJoinedCheck(t *testing.T) {
 		b := NewBudget(1)
 		hold := mustAcquire(t, b, Known, "")
 		check := waits(t, b, Check, "")
-		check.claim.Join(Known, "")
+		check.claim.Join(Known, by(""))
 		hold()
 		time.Sleep(Window)
 		require.True(t, check.served())
@@ -53,7 +53,7 @@ func TestALateTimerDelaysNoWaiter(t *testing.T) {
 				time.Sleep(Window / 2)
 				for err := error(nil); err == nil; { // the rest of the slots
 					var release func()
-					if release, err = b.Acquire(b.NewClaim(class, "somebody").With(t.Context())); err == nil {
+					if release, err = b.Acquire(b.NewClaim(class, by("somebody")).With(t.Context())); err == nil {
 						release()
 					}
 				}

@@ -1,50 +1,68 @@
 package pace
 
 import (
-	"container/heap"
 	"container/list"
 	"iter"
 	"slices"
 	"time"
 )
 
-// Line is a queue in which callers take turns. A claim may wait for turns of several
-// callers at once. Adding, dropping and finding the next one take logarithmic time,
-// whatever the number of callers. The turns of all lines of a budget are counted by
-// one clock, so callers take turns across them. Budget.mu guards it.
+// Caller is who waits for a request: the name of a caller, and for a caller who works
+// for many users, of the user. Names are given by whoever logs in, users by the caller.
+// So callers take turns and share the budget, and within a caller its users do.
+type Caller struct{ Name, User string }
+
+// Line is a queue in which callers take turns, and within a caller its users. A claim
+// may wait for turns of several of them at once. Adding, dropping and finding the next
+// one take the same time, whatever the number of callers. The turns of all lines of a
+// budget are counted by one clock, so callers take turns across them. Budget.mu guards
+// it.
 type Line struct {
-	clock  *uint64
-	open   func(now time.Time) bool // whether anybody may go
-	order  callerHeap               // callers who wait; the one whose turn is next is first
-	byName map[string]*callerTurn
-	n      int // how many claims wait
+	clock   *uint64
+	open    func(now time.Time) bool // whether anybody may go
+	order   list.List                // of callers, as *turns; the one whose turn is next is first
+	callers map[string]*turns
+	users   map[Caller]*turns
+	n       int // how many claims wait
 }
 
-// callerTurn is a caller who waits in a line.
-type callerTurn struct {
-	name  string
-	since uint64     // when the caller came, or had the last turn
-	queue *list.List // of *Claim, in the order in which they came
-	index int        // in order
+// turns are those of a caller or of a user, who waits in a line.
+type turns struct {
+	who   Caller
+	of    *turns        // a user's caller; nil for a caller
+	since uint64        // when a caller came, or had the last turn
+	queue list.List     // a caller's users, in order of turns, or a user's *Claim as they came
+	n     int           // how many claims wait, each counted for each of a caller's users
+	place *list.Element // in the order of those who take turns
 }
 
 type place struct {
-	caller *callerTurn
-	claim  *list.Element
+	user  *turns
+	claim *list.Element
 }
 
 // Len returns how many claims wait.
 func (l *Line) Len() int { return l.n }
 
-// All returns the claims that wait, each caller's in the order in which they came.
+// All returns the claims that wait, each user's in the order in which they came.
 func (l *Line) All() iter.Seq[*Claim] {
 	return func(yield func(*Claim) bool) {
-		for _, caller := range l.order {
-			for el := caller.queue.Front(); el != nil; el = el.Next() {
-				if c := el.Value.(*Claim); c.places[0].caller == caller && !yield(c) {
-					return
+		for caller := range each[*turns](&l.order) {
+			for user := range each[*turns](&caller.queue) {
+				for c := range each[*Claim](&user.queue) {
+					if c.places[0].user == user && !yield(c) {
+						return
+					}
 				}
 			}
+		}
+	}
+}
+
+func each[T any](of *list.List) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for el := of.Front(); el != nil && yield(el.Value.(T)); {
+			el = el.Next()
 		}
 	}
 }
@@ -59,88 +77,97 @@ func (l *Line) Add(c *Claim, turn func()) {
 		l.n++
 	}
 	c.line, c.turn = l, turn
-	for _, name := range c.callers {
-		if slices.ContainsFunc(c.places, func(p place) bool { return p.caller.name == name }) {
+	for _, who := range c.callers {
+		if slices.ContainsFunc(c.places, func(p place) bool { return p.user.who == who }) {
 			continue
 		}
-		caller := l.byName[name]
-		if caller == nil {
-			*l.clock++
-			caller = &callerTurn{name: name, since: *l.clock, queue: list.New()}
-			l.byName[name] = caller
-			heap.Push(&l.order, caller)
-		}
-		c.places = append(c.places, place{caller, caller.queue.PushBack(c)})
+		user := l.userFor(who)
+		user.n++
+		user.of.n++
+		c.places = append(c.places, place{user, user.queue.PushBack(c)})
 	}
+}
+
+// userFor returns the turns of a user. Whoever comes anew has the last turn.
+func (l *Line) userFor(who Caller) *turns {
+	user := l.users[who]
+	if user != nil {
+		return user
+	}
+	caller := l.callers[who.Name]
+	if caller == nil {
+		*l.clock++
+		caller = &turns{who: Caller{Name: who.Name}, since: *l.clock}
+		caller.place = l.order.PushBack(caller)
+		l.callers[who.Name] = caller
+	}
+	user = &turns{who: who, of: caller}
+	user.place = caller.queue.PushBack(user)
+	l.users[who] = user
+	return user
 }
 
 func (l *Line) drop(c *Claim) {
 	for _, p := range c.places {
-		p.caller.queue.Remove(p.claim)
-		if p.caller.queue.Len() == 0 {
-			heap.Remove(&l.order, p.caller.index)
-			delete(l.byName, p.caller.name)
+		user, caller := p.user, p.user.of
+		user.queue.Remove(p.claim)
+		user.n--
+		caller.n--
+		if user.n == 0 {
+			caller.queue.Remove(user.place)
+			delete(l.users, user.who)
+		}
+		if caller.n == 0 {
+			l.order.Remove(caller.place)
+			delete(l.callers, caller.who.Name)
 		}
 	}
 	c.places, c.line = nil, nil
 	l.n--
 }
 
-// waiting returns how many claims of a caller wait.
-func (l *Line) waiting(caller string) int {
-	if c := l.byName[caller]; c != nil {
-		return c.queue.Len()
+// waiting returns how many claims of a caller wait, and how many of them are the user's.
+func (l *Line) waiting(who Caller) (ofCaller, ofUser int) {
+	if caller := l.callers[who.Name]; caller != nil {
+		ofCaller = caller.n
 	}
-	return 0
+	if user := l.users[who]; user != nil {
+		ofUser = user.n
+	}
+	return ofCaller, ofUser
 }
 
-// before returns about how many claims of others go before the next one of a caller
-// who has own waiting.
-func (l *Line) before(own int) int { return min(l.n-own, (own+1)*len(l.order)) }
+// before returns about how many claims go before the next one of a user: how many of the
+// user's, how many of the caller's, those included, and how many of others.
+func (l *Line) before(who Caller) (ofUser, ofCaller, others int) {
+	all, ofUser := l.waiting(who)
+	if caller := l.callers[who.Name]; caller != nil {
+		ofCaller = ofUser + min(all-ofUser, (ofUser+1)*caller.queue.Len())
+	}
+	return ofUser, ofCaller, max(0, min(l.n-all, (ofCaller+1)*l.order.Len()))
+}
 
-// head returns the caller whose turn it is, passing over those who may not go; nil for
+// head returns the user whose turn it is, passing over those who may not go; nil for
 // none.
-func (l *Line) head(mayGo func(caller string) bool) (next *callerTurn) {
-	var passed []*callerTurn
-	for len(l.order) > 0 && next == nil {
-		if first := l.order[0]; mayGo(first.name) {
-			next = first
-		} else {
-			passed = append(passed, heap.Pop(&l.order).(*callerTurn))
+func (l *Line) head(mayGo func(Caller) bool) *turns {
+	for caller := range each[*turns](&l.order) {
+		if !mayGo(caller.who) {
+			continue
+		}
+		for user := range each[*turns](&caller.queue) {
+			if mayGo(user.who) {
+				return user
+			}
 		}
 	}
-	for _, c := range passed {
-		heap.Push(&l.order, c)
-	}
-	return next
+	return nil
 }
 
-// take ends the turn of a caller, and returns the claim whose turn it was.
-func (l *Line) take(caller *callerTurn) *Claim {
+// take ends the turn of a user, and returns the claim whose turn it was.
+func (l *Line) take(user *turns) *Claim {
 	*l.clock++
-	caller.since = *l.clock
-	heap.Fix(&l.order, caller.index)
-	return caller.queue.Front().Value.(*Claim)
-}
-
-type callerHeap []*callerTurn
-
-func (h callerHeap) Len() int           { return len(h) }
-func (h callerHeap) Less(i, j int) bool { return h[i].since < h[j].since }
-func (h callerHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-
-func (h *callerHeap) Push(x any) {
-	c := x.(*callerTurn)
-	c.index = len(*h)
-	*h = append(*h, c)
-}
-
-func (h *callerHeap) Pop() any {
-	old := *h
-	c := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return c
+	user.of.since = *l.clock
+	l.order.MoveToBack(user.of.place)
+	user.of.queue.MoveToBack(user.place)
+	return user.queue.Front().Value.(*Claim)
 }

@@ -13,7 +13,7 @@ import (
 func takeAll(t *testing.T, b *Budget, caller string) (taken int) {
 	t.Helper()
 	for {
-		release, err := b.Acquire(b.NewClaim(Known, caller).With(t.Context()))
+		release, err := b.Acquire(b.NewClaim(Known, by(caller)).With(t.Context()))
 		if err != nil {
 			return taken
 		}
@@ -54,7 +54,7 @@ func TestCallersWhoTakeAllTheyCanShareTwoThirds(t *testing.T) {
 			for taken := -1; taken != b.Used(); {
 				taken = b.Used()
 				for i := range callers { // in turn
-					if release, err := b.Acquire(b.NewClaim(Known, fmt.Sprint("greedy ", i)).With(t.Context())); err == nil {
+					if release, err := b.Acquire(b.NewClaim(Known, by(fmt.Sprint("greedy ", i))).With(t.Context())); err == nil {
 						release()
 					}
 				}
@@ -124,7 +124,7 @@ func TestCallersOfKnownRequestsTakeTurns(t *testing.T) {
 		}
 		one, two := passes(t, b, Known, "one"), passes(t, b, Known, "two")
 		joined := waits(t, b, Known, "greedy")
-		joined.claim.Join(Known, "three")
+		joined.claim.Join(Known, by("three"))
 		began := time.Now()
 		for i, s := range []*someone{greedy[0], one, two, joined, greedy[1]} {
 			<-s.ended

@@ -15,8 +15,8 @@ const (
 	minLimitToKeep = 20
 	// forOthers bounds how much of the budget callers who take all they can get may use:
 	// that many times as many slots as they leave to others. One of them gets two
-	// thirds, and several of them share two thirds. It applies if the limit is at least
-	// minLimitToKeep.
+	// thirds, and several of them share two thirds. So may a user of what is left to the
+	// user's caller. It applies if the limit is at least minLimitToKeep.
 	forOthers = 2
 	// fewSlots is the part of the limit below which a caller does not count as one who
 	// takes all it can get: a tenth.
@@ -40,13 +40,14 @@ type slots struct {
 	guesses  int            // those of them that unproven requests took
 	answered []answer       // still in the window; ascending by freeAt
 	past     int            // how many of answered were unproven
-	byCaller map[string]int // slots that each caller's known requests have, in flight or answered
+	byCaller map[Caller]int // slots that known requests have, in flight or answered, of each caller and of each named user
+	many     int            // how many callers have many
 }
 
 // slot is a slot that a request took.
 type slot struct {
 	unproven bool
-	caller   string // whose known request took it; empty for the engine's, and for other classes
+	caller   Caller // whose known request took it; empty for the engine's, and for other classes
 }
 
 // answer is the slot of a request that was answered.
@@ -64,8 +65,35 @@ func (s *slots) charge(taken slot) {
 	if taken.unproven {
 		s.guesses++
 	}
-	if taken.caller != "" {
-		s.byCaller[taken.caller]++
+	s.count(taken.caller, 1)
+}
+
+// count adds n slots to those of a caller, and of the user.
+func (s *slots) count(c Caller, n int) {
+	if c.Name == "" {
+		return
+	}
+	s.many -= s.hasMany(c)
+	s.add(Caller{Name: c.Name}, n)
+	if c.User != "" {
+		s.add(c, n)
+	}
+	s.many += s.hasMany(c)
+}
+
+func (s *slots) add(who Caller, n int) {
+	if s.byCaller[who] += n; s.byCaller[who] == 0 {
+		delete(s.byCaller, who)
+	}
+}
+
+// setLimit changes the limit.
+func (s *slots) setLimit(limit int) {
+	s.limit, s.many = limit, 0
+	for who := range s.byCaller {
+		if who.User == "" {
+			s.many += s.hasMany(who)
+		}
 	}
 }
 
@@ -85,17 +113,7 @@ func (s *slots) refund(taken slot) {
 	if taken.unproven {
 		s.guesses--
 	}
-	s.discharge(taken)
-}
-
-// discharge ends the count of a slot for its caller.
-func (s *slots) discharge(taken slot) {
-	if taken.caller == "" {
-		return
-	}
-	if s.byCaller[taken.caller]--; s.byCaller[taken.caller] == 0 {
-		delete(s.byCaller, taken.caller)
-	}
+	s.count(taken.caller, -1)
 }
 
 // prune forgets the slots that are free by now.
@@ -105,7 +123,7 @@ func (s *slots) prune(now time.Time) {
 		if s.answered[n].unproven {
 			s.past--
 		}
-		s.discharge(s.answered[n].slot)
+		s.count(s.answered[n].caller, -1)
 	}
 	s.answered = slices.Delete(s.answered, 0, n)
 }
@@ -131,34 +149,49 @@ func (s *slots) share(class Class) int {
 	}
 }
 
-// leavesEnough reports whether a known request of a caller leaves enough slots to
-// others, if all slots are taken so far and mine of them by that caller's known
-// requests. rivals is the number of others who have many.
-func (s *slots) leavesEnough(caller string, all, mine, rivals int) bool {
-	if caller == "" || s.limit < minLimitToKeep {
+// held are the slots that count for a caller's next known request.
+type held struct {
+	all    int // taken so far
+	mine   int // those of them of the caller's known requests
+	ofUser int // those of them of the user's, if there is one
+	rivals int // how many others have many
+}
+
+// heldFor returns what is held if own more slots of the caller, ofUser of them the
+// user's, and those of that many others are taken.
+func (s *slots) heldFor(c Caller, ofUser, own, others int) held {
+	h := held{all: s.used() + own + others, mine: s.byCaller[Caller{Name: c.Name}] + own, rivals: s.many - s.hasMany(c)}
+	if c.User != "" {
+		h.ofUser = s.byCaller[c] + ofUser
+	}
+	return h
+}
+
+// leavesEnough reports whether another known request of a caller leaves enough slots to
+// other callers, and to other users of the caller.
+func (s *slots) leavesEnough(c Caller, h held) bool {
+	if c.Name == "" || s.limit < minLimitToKeep {
 		return true
 	}
+	mine := h.mine
 	if s.isMany(mine) {
-		mine *= 1 + rivals
+		mine *= 1 + h.rivals
 	}
-	return mine < forOthers*(s.share(Known)-all)
+	left := forOthers*(s.share(Known)-h.all) - mine // which falls by so much with each slot that the caller takes: 1 + forOthers
+	return left > 0 && h.ofUser*(1+forOthers) < forOthers*left
 }
 
 func (s *slots) isMany(mine int) bool { return mine >= s.limit/fewSlots }
 
-// rivals returns how many callers have many slots besides that one.
-func (s *slots) rivals(caller string) (n int) {
-	for other, theirs := range s.byCaller {
-		if other != caller && s.isMany(theirs) {
-			n++
-		}
+// hasMany returns 1 if a caller has many slots.
+func (s *slots) hasMany(c Caller) int {
+	if mine := s.byCaller[Caller{Name: c.Name}]; mine > 0 && s.isMany(mine) {
+		return 1
 	}
-	return n
+	return 0
 }
 
-func (s *slots) mayTake(caller string) bool {
-	return s.leavesEnough(caller, s.used(), s.byCaller[caller], s.rivals(caller))
-}
+func (s *slots) mayTake(c Caller) bool { return s.leavesEnough(c, s.heldFor(c, 0, 0, 0)) }
 
 // waitFor returns how long until a slot is free for a request of that class with
 // ahead others before it; 0 means now.
@@ -192,20 +225,26 @@ func (s *slots) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	}
 }
 
-// waitForTurn is like waitFor, for a known request of a caller with that many others
-// before it, own of them the caller's.
-func (s *slots) waitForTurn(now time.Time, caller string, own, others int) time.Duration {
+// waitForTurn is like waitFor, for a known request of a caller before which others go:
+// so many of the user's, of the caller's, those included, and of others.
+func (s *slots) waitForTurn(now time.Time, c Caller, ofUser, own, others int) (wait time.Duration) {
 	if s.limit == 0 {
 		return 0
 	}
-	all, mine, rivals := s.used()+own+others, s.byCaller[caller]+own, s.rivals(caller)
-	wait := time.Duration(0)
-	for i := 0; all >= s.share(Known) || !s.leavesEnough(caller, all, mine, rivals); i++ {
+	h, most := s.heldFor(c, ofUser, own, others), s.share(Known)
+	if h.all-len(s.answered) >= most {
+		return Window // taken by requests that are still under way, or by those before
+	}
+	for i := 0; h.all >= most || !s.leavesEnough(c, h); i++ {
 		if i == len(s.answered) {
-			return Window // taken by requests that are still under way
+			return Window
 		}
-		if all--; s.answered[i].caller == caller {
-			mine--
+		h.all--
+		if of := s.answered[i].caller; of.Name == c.Name {
+			h.mine--
+			if of == c && c.User != "" {
+				h.ofUser--
+			}
 		}
 		wait = s.answered[i].freeAt.Sub(now)
 	}

@@ -93,7 +93,7 @@ func underLoad(t *testing.T, b *Budget, limit int, random *rand.Rand) *traffic {
 	var open []*Claim // that others may join
 	for range 30 * limit {
 		class := Class(random.IntN(int(Check) + 1))
-		claim := b.NewClaim(class, strconv.Itoa(random.IntN(4)))
+		claim := b.NewClaim(class, by(strconv.Itoa(random.IntN(4))))
 		if class != Check { // nobody joins those
 			open = append(open, claim)
 		}
@@ -108,7 +108,7 @@ func underLoad(t *testing.T, b *Budget, limit int, random *rand.Rand) *traffic {
 			r.request(ctx, b, claim, takes)
 		})
 		if random.IntN(5) == 0 && len(open) > 0 {
-			open[random.IntN(len(open))].Join(Known, "another")
+			open[random.IntN(len(open))].Join(Known, by("another"))
 		}
 		if random.IntN(5) == 0 {
 			if release, ok := b.TryAcquire(); ok { // as for a request that net/http repeats
@@ -118,7 +118,7 @@ func underLoad(t *testing.T, b *Budget, limit int, random *rand.Rand) *traffic {
 			}
 		}
 		if random.IntN(10) == 0 {
-			reserved := b.NewClaim(Known, "")
+			reserved := b.NewClaim(Known, by(""))
 			if reserved.Reserve(t.Context()) == nil {
 				reserved.Refund()
 			}
