@@ -2,8 +2,10 @@ package pipedream
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -45,6 +47,32 @@ func TestREADMEIsShort(t *testing.T) {
 	for _, link := range []string{"docs/api.md", "docs/production.md", "docs/troubleshooting.md", "docs/connect.md", "SECURITY.md"} {
 		require.Contains(t, string(page), "("+link)
 	}
+}
+
+var phony = regexp.MustCompile(`(?m)^\.PHONY: (.+)$`)
+
+// TestMakeHelpListsEveryTarget: what it leaves out are files, notices and what scripts ask for.
+func TestMakeHelpListsEveryTarget(t *testing.T) {
+	if _, err := exec.LookPath("make"); err != nil {
+		t.Skip("make is not there")
+	}
+	help, err := exec.CommandContext(t.Context(), "make", "--no-print-directory", "help").Output()
+	require.NoError(t, err)
+	listed := 0
+	for _, pattern := range []string{"Makefile", "*.mk"} {
+		for name, makefile := range read(t, pattern) {
+			for _, match := range phony.FindAllStringSubmatch(makefile, -1) {
+				for target := range strings.FieldsSeq(match[1]) {
+					if strings.Contains(target, "/") || strings.HasSuffix(target, "-notice") || strings.HasPrefix(target, "print-") {
+						continue
+					}
+					listed++
+					assert.Regexp(t, `(?m)^  `+regexp.QuoteMeta(target)+` +\S`, string(help), "%s: make help", name)
+				}
+			}
+		}
+	}
+	require.Greater(t, listed, 30, "targets were looked for")
 }
 
 // read returns the files that match a pattern, by name.

@@ -37,6 +37,7 @@ find . -path ./bin -prune -o -path ./dist -prune -o -name '*.go' -print0 |
     fi
   done
 
-sed -i.before "s#module-path: $pattern\$#module-path: $new#" .golangci.yml
+# Change the linter's import rules, and the module path that the formatter is told.
+sed -E -i.before "s#^([[:space:]]*(- |- pkg: |module-path: ))$pattern(/[^[:space:]]*)?\$#\\1$new\\3#" .golangci.yml
 rm .golangci.yml.before
 echo "$old is now $new"

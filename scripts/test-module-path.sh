@@ -5,6 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 plugin=vault-plugin-secrets-pipedream
 version=$(make -s print-version)
+lint=$PWD/bin/golangci-lint
 work=$(mktemp -d)
 modules=$(go env GOMODCACHE)
 cleanup() {
@@ -41,6 +42,12 @@ done
   if go list -deps -test ./... | grep -E "^($old|example.com/first)(/|\$)"; then fail "there are imports of the old path"; fi
   go vet ./...
   (cd tools/contract && go vet ./...)
+  if grep -E "(- |: )($old|example.com/first)" .golangci.yml; then fail "the linter has rules for the old path"; fi
+  "$lint" run --allow-parallel-runners --enable-only depguard ./internal/... || fail "the linter refuses imports that are allowed"
+  printf 'package pace\n\nimport _ "%s/internal/durable"\n' "$path" > internal/pace/forbidden_test.go
+  if "$lint" run --allow-parallel-runners --enable-only depguard ./internal/pace > "$work/lint"; then fail "the linter allows a forbidden import"; fi
+  grep -q 'forbidden_test.go.*a leaf may import only' "$work/lint" || { cat "$work/lint"; fail "the linter fails for another reason"; }
+  rm internal/pace/forbidden_test.go
   make -s build
   [[ $("bin/$plugin" -version) == "$version" ]] || fail "the plugin has the wrong version"
 )
