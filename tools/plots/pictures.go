@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"image/color"
 	"os"
@@ -24,6 +25,7 @@ var (
 const (
 	width    = vg.Length(620)
 	textSize = vg.Length(12)
+	sans     = "Sans"
 	line     = vg.Length(2)
 	point    = vg.Length(4)
 )
@@ -51,15 +53,15 @@ func (p picture) save(path string) error {
 	for i, row := range plot.Align(rows, tiles, c) {
 		p.plots[i].Draw(row[0])
 	}
-	f, err := os.Create(path) //nolint:gosec // as the caller asked
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
+		return err
+	}
+	drawn, err := outline(svg.Bytes())
 	if err != nil {
 		return err
 	}
-	if _, err := canvas.WriteTo(f); err != nil {
-		_ = f.Close()
-		return err
-	}
-	return f.Close()
+	return os.WriteFile(path, drawn, 0o644) //nolint:gosec // a picture for all to see
 }
 
 func newPlot(title, x, y string) *plot.Plot {
@@ -69,7 +71,7 @@ func newPlot(title, x, y string) *plot.Plot {
 	for _, style := range []*text.Style{
 		&p.Title.TextStyle, &p.X.Label.TextStyle, &p.Y.Label.TextStyle, &p.X.Tick.Label, &p.Y.Tick.Label, &p.Legend.TextStyle,
 	} {
-		style.Font.Size, style.Font.Variant = textSize, "Sans"
+		style.Font.Size, style.Font.Variant = textSize, sans
 	}
 	p.Title.TextStyle.Font.Size = textSize + 1
 	p.Legend.Top, p.Legend.Padding, p.Legend.ThumbnailWidth = true, 4, 24
