@@ -230,11 +230,14 @@ func errorText(err error) string {
 // Texts name commands by the path the engine is mounted at.
 func toLogical(req *logical.Request, err error) error {
 	var e *api.Error
+	var choice *cache.ChoiceError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &e):
 		return logical.CodedError(httpStatus(e), atMount(req, text(e)+advice(err, e.Kind)))
+	case errors.As(err, &choice):
+		return logical.CodedError(http.StatusBadRequest, textOfChoice(choice))
 	case errors.Is(err, errNotConfigured):
 		return logical.CodedError(http.StatusBadRequest, atMount(req, err.Error()))
 	case errors.Is(err, cache.ErrUserUnread):

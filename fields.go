@@ -40,4 +40,7 @@ const (
 	fieldSuccessRedirectURI = "success_redirect_uri"
 	fieldErrorRedirectURI   = "error_redirect_uri"
 	fieldExpiresIn          = "expires_in"
+
+	// Of requests for a user's account.
+	fieldAccount = "account"
 )

@@ -33,6 +33,11 @@ returned as credential_ttl.
     $ vault read pipedream/creds/my-role
     $ vault read -field=oauth_access_token pipedream/creds/apn_XehyZPr
 
+A role by app and external_user_id stands for one account of that user. If the
+user has others with the app, account names one of them by its id or its name.
+
+    $ vault read pipedream/creds/my-role account=octocat
+
 Credentials with less life left than min_ttl are fetched again before they are
 served, unless Pipedream has announced that it refreshes them later. The
 parameter min_ttl asks for more than the role's or the mount's own min_ttl.
@@ -62,7 +67,8 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 		Pattern:      prefix + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
-			"name": nameField(),
+			"name":       nameField(),
+			fieldAccount: accountField(),
 			fieldMinTTL: {
 				Type:         framework.TypeDurationSecond,
 				Description:  "Fetch again if the cached credentials have less life left than this. No effect below the role's min_ttl, or else the mount's.",

@@ -27,13 +27,14 @@ brings nothing new, that becomes 10, 20 and up to 60 seconds. While Pipedream
 cannot be reached, what is cached stays.
 
     $ vault write -force pipedream/refresh/apn_XehyZPr
+    $ vault write pipedream/refresh/github account=octocat
 `
 
 func (b *backend) pathRefresh() *framework.Path {
 	return &framework.Path{
 		Pattern:      pathRefresh + "/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-		Fields:       map[string]*framework.FieldSchema{"name": nameField()},
+		Fields:       map[string]*framework.FieldSchema{"name": nameField(), fieldAccount: accountField()},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.refresh,
@@ -67,9 +68,12 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 	}
 	var changed bool
 	var c *credential.Credential
-	if t.accountID != "" {
+	switch {
+	case t.accountID != "":
 		c, changed, err = t.view.Refresh(ctx, t.reader, t.accountID)
-	} else {
+	case t.named != "":
+		c, changed, err = t.view.RefreshChosen(ctx, t.reader, t.user, t.named)
+	default:
 		c, changed, err = t.view.RefreshOf(ctx, t.reader, t.user)
 	}
 	if err != nil {

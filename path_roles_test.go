@@ -33,7 +33,13 @@ func (m *mount) as(alias string) (*logical.Response, error) {
 
 func (m *mount) handleAs(alias string, op logical.Operation, path string) (*logical.Response, error) {
 	m.Helper()
-	req := &logical.Request{Operation: op, Path: path, Storage: m.storage, MountPoint: "pipedream/"}
+	return m.askAs(alias, op, path, nil)
+}
+
+// askAs is like handleAs, with parameters.
+func (m *mount) askAs(alias string, op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.Helper()
+	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "pipedream/"}
 	if alias != "" {
 		req.EntityID = "entity-" + alias
 		m.system.knows(&logical.Entity{

@@ -24,7 +24,7 @@ const (
 	// maxExternalUserID is Pipedream's own limit, in characters.
 	maxExternalUserID = 250
 	maxRoleFields     = 100
-	accountIDPrefix   = "apn_"
+	accountIDPrefix   = api.AccountIDPrefix
 	appIDPrefix       = "app_"
 	maxRedirectHosts  = 20
 	maxRequiredScopes = 100

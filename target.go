@@ -56,7 +56,8 @@ type target struct {
 	reader    cache.Reader
 	accountID string // empty if a role names an external user
 	user      cache.User
-	role      *role // nil if the account is named by its id
+	named     string // which of the user's accounts, by its id or name; empty for the one that reads get
+	role      *role  // nil if the account is named by its id
 	roleName  string
 }
 
@@ -78,7 +79,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read through a role")
 		}
 		t.accountID = name
-		return t, nil
+		return t, t.nameAccount(data)
 	}
 	t.role, err = b.roles.get(ctx, req.Storage, name)
 	if err != nil {
@@ -89,7 +90,10 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 			"list them with: "+cli+" list <mount>/roles, and "+cli+" list <mount>/accounts", name, exampleAccountID)))
 	}
 	t.roleName = name
-	return t, b.resolveRole(req, t)
+	if err := b.resolveRole(req, t); err != nil {
+		return nil, err
+	}
+	return t, t.nameAccount(data)
 }
 
 // about returns err as an error of a read of t.
@@ -137,9 +141,12 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	}
 	t.reader.Demand = t.reader.Demand.Raise(time.Duration(data.Get(fieldMinTTL).(int)) * time.Second)
 	got := &served{target: t}
-	if t.accountID != "" {
+	switch {
+	case t.accountID != "":
 		got.credential, err = t.view.Get(ctx, t.reader, t.accountID)
-	} else {
+	case t.named != "":
+		got.credential, err = t.view.GetChosen(ctx, t.reader, t.user, t.named)
+	default:
 		got.credential, err = t.view.GetOf(ctx, t.reader, t.user)
 	}
 	if err != nil {
@@ -213,8 +220,11 @@ func (s *served) capTTL(ttl time.Duration) time.Duration {
 // warn adds to the response what its reader should know about the account.
 func (s *served) warn(req *logical.Request, resp *logical.Response) *logical.Response {
 	if s.credential.Unhealthy && s.accountID == "" {
-		resp.AddWarning(fmt.Sprintf("account %s is unhealthy: Pipedream's last use of its credentials failed. "+
-			"There is no healthy account of this external user and app", s.credential.AccountID))
+		warning := fmt.Sprintf("account %s is unhealthy: Pipedream's last use of its credentials failed. ", s.credential.AccountID)
+		if s.named == "" {
+			warning += "There is no healthy account of this external user and app"
+		}
+		resp.AddWarning(strings.TrimRight(warning, " "))
 	}
 	if lacks := s.lacks(req); lacks != "" {
 		resp.AddWarning(lacks)

@@ -36,18 +36,18 @@ var endpoints = []endpoint{
 	{method: "get", path: "config", id: "read-configuration", response: configAnswer},
 	{method: "post", path: "config", id: "configure", request: append([]string{"api_key", "client_secret", "verify"}, configAnswer...)},
 	{method: "delete", path: "config", id: "delete-configuration"},
-	{method: "get", path: "creds/{name}", id: "read-credentials", parameters: []string{"min_ttl", "name"}, response: credentialsAnswer},
+	{method: "get", path: "creds/{name}", id: "read-credentials", parameters: []string{"account", "min_ttl", "name"}, response: credentialsAnswer},
 	{
 		method: "post", path: "creds/{name}", id: "generate-credentials",
-		parameters: []string{"name"}, request: []string{"min_ttl"}, response: credentialsAnswer,
+		parameters: []string{"name"}, request: []string{"account", "min_ttl"}, response: credentialsAnswer,
 	},
 	{
 		method: "get", path: "static-creds/{name}", id: "read-static-credentials",
-		parameters: []string{"min_ttl", "name"}, response: staticAnswer,
+		parameters: []string{"account", "min_ttl", "name"}, response: staticAnswer,
 	},
 	{
 		method: "post", path: "static-creds/{name}", id: "generate-static-credentials",
-		parameters: []string{"name"}, request: []string{"min_ttl"}, response: staticAnswer,
+		parameters: []string{"name"}, request: []string{"account", "min_ttl"}, response: staticAnswer,
 	},
 	{
 		method: "get", path: "accounts/", id: "list-accounts",
@@ -62,7 +62,7 @@ var endpoints = []endpoint{
 	},
 	{
 		method: "post", path: "refresh/{name}", id: "refresh-account",
-		parameters: []string{"name"}, response: []string{"changed", "expires_at"},
+		parameters: []string{"name"}, request: []string{"account"}, response: []string{"changed", "expires_at"},
 	},
 	{
 		method: "post", path: "connect/{name}", id: "connect-account",

@@ -41,7 +41,10 @@ const (
 	MaxAccountID = 128
 )
 
-var accountIDPattern = regexp.MustCompile(`^apn_\w(([\w-.]+)?\w)?$`)
+var accountIDPattern = regexp.MustCompile(`^` + AccountIDPrefix + `\w(([\w-.]+)?\w)?$`)
+
+// AccountIDPrefix begins the id of every account.
+const AccountIDPrefix = "apn_"
 
 // ValidAccountID reports whether id looks like apn_XehyZPr.
 func ValidAccountID(id string) bool {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/flight"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
@@ -112,7 +113,7 @@ func (e *ChoiceError) Error() string {
 // account.
 func (v *View) Choose(accounts []*Owned, u User, named string) (*Owned, error) {
 	matches := func(a *Owned) bool { return named != "" && a.Name == named }
-	if strings.HasPrefix(named, "apn_") {
+	if isID(named) {
 		matches = func(a *Owned) bool { return a.ID == named }
 	}
 	var chosen *Owned
@@ -131,4 +132,137 @@ func (v *View) Choose(accounts []*Owned, u User, named string) (*Owned, error) {
 	default:
 		return chosen, nil
 	}
+}
+
+// choice is the account that a user chose by a text.
+type choice struct {
+	id string
+	at time.Time // of the list that showed it
+}
+
+const (
+	// maxChoices bounds how many choices are remembered.
+	maxChoices = 10_000
+	// choiceQuiet is how long a choice whose account is at fault is not made again.
+	choiceQuiet = time.Minute
+)
+
+func choiceName(key, named string) string { return key + "/" + named }
+
+// choicesName returns the name of a user's accounts in the hold-offs.
+func choicesName(key string) string { return heldName(key) + "/accounts" }
+
+func isID(named string) bool { return strings.HasPrefix(named, api.AccountIDPrefix) }
+
+// suits returns an error unless c is u's, and of the account that has that id or name.
+func (v *View) suits(c *credential.Credential, u User, named string) error {
+	if err := v.owned(c, u); err != nil {
+		return err
+	}
+	if !isID(named) && c.AccountName != named {
+		return v.client.NoAccount(u.ExternalID, u.App)
+	}
+	return nil
+}
+
+// GetChosen is like [View.GetOf], for the account of u that is named as in
+// [View.Choose]. The choice is remembered, and made again if the account is at fault or
+// has another name. Its errors can also be a [*ChoiceError].
+func (v *View) GetChosen(ctx context.Context, r Reader, u User, named string) (*credential.Credential, error) {
+	if e := v.freshChosen(r, u, named); e != nil {
+		return e.Credential, nil
+	}
+	return v.withChosen(ctx, r, u, named, func(ctx context.Context, id string) (*credential.Credential, error) {
+		return v.getOwned(ctx, r, id, u)
+	})
+}
+
+// RefreshChosen is like [View.Refresh], for the account that [View.GetChosen] reads.
+func (v *View) RefreshChosen(ctx context.Context, r Reader, u User, named string) (c *credential.Credential, changed bool, err error) {
+	var before *credential.Credential
+	c, err = v.withChosen(ctx, r, u, named, func(ctx context.Context, id string) (*credential.Credential, error) {
+		if before = v.served(ctx, id); before != nil && v.suits(before, u, named) != nil {
+			before = nil
+		}
+		return v.refreshOwned(ctx, r, id, u)
+	})
+	return c, err == nil && isNew(c, before), err
+}
+
+// freshChosen is like fresh, for a choice that is remembered.
+func (v *View) freshChosen(r Reader, u User, named string) *entry {
+	known, ok := v.choices.Get(choiceName(u.Key(), named))
+	if !ok {
+		return nil
+	}
+	e, ok := v.credentials.Get(known.id)
+	if !ok || v.suits(e.Credential, u, named) != nil {
+		return nil
+	}
+	return v.serveFresh(r, e)
+}
+
+// withChosen gets the credential of the account that is named.
+func (v *View) withChosen(ctx context.Context, r Reader, u User, named string,
+	get func(context.Context, string) (*credential.Credential, error),
+) (*credential.Credential, error) {
+	ctx, cancel := v.deadline(ctx)
+	defer cancel()
+	checked := func(id string) (*credential.Credential, error) {
+		c, err := get(ctx, id)
+		if err == nil {
+			err = v.suits(c, u, named)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	if known, ok := v.choices.Get(choiceName(u.Key(), named)); ok {
+		c, err := checked(known.id)
+		if !api.OfAccount(err) || isID(named) || time.Since(known.at) < choiceQuiet {
+			return c, err
+		}
+	}
+	id, err := v.choose(ctx, r.who(), u, named)
+	if err != nil {
+		return nil, err
+	}
+	return checked(id)
+}
+
+// choose makes a choice and remembers it. A text that names no account has the user's
+// accounts not be listed again for a while, and others are chosen from what it showed.
+func (v *View) choose(ctx context.Context, caller pace.Caller, u User, named string) (string, error) {
+	name := choicesName(u.Key())
+	switch held, known := v.holdOffs.Check(name), (*ChoiceError)(nil); {
+	case errors.As(held, &known):
+		chosen, err := v.Choose(known.Accounts, u, named)
+		if err != nil {
+			return "", err
+		}
+		return chosen.ID, nil
+	case held != nil:
+		return "", held
+	}
+	l, err := v.listShared(ctx, v.fetcher.Class(name, false), caller, u)
+	if err != nil {
+		v.holdUserOff(name, err)
+		return "", err
+	}
+	chosen, err := v.Choose(l.owned(), u, named)
+	if err != nil {
+		if !v.holdOffs.Held(name) { // by another reader of the same list
+			v.holdOffs.Failed(name, pace.Failure{Err: err, Lasting: true, Exists: len(l.accounts) > 0})
+		}
+		return "", err
+	}
+	v.holdOffs.Succeeded(name)
+	v.choices.Add(choiceName(u.Key(), named), choice{id: chosen.ID, at: l.asked})
+	for _, a := range l.accounts {
+		if a.ID == chosen.ID {
+			v.offer(a, l.asked)
+		}
+	}
+	return chosen.ID, nil
 }

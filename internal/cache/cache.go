@@ -86,6 +86,7 @@ type Cache struct {
 	users       *durable.Store[found]  // shared by all generations of the place
 	searches    flight.Group[string]   // by user key
 	lists       flight.Group[*listing] // likewise
+	choices     *lru.Cache[string, choice]
 	quiet       *lru.Cache[string, quiet]
 	// passedAt is when the periodic pass last looked for credentials that are due, in
 	// Unix nanoseconds.
@@ -115,10 +116,14 @@ func (c *Cache) Next(generation string) *Cache {
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
+	choices, err := lru.New[string, choice](maxChoices)
+	if err != nil {
+		panic(err)
+	}
 	return &Cache{
 		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, logger: c.logger,
 		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec, c.logger),
-		users:       c.users, quiet: recent,
+		users:       c.users, quiet: recent, choices: choices,
 	}
 }
 

@@ -218,7 +218,10 @@ func (v *View) refreshOwned(ctx context.Context, r Reader, id string, u User) (*
 
 // Expect says that u is about to connect an account. Until that time, reads by u
 // search for it every few seconds at most, however often it is not there.
-func (v *View) Expect(u User, until time.Time) { v.holdOffs.Expect(heldName(u.Key()), until) }
+func (v *View) Expect(u User, until time.Time) {
+	v.holdOffs.Expect(heldName(u.Key()), until)
+	v.holdOffs.Expect(choicesName(u.Key()), until)
+}
 
 // ErrUserUnread says that storage could not be read, so that nobody knows which
 // account the user has. To search for another one instead could change it.
@@ -301,7 +304,7 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 		if why.atFault && api.KindOf(err) == api.NoAccount {
 			v.forgetUser(key, why.known)
 		}
-		v.holdUserOff(key, err)
+		v.holdUserOff(heldName(key), err)
 		return "", err
 	case a.ID == why.known: // there is nothing better
 		v.holdOffs.Failed(heldName(key), pace.Failure{Err: v.client.NoAccount(u.ExternalID, u.App), Lasting: true, Exists: true})
@@ -347,11 +350,11 @@ func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, erro
 	}
 }
 
-func (v *View) holdUserOff(key string, err error) {
+func (v *View) holdUserOff(name string, err error) {
 	var e *api.Error
 	if errors.As(err, &e) && !e.OfAll() {
 		refused := e.Kind == api.Forbidden || e.Kind == api.NotFound // the list, for everybody
-		v.holdOffs.Failed(heldName(key), pace.Failure{Err: e, Lasting: refused || e.OfAccount(), Exists: refused})
+		v.holdOffs.Failed(name, pace.Failure{Err: e, Lasting: refused || e.OfAccount(), Exists: refused})
 	}
 }
 
