@@ -48,15 +48,18 @@ type backend struct {
 	// it, so it may be held while a key is checked with Pipedream.
 	configWrites sync.Mutex
 
-	budget      *pace.Budget // outlives connections: a new configuration does not refill it
-	linkBudget  *pace.Budget // likewise; links do not use the accounts' budget
-	linkQuota   *pace.Quota
-	stats       *stats
-	writes      *storageWrites
-	clock       *clock.Clock // outlives connections: whatever Pipedream is asked with, it has one clock
-	connections *connections
-	sweeper     *cache.Sweeper
-	roles       *roles
+	budget            *pace.Budget // outlives connections: a new configuration does not refill it
+	linkBudget        *pace.Budget // likewise; links do not use the accounts' budget
+	linkQuota         *pace.Quota
+	tokenBudget       *pace.Budget // of Connect tokens
+	accessTokenBudget *pace.Budget
+	tokenQuota        *pace.Quota // of explicit refreshes of tokens
+	stats             *stats
+	writes            *storageWrites
+	clock             *clock.Clock // outlives connections: whatever Pipedream is asked with, it has one clock
+	connections       *connections
+	sweeper           *cache.Sweeper
+	roles             *roles
 
 	ctx  context.Context // ends when the mount does
 	stop context.CancelFunc
@@ -98,6 +101,10 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 
 		linkBudget: pace.NewBudget(maxLinkRequests),
 		linkQuota:  pace.NewQuota(maxLinksOfCaller),
+
+		tokenBudget:       pace.NewBudget(maxConnectTokens),
+		accessTokenBudget: pace.NewBudget(maxAccessTokens),
+		tokenQuota:        pace.NewQuota(maxRefreshesOfCaller),
 	}
 	b.connections = &connections{build: b.connect, budget: b.budget}
 	b.Backend = &framework.Backend{
@@ -192,6 +199,8 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		b.sweeper.Sweep(ctx, b.connections.cached, credential.Policy{})
 		return nil
 	}
+	c.connectTokens.Sweep()
+	c.accessTokens.Sweep()
 	c.view.SweepMemory(ctx, c.config.policy())
 	b.sweeper.Sweep(ctx, b.connections.cached, c.config.policy())
 	return nil

@@ -53,6 +53,9 @@ func (t *target) nameAccount(data *framework.FieldData) (err error) {
 	if t.named, err = namedAccount(data); err != nil || t.named == "" {
 		return err
 	}
+	if t.role.ofTokens() {
+		return badRequest("account goes with a role that hands out credentials: a token opens all accounts of its user")
+	}
 	if t.accountID != "" {
 		return badRequest("account goes with a role by app and external_user_id: this path already names one account")
 	}

@@ -14,6 +14,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
+	"vault-plugin-secrets-pipedream/internal/token"
 )
 
 // connection is one stored configuration and what was made from it. It never
@@ -29,6 +30,8 @@ type connection struct {
 
 	links        *api.Client    // makes Connect links, with an access token of its own
 	linkHoldOffs *pace.HoldOffs // of users for whom Pipedream makes no more links for now
+
+	connectTokens, accessTokens *token.Cache // end with the connection
 }
 
 // connections keeps the connection in use, so that a read need not ask storage for
@@ -109,6 +112,8 @@ func (h *connections) reset() {
 		old.fetcher.Close()
 		old.client.Close()
 		old.links.Close()
+		old.connectTokens.Close()
+		old.accessTokens.Close()
 	}
 }
 
@@ -130,7 +135,7 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	links, err := b.newLinks(c)
+	links, err := b.newMaker(c, api.ConnectLink, b.linkBudget, pace.NewHoldOffs())
 	if err != nil {
 		return nil, err
 	}
@@ -145,11 +150,12 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.stats, b.Logger)
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
-	return &connection{
+	made := &connection{
 		config: c, client: client, holdOffs: holdOffs, fetcher: fetcher,
 		view:  known.View(client, fetcher, b.budget, holdOffs, c.policy()),
 		links: links, linkHoldOffs: pace.NewHoldOffs(),
-	}, nil
+	}
+	return made, b.addTokens(made)
 }
 
 func (b *backend) newClient(ctx context.Context, c *config, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
@@ -162,16 +168,16 @@ func (b *backend) newClient(ctx context.Context, c *config, holdOffs *pace.HoldO
 	return api.New(ctx, settings, transport, b.budget, holdOffs, observer, b.Logger), nil
 }
 
-// newLinks returns the client for Connect links. Its failures hold no readers off,
-// and its requests do not use their budget.
-func (b *backend) newLinks(c *config) (*api.Client, error) {
+// newMaker returns a client for links or tokens. Its failures hold no readers of
+// accounts off, and its requests do not use their budget.
+func (b *backend) newMaker(c *config, what api.Product, budget *pace.Budget, holdOffs *pace.HoldOffs) (*api.Client, error) {
 	base, transport, err := b.reach(c)
 	if err != nil {
 		return nil, err
 	}
 	own := c.api(base)
-	own.Links, own.Scope, own.Clock = true, api.ScopeOfLinks, b.clock
-	return api.New(b.ctx, own, transport, b.linkBudget, pace.NewHoldOffs(), b.stats, b.Logger), nil
+	own.Makes, own.Scope, own.Clock = what, api.ScopeOfTokens, b.clock
+	return api.New(b.ctx, own, transport, budget, holdOffs, b.stats, b.Logger), nil
 }
 
 // reach returns where the Pipedream of a configuration is, and how to get there.

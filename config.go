@@ -28,6 +28,9 @@ const (
 	// account.
 	defaultConnectTokenScope = "connect:accounts:write connect:apps:*"
 
+	// defaultTokenScope lets a token use Pipedream's proxy, and nothing else.
+	defaultTokenScope = "connect:proxy"
+
 	defaultEnvironment    = "production"
 	defaultBaseURL        = "https://api.pipedream.com/v1"
 	defaultRequestTimeout = 20 * time.Second
@@ -63,6 +66,11 @@ type config struct {
 	Environment string `json:"environment"`
 	// ConnectTokenScope is what the token in a Connect link may do.
 	ConnectTokenScope string `json:"connect_token_scope"`
+	// AllowedTokenScopes are the scopes that tokens of roles may have, and
+	// AllowAccessTokens says whether roles may hand out access tokens. No role goes
+	// beyond them, whenever it was written.
+	AllowedTokenScopes []string `json:"allowed_token_scopes"`
+	AllowAccessTokens  bool     `json:"allow_access_tokens,omitempty"`
 	// OrgID is the workspace that a user's API key is used for.
 	OrgID string `json:"org_id,omitempty"`
 
@@ -87,15 +95,16 @@ type config struct {
 
 func defaultConfig() *config {
 	return &config{
-		Scope:             defaultScope,
-		Environment:       defaultEnvironment,
-		ConnectTokenScope: defaultConnectTokenScope,
-		BaseURL:           defaultBaseURL,
-		RequestTimeout:    defaultRequestTimeout,
-		MaxRetries:        defaultMaxRetries,
-		MinTTL:            defaultMinTTL,
-		StaticTTL:         defaultStaticTTL,
-		AllowAccountIDs:   true,
+		Scope:              defaultScope,
+		Environment:        defaultEnvironment,
+		ConnectTokenScope:  defaultConnectTokenScope,
+		AllowedTokenScopes: []string{defaultTokenScope},
+		BaseURL:            defaultBaseURL,
+		RequestTimeout:     defaultRequestTimeout,
+		MaxRetries:         defaultMaxRetries,
+		MinTTL:             defaultMinTTL,
+		StaticTTL:          defaultStaticTTL,
+		AllowAccountIDs:    true,
 	}
 }
 
@@ -177,6 +186,9 @@ func (c *config) validate() error {
 	if err := validateConnectTokenScope(c.ConnectTokenScope); err != nil {
 		return err
 	}
+	if err := validateAllowedScopes(c.AllowedTokenScopes); err != nil {
+		return err
+	}
 	if _, err := parseBaseURL(c.BaseURL); err != nil {
 		return err
 	}
@@ -239,16 +251,27 @@ func (c *config) validateAuthentication() error {
 	return nil
 }
 
-// connectScopePattern does not match connect:*, which opens all of Connect. A link
-// is handed to a user, who must not get that.
+// connectScopePattern matches neither * nor connect:*, which opens all of Connect. No
+// link and no token may have that.
 var connectScopePattern = regexp.MustCompile(`^connect:[a-z_]{1,50}(:([a-z_]{1,50}|\*))?$`)
 
 const maxConnectTokenScope = 500
 
+// areScopes reports whether names are names of scopes that a link or token may have.
+func areScopes(names []string) bool {
+	return !slices.ContainsFunc(names, func(name string) bool { return !connectScopePattern.MatchString(name) })
+}
+
 func validateConnectTokenScope(scope string) error {
-	isNone := func(name string) bool { return !connectScopePattern.MatchString(name) }
-	if len(scope) > maxConnectTokenScope || slices.ContainsFunc(strings.Split(scope, " "), isNone) {
+	if len(scope) > maxConnectTokenScope || !areScopes(strings.Split(scope, " ")) {
 		return badRequest("connect_token_scope must be names of scopes with spaces between them, such as %s, and never * or connect:*", defaultConnectTokenScope)
+	}
+	return nil
+}
+
+func validateAllowedScopes(scopes []string) error {
+	if len(scopes) > maxTokenScopes || !areScopes(scopes) {
+		return badRequest("allowed_token_scopes must be names of scopes, such as %s, %d at most, and never * or connect:*", defaultTokenScope, maxTokenScopes)
 	}
 	return nil
 }

@@ -20,8 +20,8 @@ import (
 // path of the mount goes where it says <mount>/. Vault writes it to the audit
 // log in clear, so it is made of facts and words of our own alone.
 func text(e *api.Error) string {
-	if e.Link {
-		return textOfLink(e)
+	if e.Product != "" {
+		return textOfProduct(e)
 	}
 	switch e.Kind {
 	case api.Throttled:
@@ -84,7 +84,8 @@ func textOfAccount(e *api.Error) string {
 			"Reconnect the account in Pipedream; for the reason it gives: "+cli+" read <mount>/accounts/%s", e.Account, brackets(e.Detail), e.Account)
 	case api.NoCredentials:
 		return fmt.Sprintf("Pipedream returned no credentials for account %s%s. Accounts that use Pipedream's own OAuth client, "+
-			"or that are not fully connected, have none: reconnect it in Pipedream with an OAuth client of your own", e.Account, space(e.Detail))
+			"or that are not fully connected, have none: reconnect it in Pipedream with an OAuth client of your own, "+
+			"or use it through Pipedream's proxy with a role of credential_type=connect_token", e.Account, space(e.Detail))
 	case api.WrongAccount:
 		return fmt.Sprintf("Pipedream answered for another account than %s; the answer was discarded", e.Account)
 	case api.Expired:
@@ -98,29 +99,37 @@ func textOfAccount(e *api.Error) string {
 	}
 }
 
-// textOfLink is text for why there is no Connect link.
-func textOfLink(e *api.Error) string {
+// textOfProduct is text for why there is no Connect link, or no token.
+func textOfProduct(e *api.Error) string {
+	product := string(e.Product)
 	switch e.Kind {
 	case api.Throttled:
-		return "there are no more Connect links for this external user at the moment (the answer was 429); " + again(e)
+		if e.Product == api.AccessToken {
+			return "Pipedream hands out no more access tokens at the moment (the answer was 429); " + again(e)
+		}
+		return fmt.Sprintf("there are no more %ss for this external user at the moment (the answer was 429); ", product) + again(e)
 	case api.NoBudget:
-		return "the mount has reached its limit of Connect links for this minute; " + again(e)
+		return fmt.Sprintf("the mount has reached its limit of %ss for this minute; ", product) + again(e)
 	case api.KeyRefused:
-		return fmt.Sprintf("Pipedream refused the OAuth client for Connect links: its id or secret is wrong, it was deleted, or it may not use the scope %s%s. "+
+		return fmt.Sprintf("Pipedream refused the OAuth client for %ss: its id or secret is wrong, it was deleted, or it may not use the scope %s%s. "+
 			"Allow the client that scope in Pipedream's settings, or store another with: "+cli+" write <mount>/config client_id=... client_secret=-",
-			e.Scope, where(e))
+			product, e.Scope, where(e))
 	case api.Forbidden:
-		return fmt.Sprintf("Pipedream refused to make a Connect link%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
-			"Allow it that scope in Pipedream's settings, or store another client", where(e), e.Status, e.Scope)
+		return fmt.Sprintf("Pipedream refused to make a %s%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
+			"Allow it that scope in Pipedream's settings, or store another client", product, where(e), e.Status, e.Scope)
 	case api.NotFound:
-		return fmt.Sprintf("Pipedream knows no project %s%s, so there are no Connect links: check project_id and base_url in <mount>/config", e.Project, withStatus(e))
+		return fmt.Sprintf("Pipedream knows no project %s%s, so there are no %ss: check project_id and base_url in <mount>/config", e.Project, withStatus(e), product)
 	case api.Rejected:
+		if e.Product == api.ConnectToken {
+			return fmt.Sprintf("Pipedream rejected the request for a Connect token%s (its answer was %d): check the role's scope, token_ttl and allowed_origins, "+
+				"and project_id and environment in <mount>/config", where(e), e.Status)
+		}
 		return fmt.Sprintf("Pipedream rejected the request for a Connect link%s (its answer was %d): check connect_token_scope, project_id and environment in <mount>/config",
 			where(e), e.Status)
 	default:
 		plain := *e
-		plain.Link = false
-		return "no Connect link could be made: " + text(&plain)
+		plain.Product = ""
+		return fmt.Sprintf("no %s could be made: ", product) + text(&plain)
 	}
 }
 

@@ -12,6 +12,8 @@ const (
 	fieldEnvironment        = "environment"
 	fieldOrgID              = "org_id"
 	fieldConnectTokenScope  = "connect_token_scope"
+	fieldAllowedTokenScopes = "allowed_token_scopes"
+	fieldAllowAccessTokens  = "allow_access_tokens"
 	fieldAllowAccountIDs    = "allow_account_ids"
 	fieldBaseURL            = "base_url"
 	fieldCACert             = "ca_cert"
@@ -35,6 +37,9 @@ const (
 	fieldAppOverrideID        = "app_override_id"
 	fieldRequiredScopes       = "required_scopes"
 	fieldEnforceScopes        = "enforce_scopes"
+	fieldCredentialType       = "credential_type"
+	fieldTokenTTL             = "token_ttl"
+	fieldAllowedOrigins       = "allowed_origins"
 
 	// Of Connect links.
 	fieldSuccessRedirectURI = "success_redirect_uri"

@@ -119,6 +119,19 @@ func configSettings() map[string]*framework.FieldSchema {
 				"Default " + defaultConnectTokenScope + ", which connects an account.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Connect token scope"},
 		},
+		fieldAllowedTokenScopes: {
+			Type:    framework.TypeCommaStringSlice,
+			Default: []string{defaultTokenScope},
+			Description: "Scopes that tokens of roles may have, with commas between them; never * or connect:*. Empty for none. " +
+				"Default " + defaultTokenScope + ". connect:accounts:read opens credentials with their refresh tokens.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed token scopes"},
+		},
+		fieldAllowAccessTokens: {
+			Type:         framework.TypeBool,
+			Default:      false,
+			Description:  "Whether roles may hand out access tokens, which are good for every user of every project of the workspace. Default false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow access tokens"},
+		},
 		fieldProjectID: {
 			Type:         framework.TypeString,
 			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace.",
@@ -217,6 +230,8 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		fieldClientID:           c.ClientID,
 		fieldScope:              c.Scope,
 		fieldConnectTokenScope:  c.ConnectTokenScope,
+		fieldAllowedTokenScopes: append([]string{}, c.AllowedTokenScopes...),
+		fieldAllowAccessTokens:  c.AllowAccessTokens,
 		fieldProjectID:          c.ProjectID,
 		fieldEnvironment:        c.Environment,
 		fieldOrgID:              c.OrgID,
@@ -302,6 +317,12 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	setString(&updated.Scope, data, fieldScope)
 	if v, ok := data.GetOk(fieldConnectTokenScope); ok {
 		updated.ConnectTokenScope = strings.Join(strings.Fields(v.(string)), " ")
+	}
+	if v, ok := data.GetOk(fieldAllowedTokenScopes); ok {
+		updated.AllowedTokenScopes = v.([]string)
+	}
+	if v, ok := data.GetOk(fieldAllowAccessTokens); ok {
+		updated.AllowAccessTokens = v.(bool)
 	}
 	setString(&updated.ProjectID, data, fieldProjectID)
 	setString(&updated.OrgID, data, fieldOrgID)

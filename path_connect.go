@@ -157,6 +157,8 @@ func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *fr
 		return nil, err
 	case t.role == nil:
 		return nil, badRequest("%s", atMount(req, fmt.Sprintf("there is no role %q; list them with: "+cli+" list <mount>/roles", name)))
+	case t.role.ofTokens() && t.role.App == "":
+		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles by app and external_user_id", name)
 	case !t.role.ofUser():
 		return nil, badRequest("role %q is for one account: Connect links are for roles by app and external_user_id", name)
 	}

@@ -38,6 +38,10 @@ user has others with the app, account names one of them by its id or its name.
 
     $ vault read pipedream/creds/my-role account=octocat
 
+With a role for tokens, the fields are connect_token or access_token, expires_at
+and where to use it: pipedream_api_url, pipedream_project_id,
+pipedream_environment and pipedream_external_user_id (experimental).
+
 Credentials with less life left than min_ttl are fetched again before they are
 served, unless Pipedream has announced that it refreshes them later. The
 parameter min_ttl asks for more than the role's or the mount's own min_ttl.
@@ -103,8 +107,7 @@ func credentialFields() map[string]*framework.FieldSchema {
 		},
 		"pipedream_account_id": {
 			Type:        framework.TypeString,
-			Required:    true,
-			Description: "Id of the account.",
+			Description: "Id of the account. Absent for a token of a role without app.",
 		},
 		"pipedream_app": {
 			Type:        framework.TypeString,
@@ -113,6 +116,30 @@ func credentialFields() map[string]*framework.FieldSchema {
 		"pipedream_account_name": {
 			Type:        framework.TypeString,
 			Description: "Name of the account, where it has one.",
+		},
+		fieldConnectToken: {
+			Type:        framework.TypeString,
+			Description: "With a role of credential_type=connect_token: the token, which opens accounts of one external user.",
+		},
+		fieldAccessToken: {
+			Type:        framework.TypeString,
+			Description: "With a role of credential_type=access_token: the token, which opens accounts of all users.",
+		},
+		"pipedream_project_id": {
+			Type:        framework.TypeString,
+			Description: "With a token: the Connect project.",
+		},
+		"pipedream_environment": {
+			Type:        framework.TypeString,
+			Description: "With a token: the environment of the project, production or development.",
+		},
+		"pipedream_external_user_id": {
+			Type:        framework.TypeString,
+			Description: "With a Connect token: the external user it is for.",
+		},
+		"pipedream_api_url": {
+			Type:        framework.TypeString,
+			Description: "With a token: the root of Pipedream's API, as in base_url.",
 		},
 	}
 }

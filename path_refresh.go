@@ -26,6 +26,9 @@ call within 5 seconds of a fetch costs no request to Pipedream. If a refresh
 brings nothing new, that becomes 10, 20 and up to 60 seconds. While Pipedream
 cannot be reached, what is cached stays.
 
+With a role for tokens, a call makes a new token. The old one works until it
+ends. Each caller may have 10 tokens a minute replaced.
+
     $ vault write -force pipedream/refresh/apn_XehyZPr
     $ vault write pipedream/refresh/github account=octocat
 `
@@ -69,6 +72,12 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 	var changed bool
 	var c *credential.Credential
 	switch {
+	case t.role.ofTokens():
+		if err := b.takeRenewal(t); err != nil {
+			return nil, b.refuse(req, err)
+		}
+		tokens, key := t.tokens()
+		c, changed, err = tokens.Renew(ctx, t.who(), key)
 	case t.accountID != "":
 		c, changed, err = t.view.Refresh(ctx, t.reader, t.accountID)
 	case t.named != "":

@@ -3,6 +3,7 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -31,6 +32,15 @@ A user who has no account yet gets a link that connects one at connect/<name>.
 Of several healthy accounts the one created last is taken, and remembered while
 it lives. An unhealthy account is taken only while there is no healthy one. A
 role's name never begins with apn_. Deleting a role ends no lease.
+
+With credential_type, a role hands out tokens for Pipedream's own API, such as
+its proxy, which uses accounts that come without credentials (experimental: not
+yet tried with the real Pipedream). A Connect token opens all accounts of one
+external user within its scope. Config says which scopes roles may give.
+
+    $ vault write pipedream/roles/slack credential_type=connect_token \
+        scope=connect:proxy app=slack \
+        external_user_id='{{identity.entity.aliases.auth_userpass_4b1a.name}}'
 `
 
 	pathRolesHelpSyn  = `List the roles.`
@@ -113,7 +123,7 @@ func (b *backend) pathRole() *framework.Path {
 }
 
 func roleFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	fields := map[string]*framework.FieldSchema{
 		fieldAccountID: {
 			Type:         framework.TypeString,
 			Description:  "Id of the account. Not with app and external_user_id.",
@@ -178,6 +188,8 @@ func roleFields() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 	}
+	maps.Copy(fields, tokenFields())
+	return fields
 }
 
 func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -214,6 +226,10 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 		fieldAppOverrideID:        r.AppOverrideID,
 		fieldRequiredScopes:       append([]string{}, r.RequiredScopes...),
 		fieldEnforceScopes:        r.EnforceScopes,
+		fieldCredentialType:       r.credentialType(),
+		fieldScope:                r.Scope,
+		fieldTokenTTL:             int64(r.TokenTTL.Seconds()),
+		fieldAllowedOrigins:       append([]string{}, r.AllowedOrigins...),
 	}}, nil
 }
 
@@ -234,8 +250,14 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 	if r == nil {
 		r = &role{}
 	}
+	if err := mergeTokens(r, data); err != nil {
+		return nil, err
+	}
 	mergeRole(r, data)
 	if err := r.validate(); err != nil {
+		return nil, err
+	}
+	if err := b.checkPermitted(ctx, req, r); err != nil {
 		return nil, err
 	}
 	entry, err := logical.StorageEntryJSON(rolePrefix+name, r)

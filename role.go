@@ -30,8 +30,10 @@ const (
 	maxRequiredScopes = 100
 )
 
-// role gives an account a name and can narrow its use.
+// role gives an account a name and can narrow its use, or hands out tokens.
 type role struct {
+	// CredentialType is what the role hands out; empty for the account's credentials.
+	CredentialType string `json:"credential_type,omitempty"`
 	// AccountID is the account. If it is empty, the role is for the account that the
 	// user ExternalUserID of a Connect project has with App.
 	AccountID      string `json:"account_id,omitempty"`
@@ -55,10 +57,12 @@ type role struct {
 	// is set if an account that lacks one is not served.
 	RequiredScopes []string `json:"required_scopes,omitempty"`
 	EnforceScopes  bool     `json:"enforce_scopes,omitempty"`
+
+	tokenSettings
 }
 
 // ofUser reports whether the role is for an external user's account.
-func (r *role) ofUser() bool { return r.AccountID == "" }
+func (r *role) ofUser() bool { return r.AccountID == "" && r.CredentialType != accessTokenType }
 
 var (
 	oauthAppPattern = regexp.MustCompile(`^oa_[A-Za-z0-9_-]{1,100}$`)
@@ -75,19 +79,15 @@ var (
 )
 
 func (r *role) validate() error {
+	if err := r.validateTokens(); err != nil {
+		return err
+	}
+	if r.CredentialType == "" {
+		if err := r.validateAccount(); err != nil {
+			return err
+		}
+	}
 	switch {
-	case r.AccountID != "" && r.ofUserOnly() != "":
-		return badRequest("%s goes with app and external_user_id, not with account_id", r.ofUserOnly())
-	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
-		return badRequest("give either account_id, or app and external_user_id, not both")
-	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
-		return badRequest("give account_id, or app and external_user_id")
-	case r.AccountID != "" && !api.ValidAccountID(r.AccountID):
-		return badRequest("account_id must look like %s", exampleAccountID)
-	case r.AccountID == "" && r.App == "":
-		return badRequest("external_user_id needs app")
-	case r.AccountID == "" && r.ExternalUserID == "":
-		return badRequest("app needs external_user_id")
 	case r.App != "" && !appPattern.MatchString(r.App):
 		return badRequest("app must be an app's slug, such as github")
 	case strings.HasPrefix(r.App, appIDPrefix): // a Connect link takes slugs only, and not every account shows its app's id
@@ -117,6 +117,26 @@ func (r *role) validate() error {
 		return nil
 	}
 	return validateTemplate(r.ExternalUserID)
+}
+
+// validateAccount checks which account a role is for.
+func (r *role) validateAccount() error {
+	switch {
+	case r.AccountID != "" && r.ofUserOnly() != "":
+		return badRequest("%s goes with app and external_user_id, not with account_id", r.ofUserOnly())
+	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
+		return badRequest("give either account_id, or app and external_user_id, not both")
+	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
+		return badRequest("give account_id, or app and external_user_id")
+	case r.AccountID != "" && !api.ValidAccountID(r.AccountID):
+		return badRequest("account_id must look like %s", exampleAccountID)
+	case r.AccountID == "" && r.App == "":
+		return badRequest("external_user_id needs app")
+	case r.AccountID == "" && r.ExternalUserID == "":
+		return badRequest("app needs external_user_id")
+	default:
+		return nil
+	}
 }
 
 // ofUserOnly returns the name of a field that r has, and that only a role for an

@@ -49,7 +49,8 @@ func caller(req *logical.Request) string {
 	}
 }
 
-// target is the account that a request is about, named by its id or by a role.
+// target is the account that a request is about, named by its id or by a role, or the
+// external user of a role that hands out tokens.
 type target struct {
 	*connection
 
@@ -108,6 +109,9 @@ func (t *target) about(err error) error {
 // for the caller of req.
 func (b *backend) resolveRole(req *logical.Request, t *target) error {
 	r := t.role
+	if err := t.config.permits(r); err != nil {
+		return err
+	}
 	if r.MinTTL > 0 {
 		t.reader.Demand = credential.Demand{}.Raise(r.MinTTL)
 	}
@@ -140,6 +144,9 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 		return nil, err
 	}
 	t.reader.Demand = t.reader.Demand.Raise(time.Duration(data.Get(fieldMinTTL).(int)) * time.Second)
+	if t.role.ofTokens() {
+		return b.token(ctx, t)
+	}
 	got := &served{target: t}
 	switch {
 	case t.accountID != "":
@@ -202,6 +209,9 @@ func (s *served) checkFields() error {
 
 // data returns the flat map that a read returns.
 func (s *served) data() map[string]any {
+	if s.role.ofTokens() {
+		return s.tokenData()
+	}
 	var only func(string) bool
 	if s.role != nil && len(s.role.Fields) > 0 {
 		only = func(name string) bool { return slices.Contains(s.role.Fields, name) }

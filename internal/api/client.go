@@ -35,6 +35,9 @@ const (
 	ForToken    = "token"
 	ForCheck    = "verify"
 	ForLink     = "link"
+
+	ForConnectToken = "connect_token"
+	ForAccessToken  = "access_token"
 )
 
 // Config says where and how to reach Pipedream.
@@ -58,9 +61,8 @@ type Config struct {
 	UserAgent  string
 	// Clock learns the time from Pipedream's answers; nil for none.
 	Clock *clock.Clock
-	// Links is set for a client that makes Connect links and nothing else. Pipedream
-	// limits those per external user, so a 429 holds no other user off.
-	Links bool
+	// Makes is set for a client that makes links or tokens and nothing else.
+	Makes Product
 }
 
 // Observer learns of the requests of a client.
@@ -264,21 +266,23 @@ func (c *Client) Verify(ctx context.Context) (none bool, err error) {
 
 func (c *Client) guardedToken(ctx context.Context) (token *accessToken, err error) {
 	err = guard.Run(c.logger(), func() (err error) {
-		token, err = c.requestToken(ctx)
+		asked := time.Now()
+		token, err = c.requestToken(ctx, c.config.Scope)
+		c.note(ForToken, asked, err)
 		return err
 	})
 	return token, err
 }
 
 // requestToken fetches an access token for the OAuth client.
-func (c *Client) requestToken(ctx context.Context) (*accessToken, error) {
+func (c *Client) requestToken(ctx context.Context, scope string) (*accessToken, error) {
 	fields := map[string]string{
 		"grant_type":    "client_credentials",
 		"client_id":     c.config.ClientID,
 		"client_secret": string(c.config.ClientSecret),
 	}
-	if c.config.Scope != "" {
-		fields["scope"] = c.config.Scope
+	if scope != "" {
+		fields["scope"] = scope
 	}
 	body, err := json.Marshal(fields)
 	if err != nil {
@@ -290,7 +294,6 @@ func (c *Client) requestToken(ctx context.Context) (*accessToken, error) {
 		token, err = decodeToken(body, asked)
 		return err
 	}})
-	c.note(ForToken, asked, err)
 	return token, err
 }
 

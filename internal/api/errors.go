@@ -63,8 +63,8 @@ type Error struct {
 	// OAuth, Project, Environment and Scope say how and where Pipedream was asked.
 	OAuth                       bool
 	Project, Environment, Scope string
-	// Link is set if the request was for a Connect link.
-	Link bool
+	// Product is what could not be made; empty if nothing was to be.
+	Product Product
 	// User and App say whose account was searched, for NoAccount.
 	User, App string
 	// Count is how many accounts a list has, for ListTooLong.
@@ -88,8 +88,8 @@ var names = map[Kind]string{
 // Error returns a text for log lines. It never names a user.
 func (e *Error) Error() string {
 	text := names[e.Kind]
-	if e.Link {
-		text = "no Connect link could be made: " + text
+	if e.Product != "" {
+		text = fmt.Sprintf("no %s could be made: %s", e.Product, text)
 	}
 	if e.Status != 0 {
 		text += fmt.Sprintf(" (its answer was %d)", e.Status)

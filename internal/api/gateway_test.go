@@ -15,7 +15,7 @@ import (
 func TestAGatewaysAnswerIsNobodysFault(t *testing.T) {
 	ofLinks := func(c *Config) {
 		ofAnOAuthClient(c)
-		c.Links = true
+		c.Makes = ConnectLink
 	}
 	requests := map[string]struct {
 		change func(*Config)

@@ -5,16 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"net"
-	"net/http"
 	"net/url"
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
-
-// ScopeOfLinks is the only scope that is needed to make Connect links. An access
-// token with this scope alone cannot read accounts.
-const ScopeOfLinks = "connect:tokens:create"
 
 // maxLink bounds a Connect link in bytes.
 const maxLink = 4 << 10
@@ -46,35 +41,17 @@ type Link struct {
 	ExpiresAt time.Time
 }
 
-// Link makes a Connect link. The client must have [Config].Links set.
-func (c *Client) Link(ctx context.Context, r LinkRequest) (*Link, error) {
-	body, err := json.Marshal(struct {
-		ExternalUserID     string `json:"external_user_id"`
-		AppID              string `json:"app_id"`
-		OAuthAppID         string `json:"oauth_app_id,omitempty"`
-		ExpiresIn          int64  `json:"expires_in"`
-		Scope              string `json:"scope"`
-		SuccessRedirectURI string `json:"success_redirect_uri,omitempty"`
-		ErrorRedirectURI   string `json:"error_redirect_uri,omitempty"`
-	}{r.ExternalUser, r.App, r.OAuthApp, int64(r.Life.Seconds()), r.Scope, r.SuccessURI, r.ErrorURI})
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
+// Link makes a Connect link. [Config].Makes must be [ConnectLink].
+func (c *Client) Link(ctx context.Context, r LinkRequest) (link *Link, err error) {
 	asked := time.Now()
-	var link *Link
-	err = c.do(ctx, request{
-		what: ForLink, method: http.MethodPost, path: []string{"connect", url.PathEscape(c.config.ProjectID), "tokens"}, body: body,
-		decode: func(body []byte) (err error) {
-			link, err = decodeLink(body, r, asked)
-			return err
-		},
+	err = c.makeToken(ctx, ForLink, connectTokenRequest{
+		ExternalUserID: r.ExternalUser, AppID: r.App, OAuthAppID: r.OAuthApp, ExpiresIn: int64(r.Life.Seconds()), Scope: r.Scope,
+		SuccessRedirectURI: r.SuccessURI, ErrorRedirectURI: r.ErrorURI,
+	}, func(body []byte) (err error) {
+		link, err = decodeLink(body, r, asked)
+		return err
 	})
-	if err != nil {
-		return nil, ofLink(err)
-	}
-	return link, nil
+	return link, err
 }
 
 var errBadLink = errors.New("its connect_link_url is no link that a browser may be sent to")
@@ -108,17 +85,6 @@ func decodeLink(body []byte, r LinkRequest, asked time.Time) (*Link, error) {
 		link.ExpiresAt = asked.Add(r.Life)
 	}
 	return link, nil
-}
-
-// ofLink returns err as an error about a Connect link.
-func ofLink(err error) error {
-	var e *Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	about := *e
-	about.Link = true
-	return &about
 }
 
 // IsLoopback reports whether host is the local machine.

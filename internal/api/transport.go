@@ -145,11 +145,7 @@ func (c *Client) newRequest(ctx context.Context, r request) (*retryablehttp.Requ
 
 // send sends a request, with retries.
 func (c *Client) send(ctx context.Context, r request) error {
-	err := c.exchange(ctx, r)
-	if c.config.Links {
-		return ofLink(err)
-	}
-	return err
+	return c.ofProduct(c.exchange(ctx, r))
 }
 
 func (c *Client) exchange(ctx context.Context, r request) error {
@@ -291,7 +287,8 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, &Error{Kind: Unavailable, Status: resp.StatusCode, Detail: fmt.Sprintf("it answered with status %d", resp.StatusCode)}
 	}
 	m.client.readClock(resp, sent)
-	if resp.StatusCode == http.StatusTooManyRequests && !m.client.config.Links {
+	ofUser := m.client.config.Makes.ofUser() && req.Header.Get("Authorization") != "" // not of the client's own access token
+	if resp.StatusCode == http.StatusTooManyRequests && !ofUser {
 		wait := retryAfter(resp)
 		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
 	}

@@ -221,6 +221,7 @@ func (v *View) refreshOwned(ctx context.Context, r Reader, id string, u User) (*
 func (v *View) Expect(u User, until time.Time) {
 	v.holdOffs.Expect(heldName(u.Key()), until)
 	v.holdOffs.Expect(choicesName(u.Key()), until)
+	v.holdOffs.Expect(bareName(u.Key()), until)
 }
 
 // ErrUserUnread says that storage could not be read, so that nobody knows which
@@ -263,6 +264,8 @@ type reason struct {
 	known string
 	// atFault is set if known turned out to be at fault.
 	atFault bool
+	// bare is set if the account is used without its credentials.
+	bare bool
 }
 
 // search finds u's account through the list. All readers who search for u share one
@@ -323,9 +326,14 @@ func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, erro
 	if err != nil {
 		return nil, err
 	}
+	return v.pick(own.accounts, u, why)
+}
+
+// pick returns the account to serve, of those that u has.
+func (v *View) pick(accounts []*api.Account, u User, why reason) (*api.Account, error) {
 	var best, known *api.Account
-	for _, a := range own.accounts {
-		eligible := a.Healthy || len(a.Credentials) > 0
+	for _, a := range accounts {
+		eligible := a.Healthy || len(a.Credentials) > 0 || why.bare
 		if a.Dead || !eligible {
 			continue
 		}

@@ -138,7 +138,9 @@ func (c *Credential) Data(exposeRefreshToken bool, only func(name string) bool) 
 			data[name] = value
 		}
 	}
-	data[FieldAccountID] = c.AccountID
+	if c.AccountID != "" {
+		data[FieldAccountID] = c.AccountID
+	}
 	if c.App != "" {
 		data[FieldApp] = c.App
 	}

@@ -1,0 +1,48 @@
+package cache
+
+import (
+	"context"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/pace"
+)
+
+// bareName is like [heldName], for accounts that are used without their credentials.
+func bareName(key string) string { return "bare/" + key }
+
+// AccountOf returns the id of u's account, for use without its credentials, which it
+// need not have. It asks for the user's accounts each time. If these cannot be had, it
+// returns the account that was known before, if there is one.
+func (v *View) AccountOf(ctx context.Context, caller pace.Caller, u User) (string, error) {
+	key := u.Key()
+	known, err := v.remembered(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	a, err := v.find(ctx, caller, u, known)
+	switch {
+	case err == nil:
+		return v.rememberUser(key, known, a.ID), nil
+	case known != "" && api.KindOf(err) != api.NoAccount:
+		return known, nil
+	default:
+		return "", err
+	}
+}
+
+func (v *View) find(ctx context.Context, caller pace.Caller, u User, known string) (a *api.Account, err error) {
+	name := bareName(u.Key())
+	if err := v.holdOffs.Check(name); err != nil {
+		return nil, err
+	}
+	l, err := v.listShared(ctx, pace.Known, caller, u)
+	if err == nil {
+		a, err = v.pick(l.accounts, u, reason{known: known, bare: true})
+	}
+	if err != nil {
+		v.holdUserOff(name, err)
+		return nil, err
+	}
+	v.holdOffs.Succeeded(name)
+	return a, nil
+}

@@ -1,0 +1,144 @@
+package pipedream
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/token"
+)
+
+const (
+	// maxConnectTokens is how many requests for Connect tokens a mount sends in a
+	// minute. Pipedream allows 100 a minute for each external user and documents no
+	// limit for all of them. So this one only bounds what callers who can name users
+	// can cause.
+	maxConnectTokens = 1500
+	// maxAccessTokens is likewise for access tokens. Pipedream does not document how
+	// many it allows. There is one for each scope, and it lives for about an hour.
+	maxAccessTokens = 30
+	// maxRefreshesOfCaller is how many tokens one caller may have replaced in a minute,
+	// so that the limit of a user is not used up by one of the callers.
+	maxRefreshesOfCaller = 10
+)
+
+// The fields of a token that a read returns.
+const (
+	fieldConnectToken = "connect_token"
+	fieldAccessToken  = "access_token"
+)
+
+// addTokens gives a connection its caches of tokens.
+func (b *backend) addTokens(c *connection) error {
+	holdOffs := pace.NewHoldOffs()
+	client, err := b.newMaker(c.config, api.ConnectToken, b.tokenBudget, holdOffs)
+	if err != nil {
+		return err
+	}
+	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, c.connectTokenMaker(client), b.Logger)
+
+	holdOffs = pace.NewHoldOffs()
+	client, err = b.newMaker(c.config, api.AccessToken, b.accessTokenBudget, holdOffs)
+	if err != nil {
+		return err
+	}
+	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, accessTokenMaker(client), b.Logger)
+	return nil
+}
+
+// connectTokenMaker returns what makes Connect tokens. Where the key names an app, it
+// first looks for the user's account.
+func (c *connection) connectTokenMaker(client *api.Client) token.Maker {
+	return func(ctx context.Context, claim *pace.Claim, caller pace.Caller, k token.Key) (_ *credential.Credential, err error) {
+		account := ""
+		if k.App != "" {
+			account, err = c.view.AccountOf(ctx, caller, cache.User{App: k.App, OAuthApp: k.OAuthApp, ExternalID: k.User})
+			if err != nil {
+				return nil, err
+			}
+		}
+		made := time.Now()
+		t, err := client.ConnectToken(claim.With(ctx), api.TokenRequest{
+			ExternalUser: k.User, Scope: k.Scope, Life: k.Life, AllowedOrigins: strings.Fields(k.Origins),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &credential.Credential{
+			AccountID: account, App: k.App, ExternalUser: k.User, Fields: map[string]string{fieldConnectToken: string(t.Value)},
+			ExpiresAt: t.ExpiresAt, FetchedAt: made, CheckedAt: made,
+		}, nil
+	}
+}
+
+func accessTokenMaker(client *api.Client) token.Maker {
+	return func(ctx context.Context, claim *pace.Claim, _ pace.Caller, k token.Key) (*credential.Credential, error) {
+		made := time.Now()
+		t, err := client.AccessToken(claim.With(ctx), k.Scope)
+		if err != nil {
+			return nil, err
+		}
+		return &credential.Credential{
+			Fields: map[string]string{fieldAccessToken: string(t.Value)}, ExpiresAt: t.ExpiresAt, FetchedAt: made, CheckedAt: made,
+		}, nil
+	}
+}
+
+// forgetTokens drops the Connect tokens of an external user. Those that were handed out
+// work until they end.
+func (c *connection) forgetTokens(user string) { c.connectTokens.Forget(user) }
+
+// tokens returns where the tokens of t's role are, and what they are good for.
+func (t *target) tokens() (*token.Cache, token.Key) {
+	if t.role.CredentialType == accessTokenType {
+		return t.accessTokens, t.role.tokenKey("")
+	}
+	return t.connectTokens, t.role.tokenKey(t.user.ExternalID)
+}
+
+// who returns whose turns the work for t takes.
+func (t *target) who() pace.Caller { return pace.Caller{Name: t.reader.Caller, User: t.reader.User} }
+
+// token returns the live token that a request asks for.
+func (b *backend) token(ctx context.Context, t *target) (*served, error) {
+	tokens, key := t.tokens()
+	got, how, err := tokens.Get(ctx, t.who(), t.reader.Demand, key)
+	if err != nil {
+		b.stats.Missed()
+		return nil, t.about(err)
+	}
+	b.stats.Served(t.reader.Path, map[token.How]cache.How{token.Hit: cache.Hit, token.Made: cache.Fetched, token.Stale: cache.Stale}[how])
+	t.reader.Demand = token.Demand(got, t.reader.Demand)
+	return &served{target: t, credential: got}, nil
+}
+
+// takeRenewal uses up one of the caller's refreshes of tokens, or fails if there are
+// none left.
+func (b *backend) takeRenewal(t *target) error {
+	if wait := b.tokenQuota.Take(t.reader.Caller); wait > 0 {
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have had %d tokens replaced in the last minute, which is the limit for one caller; "+
+			"try again in %d s", maxRefreshesOfCaller, int(math.Ceil(wait.Seconds()))))
+	}
+	return nil
+}
+
+// tokenData returns what a read of a token returns.
+func (s *served) tokenData() map[string]any {
+	data := s.credential.Data(false, nil)
+	data["pipedream_project_id"] = s.config.ProjectID
+	data["pipedream_environment"] = s.config.Environment
+	data["pipedream_api_url"] = s.config.BaseURL
+	if s.credential.ExternalUser != "" {
+		data["pipedream_external_user_id"] = s.credential.ExternalUser
+	}
+	return data
+}
