@@ -112,6 +112,17 @@ build-race: ## Build the plugin with the race detector, for the acceptance tests
 sim: ## Build the simulated Pipedream API: bin/pipedream-sim
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/pipedream-sim ./cmd/pipedream-sim
 
+.PHONY: check
+check: ## Build the program that looks at the real Pipedream: bin/pipedream-check
+	$(REPRODUCIBLE) go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/pipedream-check ./cmd/pipedream-check
+
+# Such as CHECKFLAGS='-watch=1h -write'.
+CHECKFLAGS ?=
+
+.PHONY: check-pipedream
+check-pipedream: check ## Look at the real Pipedream with your own key, fact by fact; see docs/live-check.md. More flags: CHECKFLAGS
+	bin/pipedream-check -report=bin/pipedream-report $(CHECKFLAGS)
+
 .PHONY: vault
 vault: bin/vault ## Build Vault: bin/vault, which takes minutes the first time; VAULT_BIN=path uses that Vault instead
 

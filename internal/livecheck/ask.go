@@ -90,9 +90,8 @@ type asker struct {
 	memory    map[string]*answer
 	answers   []*answer // of all requests that were sent
 	throttles []*answer
-	last      time.Time // when the last one was sent
-	silent    int       // requests in a row that were of no use
-	stopped   Form      // why nothing is sent any more; empty if it is
+	silent    int  // requests in a row that were of no use
+	stopped   Form // why nothing is sent any more; empty if it is
 }
 
 func newAsker(ctx context.Context, c *Config) *asker {
@@ -120,7 +119,7 @@ func (a *asker) ask(q query) *answer {
 // patiently sends a request, and again after the wait that a 429 asks for.
 func (a *asker) patiently(q query, body []byte) *answer {
 	for tries := 1; ; tries++ {
-		if !a.wait(time.Until(a.last.Add(time.Minute / time.Duration(a.config.PerMinute)))) {
+		if !a.wait(a.turn()) {
 			return &answer{problem: a.stopped}
 		}
 		got := a.send(a.ctx, q, body)
@@ -138,6 +137,15 @@ func (a *asker) patiently(q query, body []byte) *answer {
 			return got
 		}
 	}
+}
+
+// turn returns how long to wait, so that no minute has more requests than it may.
+func (a *asker) turn() time.Duration {
+	first := len(a.answers) - a.config.PerMinute
+	if first < 0 {
+		return 0
+	}
+	return time.Until(a.answers[first].sent.Add(time.Minute))
 }
 
 // note counts requests that were of no use. An error in JSON is of use.
@@ -205,7 +213,6 @@ func (a *asker) send(ctx context.Context, q query, body []byte) *answer {
 	ctx, cancel := context.WithTimeout(ctx, a.config.Timeout)
 	defer cancel()
 	got := &answer{sent: time.Now()}
-	a.last = got.sent
 	defer func() { got.received = time.Now() }()
 
 	target := a.config.BaseURL.JoinPath(escaped(q.path)...)
