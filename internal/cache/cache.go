@@ -244,7 +244,7 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 		return v.serve(r, e, Stale), nil
 	case !wait:
 		if !v.passing(now) {
-			v.fetcher.Ahead(v.ahead(map[string]fetch.Wish{}, id, e, now))
+			v.fetcher.Ahead(v.ahead(nil, id, e, now)...)
 		}
 		return v.serve(r, e, Stale), nil
 	default:

@@ -49,9 +49,13 @@ func (v *View) wait(ctx, patience context.Context, class pace.Class, r Reader, i
 	defer w.Leave()
 	select {
 	case <-w.Done:
+	case <-patience.Done():
+	}
+	select {
+	case <-w.Done: // maybe at the same moment
 		e, _ := w.Value.(*entry)
 		return e, w.Failed
-	case <-patience.Done():
+	default:
 	}
 	err := patience.Err()
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -83,12 +87,12 @@ func (v *View) ready(id string, seen *entry, wish *fetch.Wish) (*entry, error) {
 
 // ahead adds an account to those to fetch that nobody waits for yet, by that time at
 // the latest.
-func (v *View) ahead(wishes map[string]fetch.Wish, id string, seen *entry, by time.Time) map[string]fetch.Wish {
-	wish := fetch.Wish{By: by}
+func (v *View) ahead(due []fetch.Due, id string, seen *entry, by time.Time) []fetch.Due {
+	var wish fetch.Wish
 	if e, err := v.ready(id, seen, &wish); e == nil && err == nil {
-		wishes[id] = wish
+		due = append(due, fetch.Due{ID: id, NewerThan: wish.NewerThan, By: by})
 	}
-	return wishes
+	return due
 }
 
 // arrived caches what a fetch brought, or has it repeated.

@@ -35,15 +35,15 @@ func (v *View) RefreshAhead() {
 	v.passedAt.Store(now.UnixNano())
 	gather := len(due) > gatherFrom && v.fetcher.ListWorks()
 	fetching := max(fetchMargin, v.fetcher.ListTime())
-	wishes := map[string]fetch.Wish{}
+	wanted := make([]fetch.Due, 0, len(due))
 	for _, e := range due {
 		by := now
 		if at := e.CanWaitUntil(v.policy, fetching); gather && at.After(now) {
 			by = at
 		}
-		v.ahead(wishes, e.AccountID, e, by)
+		wanted = v.ahead(wanted, e.AccountID, e, by)
 	}
-	v.fetcher.Ahead(wishes)
+	v.fetcher.Ahead(wanted...)
 }
 
 // dueSoon returns the entries to fetch ahead of readers at now.

@@ -72,12 +72,12 @@ func (c *chaos) run(limit int) {
 			fault.Kind = []pipedreamtest.Kind{"", list, account}[c.random.IntN(3)]
 			c.ends = append(c.ends, c.sim.AddFault(fault))
 		case 2:
-			wishes := map[string]Wish{}
+			var due []Due
 			from := c.random.IntN(500)
 			for i := range c.random.IntN(60) {
-				wishes[id(from+i)] = Wish{By: time.Now().Add(time.Duration(c.random.IntN(120)) * time.Second)}
+				due = append(due, Due{ID: id(from + i), By: time.Now().Add(time.Duration(c.random.IntN(120)) * time.Second)})
 			}
-			c.Ahead(wishes)
+			c.Ahead(due...)
 		case 3:
 			c.takeStock()
 		case 4: // a new connection

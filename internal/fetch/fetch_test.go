@@ -509,12 +509,12 @@ func TestFetchesAheadEndWithTheConnection(t *testing.T) {
 			f.wantsAs(t.Context(), pace.Known, id(i), time.Now())
 		}
 		time.Sleep(gatherFor) // all places are taken
-		f.Ahead(map[string]Wish{id(20): {By: time.Now()}})
+		f.Ahead(Due{ID: id(20), By: time.Now()})
 		waits := f.wantsAs(t.Context(), pace.Known, id(21), time.Now())
 		synctest.Wait()
 		f.Close()
 		f.served(waits, id(21))
-		f.Ahead(map[string]Wish{id(22): {By: time.Now()}})
+		f.Ahead(Due{ID: id(22), By: time.Now()})
 		time.Sleep(time.Minute)
 		f.costs(MaxSingles+1, 0)
 

@@ -43,6 +43,7 @@ type Fetcher struct {
 	paged    *pace.Line // for their page
 	unlisted *pace.Line // those whose page is unknown: for a walk, or requests of their own
 	late     *pace.Line // likewise, those who came after the first page of the walk
+	unproven *pace.Line // where others wait
 
 	pages   map[string]*page    // by cursor
 	running map[*page]struct{}  // pages that are under way
@@ -61,6 +62,8 @@ type Fetcher struct {
 	throttled    int                 // pages in a row that got a 429
 	failedAt     time.Time           // when the latest request for one of them ended
 	answeredAt   time.Time           // when Pipedream last answered
+	heldUntil    time.Time           // the end of the hold-off of everything that those who wait were told of
+	tasks        []task              // what is still to be done with many wants
 	closed       bool
 }
 
@@ -78,13 +81,16 @@ func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs 
 	if predecessor != nil {
 		f.fleet = predecessor.fleet
 	}
-	f.single, f.paged = budget.NewLine(f.mayAskAlone), budget.NewLine(f.mayAsk)
-	f.unlisted, f.late = budget.NewLine(f.mayAskUnlisted), budget.NewLine(f.mayAskLate)
+	f.single, f.paged = budget.NewLine(pace.Known, f.mayAskAlone), budget.NewLine(pace.Known, f.mayAsk)
+	f.unlisted, f.late = budget.NewLine(pace.Known, f.mayAskUnlisted), budget.NewLine(pace.Known, f.mayAskLate)
+	f.unproven = budget.NewLine(pace.Unproven, f.mayAsk)
 	return f
 }
 
 // attach has the budget ask f what to send, for as long as there is anything to do.
-func (f *Fetcher) attach() { f.budget.Attach(planner{f}, f.single, f.paged, f.unlisted, f.late) }
+func (f *Fetcher) attach() {
+	f.budget.Attach(planner{f}, f.single, f.paged, f.unlisted, f.late, f.unproven)
+}
 
 // DeliverTo has deliver take the outcome of each want, on a goroutine of its own. It
 // must call the want's Deliver or Retry.
@@ -94,11 +100,11 @@ func (f *Fetcher) DeliverTo(deliver func(*Want)) { f.deliver = deliver }
 func (f *Fetcher) Close() {
 	f.budget.Do(func(time.Time) {
 		f.closed = true
-		for _, w := range f.wants {
-			if w.state == pending && w.claim.ClassNow() == pace.Ahead {
+		f.forAll(func(w *Want, _ time.Time) {
+			if w.claim.ClassNow() == pace.Ahead {
 				f.serve(w, nil, time.Time{}, context.Canceled)
 			}
-		}
+		})
 	})
 }
 
@@ -165,6 +171,7 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 		f.budget.Do(func(now time.Time) {
 			w.claim.GiveBack()
 			delete(f.singles, w)
+			f.serve(w, a, w.asked, err) // as of the request, since the answer may be that old
 			switch _, listed := f.fleet.index.of(w.ID); {
 			case err == nil && !listed:
 				if w.claim.ClassNow() != pace.Ahead {
@@ -174,7 +181,6 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 			case api.KindOf(err) == api.NotFound:
 				f.fleet.index.forget(w.ID)
 			}
-			f.serve(w, a, w.asked, err) // as of the request, since the answer may be that old
 			f.note(w.ID, err, now)
 		})
 	})
@@ -231,29 +237,13 @@ func (f *Fetcher) note(id string, err error, now time.Time) {
 	case err == nil, api.OfAccount(err), kind == api.Forbidden, kind == api.NotFound, kind == api.Rejected: // it answered
 		f.answeredAt = now
 		clear(f.failing)
-	case kind == api.KeyRefused:
-		f.failAll(err, func(*Want) bool { return true })
-	case kind == api.Throttled: // which fails nobody who can wait for its end
-		end := f.holdOffs.AllUntil()
-		f.failAll(err, func(w *Want) bool {
-			return w.claim.ClassNow() == pace.Ahead || w.until.Before(end.Add(time.Second))
-		})
 	case kind == api.Unavailable && id != "":
 		if now.Sub(f.failedAt) > pace.Window || len(f.failing) >= maxIndexed { // those say nothing about now
 			clear(f.failing)
 		}
 		f.failedAt = now
 		if f.failing[id] = struct{}{}; len(f.failing) >= maxFailures {
-			f.failAll(err, func(*Want) bool { return true })
-		}
-	}
-}
-
-// failAll ends the wants with which it is of no use to go on.
-func (f *Fetcher) failAll(err error, fails func(*Want) bool) {
-	for _, w := range f.wants {
-		if w.state == pending && fails(w) {
-			f.serve(w, nil, time.Time{}, api.WithAccount(err, w.ID))
+			f.forAll(func(w *Want, _ time.Time) { f.serve(w, nil, time.Time{}, api.WithAccount(err, w.ID)) })
 		}
 	}
 }

@@ -153,7 +153,7 @@ func (f *fetcher) costs(singles, pages int) {
 // Account waits for an account, like a reader.
 func (f *fetcher) Account(ctx context.Context, id string, class pace.Class, caller string, newerThan time.Time) (fetched, error) {
 	until, _ := ctx.Deadline()
-	w := f.Want(id, Wish{Class: class, Caller: caller, NewerThan: newerThan, Until: until, By: time.Now()})
+	w := f.Want(id, Wish{Class: class, Caller: caller, NewerThan: newerThan, Until: until})
 	defer w.Leave()
 	select {
 	case <-w.Done:
@@ -171,7 +171,9 @@ func (f *fetcher) Account(ctx context.Context, id string, class pace.Class, call
 // asked for, and has come if it takes no time.
 func (f *fetcher) fetchFirstPage() {
 	f.Helper()
-	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(""), f.budget.NewClaim(pace.Ahead, pace.Caller{}), now) })
+	claim := f.budget.NewClaim(pace.Ahead, pace.Caller{})
+	require.NoError(f, claim.Reserve(f.Context()))
+	f.budget.Do(func(now time.Time) { f.sendPage(f.pageAt(""), claim, now) })
 	synctest.Wait()
 }
 
@@ -180,11 +182,11 @@ func (f *fetcher) page(id string) (after string, known bool) { return f.fleet.in
 
 // listWanted has that many accounts on unknown pages wanted ahead.
 func (f *fetcher) listWanted(n int) {
-	wishes := map[string]Wish{}
+	var due []Due
 	for i := range n {
-		wishes[id(i)] = Wish{By: time.Now()}
+		due = append(due, Due{ID: id(i), By: time.Now()})
 	}
-	f.Ahead(wishes)
+	f.Ahead(due...)
 }
 
 // isIdle asserts that no work is left behind.

@@ -35,11 +35,11 @@ func TestAListOfUnknownLengthThatBringsNobody(t *testing.T) {
 	bubble(t, 400, func(t *testing.T, f *fetcher) { // nobody waits
 		f.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, NoTotalCount: true, Delay: 50 * time.Millisecond})
 		f.answersTake(pipedreamtest.KindAccount, 50*time.Millisecond)
-		wishes := map[string]Wish{}
+		var due []Due
 		for i := range 20 {
-			wishes[id(380+i)] = Wish{By: time.Now()}
+			due = append(due, Due{ID: id(380 + i), By: time.Now()})
 		}
-		f.Ahead(wishes)
+		f.Ahead(due...)
 		time.Sleep(2 * time.Minute)
 		require.Equal(t, 20, f.sim.Count(pipedreamtest.KindAccount))
 		require.LessOrEqual(t, f.sim.Count(pipedreamtest.KindList), 3)
@@ -51,12 +51,12 @@ func TestAListOfUnknownLengthThatBringsNobody(t *testing.T) {
 func TestAccountsAheadThatTheListLacks(t *testing.T) {
 	bubble(t, 1000, func(t *testing.T, f *fetcher) {
 		f.answersTake(pipedreamtest.KindList, 50*time.Millisecond)
-		wishes := map[string]Wish{}
+		var due []Due
 		for i := range 20 {
-			wishes[id(40*i)] = Wish{By: time.Now()}
-			wishes[fmt.Sprintf("apn_gone%d", i)] = Wish{By: time.Now()}
+			due = append(due, Due{ID: id(40 * i), By: time.Now()})
+			due = append(due, Due{ID: fmt.Sprintf("apn_gone%d", i), By: time.Now()})
 		}
-		f.Ahead(wishes)
+		f.Ahead(due...)
 		time.Sleep(30 * time.Second)
 		require.LessOrEqual(t, f.sim.Count(pipedreamtest.KindList), 11)
 		f.Close()

@@ -109,16 +109,20 @@ func (f *Fetcher) walkOn(claim *pace.Claim, now time.Time) {
 
 // endWalk ends the walk. If it was complete, those who still wait for it are not in the
 // list.
-func (f *Fetcher) endWalk(complete bool, now time.Time) {
+func (f *Fetcher) endWalk(complete bool) {
 	f.walk = nil
 	for w := range f.ahead {
 		w.single = w.single || complete
 	}
-	for _, claim := range slices.Concat(slices.Collect(f.unlisted.All()), slices.Collect(f.late.All())) {
-		w := claim.For.(*Want)
-		w.single = w.single || complete
-		f.place(w, now)
+	again := task{do: f.place}
+	for _, line := range []*pace.Line{f.unlisted, f.late} {
+		for claim := range line.All() {
+			w := claim.For.(*Want)
+			w.single = w.single || complete
+			again.wants = append(again.wants, w)
+		}
 	}
+	f.tasks = append(f.tasks, again)
 }
 
 // sendPage sends a request for a page, with the slot of claim.
@@ -138,23 +142,34 @@ func (f *Fetcher) sendPage(pg *page, claim *pace.Claim, now time.Time) {
 			p, err = f.client.Page(ctx, pg.after)
 			return err
 		})
-		f.budget.Do(func(now time.Time) {
-			claim.GiveBack()
-			delete(f.running, pg)
-			pg.underWay = false
-			if err != nil {
-				f.pageFailed(pg, err, now)
-			} else {
-				f.pageCame(pg, p, now)
-			}
-			pg.forget()
-		})
+		ended := func(err error) error {
+			return guard.Run(f.logger(), func() error {
+				f.budget.Do(func(now time.Time) {
+					unsent := claim.GiveBack()
+					delete(f.running, pg)
+					pg.underWay = false
+					if err != nil {
+						f.pageFailed(pg, err, unsent, now)
+					} else {
+						f.pageCame(pg, p, now)
+					}
+					pg.forget()
+				})
+				return nil
+			})
+		}
+		if err := ended(err); err != nil { // those who wait for the page must not wait for ever
+			_ = ended(err)
+		}
 	})
 }
 
-func (f *Fetcher) pageFailed(pg *page, err error, now time.Time) {
+// pageFailed has those who wait for a page wait for something else. unsent says that
+// everything was held off before the request for it went out.
+func (f *Fetcher) pageFailed(pg *page, err error, unsent bool, now time.Time) {
 	f.note("", err, now)
 	switch kind := api.KindOf(err); {
+	case kind == api.Throttled && unsent: // says nothing about the list
 	case kind == api.Throttled && f.throttled == 0: // requests for one account may go through
 		f.throttled++
 	case kind == api.NoBudget, kind == api.KeyRefused: // not the list's fault
@@ -167,7 +182,7 @@ func (f *Fetcher) pageFailed(pg *page, err error, now time.Time) {
 	case pg.walk == nil:
 		pg.placeAgain(now)
 	case pg.walk == f.walk && (!f.useful(now) || api.KindOf(err) == api.KeyRefused):
-		f.endWalk(false, now)
+		f.endWalk(false)
 	}
 }
 
@@ -243,11 +258,11 @@ func (f *Fetcher) walkCame(walk *walk, p *api.Page, found int, hasCredentials bo
 		} else if walk.served == 0 && !walk.stock {
 			f.useless(now.Add(failedFor))
 		}
-		f.endWalk(true, now)
+		f.endWalk(true)
 	case !f.useful(now):
-		f.endWalk(false, now)
+		f.endWalk(false)
 	case p.Total == 0 && found == 0 && !walk.stock:
 		f.noWalkUntil = now.Add(failedFor)
-		f.endWalk(false, now)
+		f.endWalk(false)
 	}
 }

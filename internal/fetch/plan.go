@@ -28,10 +28,13 @@ const (
 // place has a pending want wait where it belongs.
 func (f *Fetcher) place(w *Want, now time.Time) {
 	w.withdraw()
+	if f.refuseIfHeld(w, now) {
+		return
+	}
 	class := w.claim.ClassNow()
 	if class == pace.Unproven {
 		if w.claim.MayQueue() {
-			w.claim.Queue(func() { f.sendNext(w) })
+			f.unproven.Add(w.claim, func() { f.sendNext(w) })
 		} else {
 			f.serve(w, nil, time.Time{}, noBudget(w.ID, max(w.claim.Wait(now), time.Second)))
 		}
@@ -241,10 +244,12 @@ func (f *Fetcher) walkIsReady(now time.Time) bool {
 	return f.walk != nil && !f.walk.underWay && (f.walk.stock && !f.closed || f.walkPays(now, 0))
 }
 
-// Tidy has those asked for one by one who have waited too long for a page.
+// Tidy works off what concerns many, and has those asked for one by one who have waited too long for a page.
 func (f planner) Tidy(now time.Time) {
+	f.tellOfHoldOff()
+	f.work(now)
 	if f.walk != nil && !f.walk.underWay && now.Sub(f.walk.asked) > f.rememberFor() {
-		f.endWalk(false, now) // what it brought is forgotten by now
+		f.endWalk(false) // what it brought is forgotten by now
 	}
 	for pg := range f.running {
 		if pg.isComing(now) || pg.stalled {
@@ -328,6 +333,9 @@ func (f planner) Wakes(now time.Time) (at time.Time, waits bool) {
 			at = sooner(at, t)
 		}
 	}
+	if len(f.tasks) > 0 {
+		consider(now.Add(time.Millisecond))
+	}
 	consider(f.holdOffs.AllUntil())
 	consider(f.nextBy)
 	due := f.isDue(now)
@@ -343,5 +351,5 @@ func (f planner) Wakes(now time.Time) (at time.Time, waits bool) {
 	if f.walk != nil {
 		consider(f.tooLate())
 	}
-	return at, due || f.single.Len()+f.paged.Len()+f.unlisted.Len()+f.late.Len() > 0 || f.walkIsReady(now)
+	return at, due || f.unproven.Len() > 0 || f.single.Len()+f.paged.Len()+f.unlisted.Len()+f.late.Len() > 0 || f.walkIsReady(now)
 }

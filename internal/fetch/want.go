@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
@@ -63,7 +64,13 @@ type Wish struct {
 	NewerThan time.Time
 	// Until is when the one who waits gives up.
 	Until time.Time
-	// By is for class Ahead: when it can wait no longer for others on its page.
+}
+
+// Due is an account that nobody waits for yet.
+type Due struct {
+	ID        string
+	NewerThan time.Time // as in [Wish]
+	// By is when it can wait no longer for others on its page.
 	By time.Time
 }
 
@@ -71,32 +78,33 @@ type Wish struct {
 // Leave when that ends.
 func (f *Fetcher) Want(id string, wish Wish) (w *Want) {
 	f.budget.Do(func(now time.Time) {
-		w = f.want(id, wish, now)
+		w = f.want(id, wish, time.Time{}, now)
 		w.waiting++
 	})
 	return w
 }
 
-// Ahead wants accounts that nobody waits for yet, by id.
-func (f *Fetcher) Ahead(wishes map[string]Wish) {
-	f.budget.Do(func(now time.Time) {
-		if f.closed {
-			return
-		}
-		for id, wish := range wishes {
-			wish.Class, wish.Until = pace.Ahead, now.Add(keepAhead)
-			f.want(id, wish, now)
-		}
-	})
+// Ahead wants accounts that nobody waits for yet.
+func (f *Fetcher) Ahead(due ...Due) {
+	for some := range slices.Chunk(due, manyAtOnce) {
+		f.budget.Do(func(now time.Time) {
+			for _, d := range some {
+				if !f.closed {
+					f.want(d.ID, Wish{Class: pace.Ahead, NewerThan: d.NewerThan, Until: now.Add(keepAhead)}, d.By, now)
+				}
+			}
+		})
+	}
 }
 
 func (w Wish) who() pace.Caller { return pace.Caller{Name: w.Caller, User: w.User} }
 
-func (f *Fetcher) want(id string, wish Wish, now time.Time) *Want {
+// want returns the want of an account, which can wait until by if nobody waits for it.
+func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 	f.attach()
 	w := f.wants[id]
 	if w == nil {
-		w = &Want{ID: id, Began: now, f: f, claim: f.budget.NewClaim(wish.Class, wish.who()), by: wish.By, until: wish.Until, Done: make(chan struct{})}
+		w = &Want{ID: id, Began: now, f: f, claim: f.budget.NewClaim(wish.Class, wish.who()), by: by, until: wish.Until, Done: make(chan struct{})}
 		w.claim.For = w
 		f.wants[id] = w
 		w.mustBeNewer(wish.NewerThan)
@@ -105,20 +113,20 @@ func (f *Fetcher) want(id string, wish Wish, now time.Time) *Want {
 			f.fleet.demandOf(id, b.walked).note(id, now)
 			f.gather(now)
 		}
-		if ok && !wish.By.After(now) { // what can wait gets a newer one
+		if ok && !by.After(now) { // what can wait gets a newer one
 			f.serve(w, b.account, b.at, nil)
 		} else {
 			f.place(w, now)
 		}
 		return w
 	}
-	before, sooner := w.claim.ClassNow(), wish.Class == pace.Ahead && wish.By.Before(w.by)
+	before, sooner := w.claim.ClassNow(), wish.Class == pace.Ahead && by.Before(w.by)
 	w.claim.Add(wish.Class, wish.who())
 	if wish.Until.After(w.until) {
 		w.until = wish.Until
 	}
 	if sooner {
-		w.by = wish.By
+		w.by = by
 	}
 	newer := w.mustBeNewer(wish.NewerThan)
 	waitsForPage := w.claim.Line() == nil // who waits for a turn keeps it
@@ -161,6 +169,7 @@ func (w *Want) isOver(now time.Time) bool {
 
 func (w *Want) abandon() {
 	w.withdraw()
+	w.state = served
 	w.claim.GiveBack()
 	w.deliver(nil, context.Canceled)
 }

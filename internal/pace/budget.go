@@ -7,13 +7,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
 // Window is the span in which Pipedream counts account requests.
 const Window = time.Minute
+
+// afterPanic is how long after a panic in a planner it is asked again.
+const afterPanic = time.Second
 
 // NoBudgetError says that the limit is used up.
 type NoBudgetError struct {
@@ -29,12 +37,13 @@ func (e *NoBudgetError) Error() string {
 // [Unproven] requests get half of the slots at most. Callers take turns, and a caller's
 // known requests leave some slots to others. So do users of one caller.
 type Budget struct {
-	mu sync.Mutex // guards the fields below, all claims and lines, and what planners know; never held across I/O or a wait
+	mu sync.Locker // guards the fields below, all claims and lines, and what planners know; never held across I/O or a wait
 	slots
 
+	logger   func() hclog.Logger
 	clock    uint64 // counts turns
 	known    *Line  // requests that wait in Acquire
-	unproven *Line  // unproven work of any kind
+	unproven *Line  // likewise, unproven ones
 	planners []attached
 	timer    *time.Timer // calls wake; nil before the first wait
 	wakeAt   time.Time   // when the timer fires; zero if it does not
@@ -54,7 +63,7 @@ type Planner interface {
 	Done(now time.Time) bool
 }
 
-// attached is a planner with the lines in which its known work waits.
+// attached is a planner with the lines in which its work waits.
 type attached struct {
 	Planner
 
@@ -63,15 +72,21 @@ type attached struct {
 
 // NewBudget returns a budget of limit requests a minute; 0 means no limit.
 func NewBudget(limit int) *Budget {
-	b := &Budget{slots: slots{limit: limit, byCaller: map[Caller]int{}}}
-	b.known, b.unproven = b.NewLine(func(time.Time) bool { return true }), b.NewLine(nil)
+	b := &Budget{mu: &sync.Mutex{}, logger: hclog.NewNullLogger, slots: slots{limit: limit, byCaller: map[Caller]int{}}}
+	always := func(time.Time) bool { return true }
+	b.known, b.unproven = b.NewLine(Known, always), b.NewLine(Unproven, always)
 	return b
 }
 
-// NewLine returns a line. Somebody there may go only while it is open.
-func (b *Budget) NewLine(open func(now time.Time) bool) *Line {
-	return &Line{clock: &b.clock, open: open, callers: map[string]*turns{}, users: map[Caller]*turns{}}
+// NewLine returns a line for work of a class, [Known] or [Unproven]. Somebody there may
+// go only while it is open.
+func (b *Budget) NewLine(class Class, open func(now time.Time) bool) *Line {
+	return &Line{clock: &b.clock, class: class, open: open, callers: map[string]*turns{}, users: map[Caller]*turns{}}
 }
+
+// LogTo has the budget log to what logger returns. It must be called before the budget is
+// used.
+func (b *Budget) LogTo(logger func() hclog.Logger) { b.logger = logger }
 
 // Attach has the budget serve a planner and its lines until it is done, if it does not
 // yet. It must be called within Do.
@@ -85,10 +100,16 @@ func (b *Budget) Attach(p Planner, lines ...*Line) {
 func (b *Budget) Do(f func(now time.Time)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := time.Now()
+	now, done := time.Now(), false
+	defer func() {
+		if !done { // it panics; what waits must not wait for ever
+			b.wakeAfter(now, afterPanic)
+		}
+	}()
 	b.prune(now)
 	f(now)
 	b.run(now)
+	done = true
 }
 
 // run hands out the slots that are free, and sets the timer.
@@ -105,14 +126,16 @@ func (b *Budget) run(now time.Time) {
 // grantNext hands out one slot, and reports whether it could.
 func (b *Budget) grantNext(now time.Time) bool {
 	if b.waitFor(now, Known, 0) == 0 {
-		if line, user := b.nextKnown(now); line != nil {
+		if line, user := b.next(now, Known, b.mayTake); line != nil {
 			b.grant(line.take(user), slot{caller: user.who})
 			return true
 		}
 	}
-	if b.unproven.n > 0 && b.waitFor(now, Unproven, 0) == 0 {
-		b.grant(b.unproven.take(b.unproven.head(func(Caller) bool { return true })), slot{unproven: true})
-		return true
+	if b.waitFor(now, Unproven, 0) == 0 {
+		if line, user := b.next(now, Unproven, func(Caller) bool { return true }); line != nil {
+			b.grant(line.take(user), slot{unproven: true})
+			return true
+		}
 	}
 	if b.waitFor(now, Ahead, b.known.n) > 0 {
 		return false
@@ -130,20 +153,39 @@ func (b *Budget) grantNext(now time.Time) bool {
 	return false
 }
 
-// nextKnown returns the user whose turn it is, and the line in which that is.
-func (b *Budget) nextKnown(now time.Time) (line *Line, next *turns) {
-	consider := func(l *Line) {
-		if l.n == 0 || !l.open(now) {
+// own returns the line for requests of a class that wait in Acquire.
+func (b *Budget) own(class Class) *Line {
+	if class == Unproven {
+		return b.unproven
+	}
+	return b.known
+}
+
+// lines returns the lines of a class.
+func (b *Budget) lines(class Class) iter.Seq[*Line] {
+	return func(yield func(*Line) bool) {
+		if own := b.own(class); !yield(own) {
 			return
 		}
-		if user := l.head(b.mayTake); user != nil && (next == nil || user.of.since < next.of.since) {
-			line, next = l, user
+		for _, p := range b.planners {
+			for _, l := range p.lines {
+				if l.class == class && !yield(l) {
+					return
+				}
+			}
 		}
 	}
-	consider(b.known)
-	for _, p := range b.planners {
-		for _, l := range p.lines {
-			consider(l)
+}
+
+// next returns the user whose turn it is of those who may go, and the line in which that
+// is.
+func (b *Budget) next(now time.Time, class Class, mayGo func(Caller) bool) (line *Line, next *turns) {
+	for l := range b.lines(class) {
+		if l.n == 0 || !l.open(now) {
+			continue
+		}
+		if user := l.head(mayGo); user != nil && (next == nil || user.of.since < next.of.since) {
+			line, next = l, user
 		}
 	}
 	return line, next
@@ -167,7 +209,7 @@ func (b *Budget) schedule(now time.Time) {
 			at = t
 		}
 	}
-	waits := b.known.n > 0 || b.unproven.n > 0
+	waits := b.known.n+b.unproven.n > 0
 	for _, p := range b.planners {
 		wakes, more := p.Wakes(now)
 		sooner(wakes)
@@ -181,16 +223,25 @@ func (b *Budget) schedule(now time.Time) {
 		return
 	case at.IsZero(): // it may fire once for nothing
 		return
-	case b.timer == nil:
-		b.timer = time.AfterFunc(at.Sub(now), b.wake)
 	default:
-		b.timer.Reset(at.Sub(now))
+		b.wakeAfter(now, at.Sub(now))
 	}
-	b.wakeAt = at
+}
+
+func (b *Budget) wakeAfter(now time.Time, d time.Duration) {
+	if b.timer == nil {
+		b.timer = time.AfterFunc(d, b.wake)
+	} else {
+		b.timer.Reset(d)
+	}
+	b.wakeAt = now.Add(d)
 }
 
 func (b *Budget) wake() {
-	b.Do(func(time.Time) { b.wakeAt = time.Time{} })
+	_ = guard.Run(b.logger(), func() error { // a panic is in the log
+		b.Do(func(time.Time) { b.wakeAt = time.Time{} })
+		return nil
+	})
 }
 
 // SetLimit changes the limit. The record of what went out stays, so that writing
@@ -260,14 +311,12 @@ func (b *Budget) enter(ctx context.Context, claim *Claim, now time.Time) (grante
 			return nil, &NoBudgetError{Wait: b.waitOf(now, claim)}
 		}
 	}
-	line, wait := b.known, b.waitOf(now, claim)
-	if claim.class == Unproven {
-		if line = b.unproven; !claim.MayQueue() {
-			return nil, &NoBudgetError{Wait: max(wait, answerTime)}
-		}
+	wait := b.waitOf(now, claim)
+	if claim.class == Unproven && !claim.MayQueue() {
+		return nil, &NoBudgetError{Wait: max(wait, answerTime)}
 	}
 	granted = make(chan struct{})
-	line.Add(claim, func() {
+	b.own(claim.class).Add(claim, func() {
 		claim.Leave()
 		close(granted)
 	})
@@ -300,6 +349,9 @@ func (b *Budget) await(ctx context.Context, claim *Claim, granted chan struct{})
 			err = &NoBudgetError{Wait: max(b.waitOf(now, claim), answerTime)}
 		}
 	})
+	if taken == nil && err == nil { // another request of the same work came first, and took the slot
+		return b.take(ctx, claim)
+	}
 	return taken, err
 }
 
@@ -311,12 +363,10 @@ func (b *Budget) waitOf(now time.Time, claim *Claim) time.Duration {
 	}
 	wait := Window
 	for _, caller := range claim.callers {
-		ofUser, own, others := b.known.before(caller)
-		for _, p := range b.planners {
-			for _, l := range p.lines {
-				u, o, n := l.before(caller)
-				ofUser, own, others = ofUser+u, own+o, others+n
-			}
+		var ofUser, own, others int
+		for l := range b.lines(Known) {
+			u, o, n := l.before(caller)
+			ofUser, own, others = ofUser+u, own+o, others+n
 		}
 		wait = min(wait, b.waitForTurn(now, caller, ofUser, own, others))
 	}

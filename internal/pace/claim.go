@@ -114,6 +114,8 @@ func (c *Claim) Add(class Class, caller Caller) {
 	case c.line == nil:
 	case c.line == b.unproven && class == Known:
 		b.known.Add(c, c.turn)
+	case c.line.class != class: // its planner places it
+		c.Leave()
 	default:
 		c.line.Add(c, c.turn)
 	}
@@ -177,13 +179,15 @@ func (c *Claim) Granted() (at time.Time, waits bool) {
 	return at, waits
 }
 
-// GiveBack gives back the slot that c has, if nothing was sent with it. Like the methods
-// below, it must be called within [Budget.Do].
-func (c *Claim) GiveBack() {
-	if c.taken != nil {
-		c.budget.refund(*c.taken)
-		c.taken = nil
+// GiveBack gives back the slot that c has, if nothing was sent with it, and reports
+// whether that is so. Like the methods below, it must be called within [Budget.Do].
+func (c *Claim) GiveBack() (unsent bool) {
+	if c.taken == nil {
+		return false
 	}
+	c.budget.refund(*c.taken)
+	c.taken = nil
+	return true
 }
 
 // Pass returns a claim for another request that serves the work of c, with the slot of c.
@@ -218,10 +222,11 @@ func (c *Claim) MayQueue() bool {
 	b := c.budget
 	most := max(minQueue, b.share(Unproven))
 	return slices.ContainsFunc(c.callers, func(caller Caller) bool {
-		all, ofUser := b.unproven.waiting(caller)
+		all, ofUser := 0, 0
+		for l := range b.lines(Unproven) {
+			a, u := l.waiting(caller)
+			all, ofUser = all+a, ofUser+u
+		}
 		return all < most && (caller.User == "" || ofUser < forOthers*(most-all))
 	})
 }
-
-// Queue has c, which is unproven, wait for a slot.
-func (c *Claim) Queue(turn func()) { c.budget.unproven.Add(c, turn) }

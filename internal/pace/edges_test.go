@@ -1,10 +1,12 @@
 package pace
 
 import (
+	"bytes"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 )
 
@@ -70,4 +72,74 @@ func TestALateTimerDelaysNoWaiter(t *testing.T) {
 			})
 		})
 	}
+}
+
+// panics is a planner that panics so many times.
+type panics struct{ times, calls int }
+
+func (p *panics) Tidy(time.Time) {
+	if p.calls++; p.times > 0 {
+		p.times--
+		panic("at work")
+	}
+}
+func (p *panics) Ahead(time.Time) func(*Claim)          { return nil }
+func (p *panics) Wakes(now time.Time) (time.Time, bool) { return now.Add(time.Minute), true }
+func (p *panics) Done(time.Time) bool                   { return false }
+
+// A panic in a planner ends in the log, whether it is by itself or while somebody else
+// does something. The planner is asked again soon, and nobody waits for ever.
+func TestAPanicInAPlanner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, log := NewBudget(1), &bytes.Buffer{}
+		logger := hclog.New(&hclog.LoggerOptions{Output: log})
+		b.LogTo(func() hclog.Logger { return logger })
+		p := &panics{}
+		b.Do(func(time.Time) { b.Attach(p) })
+		mustAcquire(t, b, Known, "")()
+		time.Sleep(time.Second)
+		waiting := passes(t, b, Known, "somebody")
+		b.mu.Lock()
+		p.times = 2
+		b.mu.Unlock()
+		time.Sleep(Window + 2*afterPanic)
+		require.True(t, waiting.served())
+		require.Contains(t, log.String(), "recovered from a panic")
+
+		b.mu.Lock()
+		p.times, p.calls = 1, 0
+		b.mu.Unlock()
+		require.Panics(t, func() { b.Do(func(time.Time) {}) })
+		time.Sleep(afterPanic)
+		synctest.Wait()
+		require.Equal(t, 2, p.calls)
+		b.Do(func(time.Time) { b.planners = nil })
+		time.Sleep(2 * Window)
+	})
+}
+
+// Two requests of one piece of work want a slot at the same moment. Each gets one of its
+// own.
+func TestRequestsOfOneClaimAtTheSameMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2)
+		hold := mustAcquire(t, b, Known, "")
+		mustAcquire(t, b, Known, "")()
+		claim := b.NewClaim(Known, by("somebody"))
+		first := waitsAs(t, b, claim, time.Hour)
+		time.Sleep(Window - 1)
+		go func() {
+			time.Sleep(1)
+			b.Do(func(time.Time) {}) // grants the first its slot
+			release, err := b.Acquire(claim.With(t.Context()))
+			if err == nil {
+				release()
+			}
+		}()
+		time.Sleep(time.Second)
+		hold()
+		time.Sleep(3 * Window)
+		require.True(t, first.served())
+		first.release()
+	})
 }

@@ -19,6 +19,7 @@ type Caller struct{ Name, User string }
 // it.
 type Line struct {
 	clock   *uint64
+	class   Class
 	open    func(now time.Time) bool // whether anybody may go
 	order   list.List                // of callers, as *turns; the one whose turn is next is first
 	callers map[string]*turns

@@ -118,7 +118,7 @@ func TestQueuesOfUnprovenRequestsAreForAllUsers(t *testing.T) {
 			claim := b.NewClaim(Unproven, by(name))
 			b.Do(func(time.Time) {
 				if mayQueue = claim.MayQueue(); mayQueue {
-					claim.Queue(func() { claim.Leave(); claim.GiveBack() })
+					b.unproven.Add(claim, func() { claim.Leave(); claim.GiveBack() })
 				}
 			})
 			if mayQueue {

@@ -1,0 +1,139 @@
+package fetch
+
+import (
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// A panic while an answer is taken note of costs nobody who waits more than that answer.
+func TestAPanicAfterAnAnswer(t *testing.T) {
+	bubble(t, 400, func(t *testing.T, f *fetcher) { // of a page
+		f.answersTake(list, time.Second)
+		f.answersTake(account, 2*time.Second)
+		var readers []*reader
+		for i := range 50 {
+			readers = append(readers, f.wants(id(i)))
+		}
+		memory := f.fleet.memory
+		f.budget.Do(func(time.Time) { f.fleet.memory = nil }) // accounts of the page that nobody waits for are put there
+		time.Sleep(time.Second + time.Second/2)
+		f.budget.Do(func(time.Time) { f.fleet.memory = memory })
+		for i, r := range readers {
+			f.served(r, id(i))
+		}
+		f.isIdle()
+	})
+	bubble(t, 1, func(t *testing.T, f *fetcher) { // of one account
+		index := f.fleet.index
+		f.answersTake(account, time.Second)
+		r := f.wants(id(0))
+		f.budget.Do(func(time.Time) { f.fleet.index = nil })
+		<-r.ended
+		synctest.Wait()
+		f.budget.Do(func(time.Time) { f.fleet.index = index })
+		f.get(id(0))
+		f.isIdle()
+	})
+}
+
+// held returns a failure that holds everything off.
+func held(kind api.Kind, wait time.Duration) pace.Failure {
+	return pace.Failure{Err: &api.Error{Kind: kind, Wait: wait}, Least: wait}
+}
+
+// Whichever request finds that everything is to be held off, those who wait for their
+// turn are told at once, unless they can wait for the end of a 429.
+func TestThoseInLineAreToldOfAHoldOff(t *testing.T) {
+	for name, tc := range map[string]struct {
+		failure pace.Failure
+		stay    bool
+	}{
+		"a 429 for longer than they can wait":   {held(api.Throttled, time.Minute), false},
+		"a 429 whose end they can wait for":     {held(api.Throttled, 3*time.Second), true},
+		"a refused key":                         {held(api.KeyRefused, 3*time.Second), false},
+		"another 429 whose end comes in time":   {held(api.Throttled, 15*time.Second), true},
+		"another 429 that ends with their time": {held(api.Throttled, timeout), false},
+	} {
+		for class, name2 := range map[pace.Class]string{pace.Known: "known", pace.Unproven: "unproven"} {
+			t.Run(name+", "+name2, func(t *testing.T) {
+				bubble(t, 400, func(t *testing.T, f *fetcher) {
+					f.usedUp()
+					var readers []*reader
+					for i := range 5 {
+						readers = append(readers, f.wantsFor(t.Context(), fmt.Sprint(i), class, id(i), time.Time{}))
+					}
+					synctest.Wait()
+					began := time.Now()
+					f.holdOffs.FailedAll(tc.failure) // as the transport does for a search
+					f.budget.Do(func(time.Time) {})
+					for i, r := range readers {
+						<-r.ended
+						if tc.stay {
+							f.served(r, id(i))
+							require.GreaterOrEqual(t, time.Since(began), tc.failure.Least)
+						} else {
+							require.Equal(t, api.KindOf(tc.failure.Err), api.KindOf(r.err))
+							require.Less(t, time.Since(began), time.Second)
+						}
+					}
+					f.isIdle()
+				})
+			})
+		}
+	}
+}
+
+// What was not sent because of a 429 says nothing about the list.
+func TestPagesThatA429HeldBack(t *testing.T) {
+	bubble(t, 400, func(t *testing.T, f *fetcher) {
+		f.fetchFirstPage()
+		time.Sleep(5 * time.Minute)
+		f.holdOffs.FailedAll(held(api.Throttled, 3*time.Second))
+		f.fetchFirstPage()
+		f.fetchFirstPage()
+		time.Sleep(5 * time.Second)
+		require.True(t, f.ListWorks())
+	})
+	bubble(t, 400, func(t *testing.T, f *fetcher) {
+		f.fetchFirstPage()
+		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusTooManyRequests, Times: 2})
+		f.fetchFirstPage()
+		time.Sleep(time.Minute)
+		f.fetchFirstPage()
+		require.False(t, f.ListWorks(), "two in a row")
+	})
+}
+
+// What concerns very many is done some at a time, so that others get the lock between.
+func TestWhatConcernsManyIsDoneSomeAtATime(t *testing.T) {
+	bubble(t, 0, func(t *testing.T, f *fetcher) {
+		f.answersTake(account, time.Minute)
+		var due []Due
+		for i := range 5 * manyAtOnce / 2 {
+			due = append(due, Due{ID: fmt.Sprint("apn_due", i), By: time.Now().Add(time.Hour)})
+		}
+		f.Ahead(due...)
+		var done atomic.Int32
+		f.budget.Do(func(time.Time) { f.forAll(func(*Want, time.Time) { done.Add(1) }) })
+		var steps []int
+		for range 3 {
+			synctest.Wait()
+			steps = append(steps, int(done.Load()))
+			time.Sleep(time.Millisecond)
+		}
+		require.Equal(t, []int{manyAtOnce, 2 * manyAtOnce, len(due)}, steps)
+		f.Close()
+		time.Sleep(time.Second)
+		f.isIdle()
+	})
+}
