@@ -74,7 +74,7 @@ var jsonTypes = map[string]string{
 // typeNames are the types of fields as the page names them.
 var typeNames = map[framework.FieldType]string{
 	framework.TypeString: "string", framework.TypeBool: "bool", framework.TypeInt: "int", framework.TypeInt64: "int",
-	framework.TypeDurationSecond: "duration", framework.TypeStringSlice: "list", framework.TypeCommaStringSlice: "list", framework.TypeMap: "map",
+	framework.TypeDurationSecond: "duration", framework.TypeStringSlice: "list", framework.TypeSlice: "list", framework.TypeCommaStringSlice: "list", framework.TypeMap: "map",
 }
 
 var (

@@ -92,6 +92,11 @@ func textOfAccount(e *api.Error) string {
 		return fmt.Sprintf("the credentials that Pipedream hands out for account %s have already expired. "+
 			"Reconnect the account in Pipedream if this lasts", e.Account)
 	case api.NoAccount:
+		if e.OtherClient {
+			return fmt.Sprintf("external user %q has an account with app %q%s, but connected with another OAuth client than oauth_app_id, "+
+				"which is the role's. Accounts on Pipedream's own client come without credentials. Check oauth_app_id of the role, and that the client is one of Pipedream's workspace",
+				e.User, e.App, where(e))
+		}
 		return fmt.Sprintf("external user %q has no healthy account with app %q%s: connect one in Pipedream, or reconnect it there",
 			e.User, e.App, where(e))
 	default:
@@ -133,22 +138,41 @@ func textOfProduct(e *api.Error) string {
 	}
 }
 
+// textOfHealthy says what a link could do with a user's healthy accounts.
+func textOfHealthy(req *logical.Request, e *cache.HealthyError) string {
+	others := ""
+	if n := len(e.Accounts) - 1; n > 0 {
+		others = fmt.Sprintf(" (one of %d)", n+1)
+	}
+	return fmt.Sprintf("account %s (%q) is connected and healthy%s, and whoever opens a link to it replaces its credentials. Say what you want with one of: "+
+		"reconnect=true signs in to it again; account=<id or name> signs in to that one again; new=true connects another one beside it. For example: "+
+		cli+" write <mount>/%s reconnect=true", e.Account.ID, e.Account.Name, others, req.Path)
+}
+
 // roleError is an error of a read through a role.
 type roleError struct {
 	error
 
-	role string
+	role   string
+	ofUser bool // whether it is a role for an external user
 }
 
 func (e *roleError) Unwrap() error { return e.error }
 
 // advice is what a reader can do by themselves about an error.
 func advice(err error, kind api.Kind) string {
-	var e *roleError
-	if kind != api.NoAccount || !errors.As(err, &e) {
+	var role *roleError
+	var e *api.Error
+	switch {
+	case !errors.As(err, &role) || !role.ofUser || !errors.As(err, &e):
+		return ""
+	case kind == api.NoAccount && !e.OtherClient:
+		return ". For a link that does so: " + cli + " write -force <mount>/connect/" + role.role
+	case kind == api.Expired:
+		return ". For a link that does so: " + cli + " write <mount>/connect/" + role.role + " reconnect=true"
+	default:
 		return ""
 	}
-	return ". For a link that does so: " + cli + " write -force <mount>/connect/" + e.role
 }
 
 // key names what Pipedream was asked with.
@@ -240,6 +264,7 @@ func errorText(err error) string {
 func toLogical(req *logical.Request, err error) error {
 	var e *api.Error
 	var choice *cache.ChoiceError
+	var healthy *cache.HealthyError
 	switch {
 	case err == nil:
 		return nil
@@ -247,6 +272,8 @@ func toLogical(req *logical.Request, err error) error {
 		return logical.CodedError(httpStatus(e), atMount(req, text(e)+advice(err, e.Kind)))
 	case errors.As(err, &choice):
 		return logical.CodedError(http.StatusBadRequest, textOfChoice(choice))
+	case errors.As(err, &healthy):
+		return logical.CodedError(http.StatusBadRequest, atMount(req, textOfHealthy(req, healthy)))
 	case errors.Is(err, errNotConfigured):
 		return logical.CodedError(http.StatusBadRequest, atMount(req, err.Error()))
 	case errors.Is(err, cache.ErrUserUnread):

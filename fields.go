@@ -45,6 +45,10 @@ const (
 	fieldSuccessRedirectURI = "success_redirect_uri"
 	fieldErrorRedirectURI   = "error_redirect_uri"
 	fieldExpiresIn          = "expires_in"
+	fieldReconnect          = "reconnect"
+	fieldNew                = "new"
+	fieldLinkID             = "link_id"
+	fieldWait               = "wait"
 
 	// Of requests for a user's account.
 	fieldAccount = "account"

@@ -6,14 +6,10 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/hashicorp/go-uuid"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -46,14 +42,22 @@ it: so open it yourself, and give it to nobody else. It works once, until expire
     $ vault write -force pipedream/connect/github
     $ vault read pipedream/creds/github
 
-The role is one by app and external_user_id, in a Connect project. While the
-link is good, reads look for the account every 3 seconds at most, so that they
-find it a moment after it was connected.
+The role is one by app and external_user_id, in a Connect project. A link
+connects an account. If there is one that is dead, unhealthy or lacks one of the
+role's required_scopes, the link signs in to it again, and its id stays. If it
+is healthy, say what you want: reconnect=true signs in to it again,
+account=<id or name> to that one, and new=true connects another one beside it.
+
+Reads look what an open link did every 3 seconds, and every 15 after two
+minutes. A read of this path shows what is connected, and with link_id and wait
+what a link did:
+
+    $ vault read pipedream/connect/github link_id=... wait=10s
 
 success_redirect_uri and error_redirect_uri are where the browser goes in the
 end. They begin with https://, or with http:// for a loopback address, and the
-role's allowed_redirect_hosts must name their host. Nothing is stored, there is
-no lease, and each caller may make 10 links a minute.
+role's allowed_redirect_hosts must name their host. There is no lease, and each
+caller may make 10 links a minute.
 `
 
 func (b *backend) pathConnect() *framework.Path {
@@ -82,8 +86,44 @@ func (b *backend) pathConnect() *framework.Path {
 				Description:  "How long the link is good. From 1m to 4h. Default 15m.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Expires in"},
 			},
+			fieldReconnect: {
+				Type:         framework.TypeBool,
+				Description:  "Sign in again to the account that reads get, even if it is healthy. Default false.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Reconnect"},
+			},
+			fieldNew: {
+				Type:         framework.TypeBool,
+				Description:  "Connect another account beside those that there are. Reads without account go on as before. Default false.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "New"},
+			},
+			fieldAccount: {
+				Type:         framework.TypeString,
+				Description:  "Sign in again to this one of the caller's accounts: its id, or its name, exactly.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Account"},
+			},
+			fieldLinkID: {
+				Type:         framework.TypeString,
+				Description:  "Only for a read: the link_id of a link, to see what it did.",
+				Query:        true,
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Link id"},
+			},
+			fieldWait: {
+				Type:         framework.TypeDurationSecond,
+				Description:  "Only for a read: how long to wait for what the link did, 10s at most. Default 0s.",
+				Query:        true,
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Wait"},
+			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:                  b.connectionRead,
+				Summary:                   pathConnectReadSyn,
+				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "connection"},
+				ForwardPerformanceStandby: true,
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: connectionFields()}},
+				},
+			},
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.connectLink,
 				Summary:                   pathConnectHelpSyn,
@@ -103,12 +143,15 @@ func linkFields() map[string]*framework.FieldSchema {
 	field := func(description string) *framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: description}
 	}
-	return map[string]*framework.FieldSchema{
+	fields := map[string]*framework.FieldSchema{
 		"connect_link_url":  field("The link. Whoever opens it connects an account that is the caller's from then on."),
 		"expires_at":        field("When the link ends, RFC 3339 in UTC."),
+		fieldLinkID:         field("Name of the link, to ask what it did. Not a secret."),
 		fieldApp:            field("App that the link connects."),
 		fieldExternalUserID: field("External user whose account it will be."),
 	}
+	fields["reconnects_account_id"] = &framework.FieldSchema{Type: framework.TypeString, Description: "Account that the link signs in to again. Absent for a new one."}
+	return fields
 }
 
 func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -123,20 +166,61 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return nil, err
 	}
+	wish, err := t.linkWish(data)
+	if err != nil {
+		return nil, err
+	}
 	if wait := b.linkQuota.Take(t.reader.Caller); wait > 0 {
 		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have made %d Connect links in the last minute, which is the limit for one caller; "+
 			"use one of them, or try again in %d s", maxLinksOfCaller, int(math.Ceil(wait.Seconds()))))
 	}
-	link, err := t.makeLink(ctx, t.user, wanted)
+	plan, err := t.view.PlanLink(ctx, t.reader, t.user, wish)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	return &logical.Response{Data: map[string]any{
+	if plan.Account != nil {
+		wanted.Account = plan.Account.ID
+	}
+	id, err := uuid.GenerateUUID()
+	if err != nil {
+		return nil, fmt.Errorf("no random bytes for the id of a link: %w", err)
+	}
+	link, err := t.makeLink(ctx, wanted, plan, id)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	result := map[string]any{
 		"connect_link_url":  string(link.URL),
 		"expires_at":        link.ExpiresAt.UTC().Format(time.RFC3339),
+		fieldLinkID:         id,
 		fieldApp:            t.role.App,
 		fieldExternalUserID: t.user.ExternalID,
-	}}, nil
+	}
+	if plan.Account != nil {
+		result["reconnects_account_id"] = plan.Account.ID
+	}
+	return &logical.Response{Data: result}, nil
+}
+
+// linkWish returns what the caller wants a link to do.
+func (t *target) linkWish(data *framework.FieldData) (w cache.LinkWish, err error) {
+	w = cache.LinkWish{
+		Reconnect: data.Get(fieldReconnect).(bool), New: data.Get(fieldNew).(bool),
+		Suits: func(scopes []string) bool { return len(t.role.lacking(scopes)) == 0 },
+	}
+	if w.Account, err = namedAccount(data); err != nil {
+		return w, err
+	}
+	_, waits := data.GetOk(fieldWait)
+	_, asks := data.GetOk(fieldLinkID)
+	switch {
+	case waits || asks:
+		return w, badRequest("link_id and wait are for a read: they ask what a link did")
+	case w.New && (w.Reconnect || w.Account != ""):
+		return w, badRequest("new=true connects another account: leave out reconnect and account")
+	default:
+		return w, nil
+	}
 }
 
 // linkTarget returns the external user that a link is for. It is the same one as for
@@ -182,89 +266,22 @@ func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err 
 	return r, err
 }
 
-// makeLink makes a link for u. While the link is valid, reads by u search for the
-// account every few seconds at most.
-func (c *connection) makeLink(ctx context.Context, u cache.User, r api.LinkRequest) (*api.Link, error) {
-	held := u.Key()
-	if err := c.linkHoldOffs.Check(held); err != nil {
+// makeLink makes a link for the user of t. While the link is good, reads of that user
+// look what it did.
+func (t *target) makeLink(ctx context.Context, r api.LinkRequest, plan *cache.LinkPlan, id string) (*api.Link, error) {
+	held := t.user.Key()
+	if err := t.linkHoldOffs.Check(held); err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	link, err := c.links.Link(ctx, r)
+	link, err := t.links.Link(ctx, r)
 	var e *api.Error
 	if errors.As(err, &e) && e.Kind == api.Throttled {
-		c.linkHoldOffs.Failed(held, pace.Failure{Err: e, Least: e.Wait})
+		t.linkHoldOffs.Failed(held, pace.Failure{Err: e, Least: e.Wait})
 	}
 	if err != nil {
 		return nil, err
 	}
-	c.linkHoldOffs.Succeeded(held)
-	c.view.Expect(u, began.Add(r.Life))
-	return link, nil
-}
-
-// redirectHostPattern matches the name or address of a host, with or without a port.
-var redirectHostPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?$`)
-
-// maxHost bounds the name of a host with its port, in bytes.
-const maxHost = 260
-
-func validateRedirectHosts(hosts []string) error {
-	if len(hosts) > maxRedirectHosts {
-		return badRequest("allowed_redirect_hosts must not have more than %d entries", maxRedirectHosts)
-	}
-	for _, host := range hosts {
-		if !isRedirectHost(host) {
-			return badRequest("allowed_redirect_hosts must be names of hosts in lower case, such as app.example.com or localhost:3000, without https:// and without *")
-		}
-	}
-	return nil
-}
-
-func isRedirectHost(host string) bool {
-	if len(host) > maxHost || !redirectHostPattern.MatchString(host) {
-		return false
-	}
-	u, err := url.Parse("https://" + host)
-	if err != nil {
-		return false
-	}
-	if _, err := netip.ParseAddr(u.Hostname()); strings.HasPrefix(host, "[") && err != nil {
-		return false
-	}
-	_, err = strconv.ParseUint(u.Port(), 10, 16)
-	return u.Port() == "" || err == nil
-}
-
-// redirectURI returns the URI in a field, as it is sent to Pipedream; empty for none.
-// It fails if the role does not let a link lead back there.
-func (r *role) redirectURI(data *framework.FieldData, field string) (string, error) {
-	raw := data.Get(field).(string)
-	if raw == "" {
-		return "", nil
-	}
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || len(raw) > maxRedirectURI || u.Opaque != "" || u.Hostname() == "": // not shown: what is in it may be for the page alone
-		return "", badRequest("%s is not a URL with a host, of %d characters at most", field, maxRedirectURI)
-	case u.User != nil:
-		return "", badRequest("%s must not contain a user name or password", field)
-	case u.Scheme != "https" && (u.Scheme != "http" || !api.IsLoopback(u.Hostname())):
-		return "", badRequest("%s must begin with https://; http:// is only for loopback addresses", field)
-	case !r.allowsHost(u):
-		return "", badRequest("%s leads to a host that is not in the role's allowed_redirect_hosts", field)
-	}
-	return u.String(), nil
-}
-
-// allowsHost reports whether the role allows the host of u. Ports must match too,
-// except on a loopback address if the role names none: a program on the user's own
-// machine listens on any free port.
-func (r *role) allowsHost(u *url.URL) bool {
-	host := strings.ToLower(u.Host)
-	standard := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
-	return slices.ContainsFunc(r.AllowedRedirectHosts, func(allowed string) bool {
-		return strings.TrimSuffix(allowed, standard) == strings.TrimSuffix(host, standard) ||
-			api.IsLoopback(u.Hostname()) && allowed == strings.TrimSuffix(host, ":"+u.Port())
-	})
+	t.linkHoldOffs.Succeeded(held)
+	return link, t.view.Expect(ctx, t.user, plan, id, began.Add(r.Life))
 }

@@ -105,7 +105,7 @@ func unsupported(req *logical.Request) error {
 		meant = "a role is written or deleted by its name, <mount>/roles/<role>"
 	case (first == "accounts" || first == "roles") && rest == "":
 		meant = first + " can only be listed: " + cli + " list <mount>/" + first
-	case first == "refresh", first == "connect":
+	case first == "refresh":
 		meant = first + " only supports writes: " + cli + " write -force <mount>/" + req.Path
 	}
 	if meant == "" {

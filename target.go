@@ -102,7 +102,7 @@ func (t *target) about(err error) error {
 	if t.role == nil {
 		return err
 	}
-	return &roleError{error: err, role: t.roleName}
+	return &roleError{error: err, role: t.roleName, ofUser: t.role.ofUser()}
 }
 
 // resolveRole sets the account or the external user that the role of t stands for,
@@ -175,8 +175,7 @@ func (s *served) lacks(req *logical.Request) string {
 	if len(lacking) == 0 {
 		return ""
 	}
-	return atMount(req, fmt.Sprintf("account %s was not given what this role requires (%s). To sign in again and allow it: "+
-		cli+" write -force <mount>/%s", s.credential.AccountID, strings.Join(lacking, ", "), s.connectPath()))
+	return s.textOfLacking(req, s.credential.AccountID, lacking)
 }
 
 // connectPath returns the path of the links for t.

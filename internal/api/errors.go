@@ -65,8 +65,10 @@ type Error struct {
 	Project, Environment, Scope string
 	// Product is what could not be made; empty if nothing was to be.
 	Product Product
-	// User and App say whose account was searched, for NoAccount.
-	User, App string
+	// User and App say whose account was searched, for NoAccount. OtherClient is set if
+	// there is one, but on another OAuth client.
+	User, App   string
+	OtherClient bool
 	// Count is how many accounts a list has, for ListTooLong.
 	Count int
 	// Wait is how long to wait before another request can succeed; 0 if unknown.
@@ -175,6 +177,18 @@ func WithoutAccount(err error) error {
 		return err
 	}
 	return e.WithAccount("<account_id>")
+}
+
+// WithOtherClient returns err, a NoAccount, as one about a user whose account is on
+// another OAuth client.
+func WithOtherClient(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	other := *e
+	other.OtherClient = true
+	return &other
 }
 
 // WithAccount is like [Error.WithAccount]. Errors of other packages are returned as

@@ -15,10 +15,11 @@ func bareName(key string) string { return "bare/" + key }
 // returns the account that was known before, if there is one.
 func (v *View) AccountOf(ctx context.Context, caller pace.Caller, u User) (string, error) {
 	key := u.Key()
-	known, err := v.remembered(ctx, key)
+	f, err := v.known(ctx, key)
 	if err != nil {
 		return "", err
 	}
+	known := f.AccountID
 	a, err := v.find(ctx, caller, u, known)
 	switch {
 	case err == nil:
@@ -30,14 +31,14 @@ func (v *View) AccountOf(ctx context.Context, caller pace.Caller, u User) (strin
 	}
 }
 
-func (v *View) find(ctx context.Context, caller pace.Caller, u User, known string) (a *api.Account, err error) {
+func (v *View) find(ctx context.Context, caller pace.Caller, u User, known string) (a *Owned, err error) {
 	name := bareName(u.Key())
 	if err := v.holdOffs.Check(name); err != nil {
 		return nil, err
 	}
 	l, err := v.listShared(ctx, pace.Known, caller, u)
 	if err == nil {
-		a, err = v.pick(l.accounts, u, reason{known: known, bare: true})
+		a, err = v.best(l, u, reason{known: known, bare: true})
 	}
 	if err != nil {
 		v.holdUserOff(name, err)

@@ -27,19 +27,28 @@ type Owned struct {
 
 // listing is what a list of a user's accounts brought.
 type listing struct {
-	accounts []*api.Account // that are the user's, the one created last first
-	asked    time.Time      // before its first page was asked for
+	accounts  []*api.Account // that are the user's, the one created last first
+	elsewhere []*api.Account // the user's too, but on another OAuth client
+	asked     time.Time      // before its first page was asked for
 }
 
 // owned returns the accounts of the listing without their credentials.
-func (l *listing) owned() []*Owned {
-	accounts := make([]*Owned, len(l.accounts))
-	for i, a := range l.accounts {
+func (l *listing) owned() []*Owned { return bare(l.accounts) }
+
+// account returns the account of the listing with that id, which it must have.
+func (l *listing) account(id string) *api.Account {
+	return l.accounts[slices.IndexFunc(l.accounts, func(a *api.Account) bool { return a.ID == id })]
+}
+
+// bare returns accounts without their credentials.
+func bare(accounts []*api.Account) []*Owned {
+	owned := make([]*Owned, len(accounts))
+	for i, a := range accounts {
 		bare := *a
 		bare.Credentials = nil
-		accounts[i] = &Owned{Account: &bare, HasCredentials: len(a.Credentials) > 0}
+		owned[i] = &Owned{Account: &bare, HasCredentials: len(a.Credentials) > 0}
 	}
-	return accounts
+	return owned
 }
 
 // Accounts returns all accounts that u has with its app, in whatever state, the one
@@ -78,21 +87,51 @@ func (v *View) listShared(ctx context.Context, class pace.Class, caller pace.Cal
 // listOwn asks Pipedream for the accounts of u.
 func (v *View) listOwn(ctx context.Context, u User) (*listing, error) {
 	l := &listing{asked: time.Now()}
-	found, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
+	ofApp := User{App: u.App, ExternalID: u.ExternalID} // whatever their client, to tell which have another one
+	all, err := v.listOnce(ctx, ofApp)
+	if err != nil {
+		return nil, err
+	}
+	isUnsure := func(a *api.Account) bool { return u.OAuthApp != "" && a.App.ID != u.OAuthApp && u.owns(a) }
+	sure := map[string]bool{}
+	if slices.ContainsFunc(all, isUnsure) { // not every account shows its client; the filter knows
+		ofClient, err := v.listOnce(ctx, u)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range ofClient {
+			sure[a.ID] = true
+		}
+	}
+	for _, a := range all {
+		if u.owns(a) && (!isUnsure(a) || sure[a.ID]) {
+			l.accounts = append(l.accounts, a)
+		} else {
+			l.elsewhere = append(l.elsewhere, a)
+		}
+	}
+	v.noteList(u, l)
+	return l, nil
+}
+
+// listOnce asks Pipedream for the accounts of u, and returns those that u owns, the one
+// created last first.
+func (v *View) listOnce(ctx context.Context, u User) (accounts []*api.Account, err error) {
+	all, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
 	if err != nil {
 		return nil, err
 	}
 	seen := map[string]bool{} // a list that changes meanwhile can show an account twice
-	for _, a := range found {
+	for _, a := range all {
 		if api.ValidAccountID(a.ID) && u.owns(a) && !seen[a.ID] {
 			seen[a.ID] = true
-			l.accounts = append(l.accounts, a)
+			accounts = append(accounts, a)
 		}
 	}
-	slices.SortStableFunc(l.accounts, func(a, b *api.Account) int {
+	slices.SortStableFunc(accounts, func(a, b *api.Account) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(b.ID, a.ID))
 	})
-	return l, nil
+	return accounts, nil
 }
 
 // ChoiceError says that a text names none of a user's accounts, or more than one.
@@ -191,8 +230,9 @@ func (v *View) RefreshChosen(ctx context.Context, r Reader, u User, named string
 
 // freshChosen is like fresh, for a choice that is remembered.
 func (v *View) freshChosen(r Reader, u User, named string) *entry {
-	known, ok := v.choices.Get(choiceName(u.Key(), named))
-	if !ok {
+	key := u.Key()
+	known, ok := v.choices.Get(choiceName(key, named))
+	if f, _ := v.users.Get(key); !ok || v.lookIsDue(key, f) {
 		return nil
 	}
 	e, ok := v.credentials.Get(known.id)
@@ -208,6 +248,9 @@ func (v *View) withChosen(ctx context.Context, r Reader, u User, named string,
 ) (*credential.Credential, error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
+	if f, err := v.known(ctx, u.Key()); err == nil { // otherwise it can still be listed
+		v.look(ctx, r.who(), u, f)
+	}
 	checked := func(id string) (*credential.Credential, error) {
 		c, err := get(ctx, id)
 		if err == nil {

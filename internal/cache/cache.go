@@ -88,6 +88,8 @@ type Cache struct {
 	lists       flight.Group[*listing] // likewise
 	choices     *lru.Cache[string, choice]
 	quiet       *lru.Cache[string, quiet]
+	recent      *lru.Cache[string, *listed] // by user key
+	looks       *looks                      // shared by all generations of the place
 	// passedAt is when the periodic pass last looked for credentials that are due, in
 	// Unix nanoseconds.
 	passedAt atomic.Int64
@@ -105,7 +107,7 @@ type entry struct {
 // New returns the cache of a generation of a place. Both are names of folders, which
 // no two of either may share.
 func New(ctx context.Context, storage logical.Storage, generation, place string, stats Stats, logger func() hclog.Logger) *Cache {
-	c := &Cache{ctx: ctx, storage: storage, place: place, stats: stats, logger: logger}
+	c := &Cache{ctx: ctx, storage: storage, place: place, stats: stats, logger: logger, looks: newLooks()}
 	c.users = durable.New(ctx, storage, Prefix+place+"/", maxUsers, maxUsersBytes, userCodec, logger)
 	return c.Next(generation)
 }
@@ -120,10 +122,14 @@ func (c *Cache) Next(generation string) *Cache {
 	if err != nil {
 		panic(err)
 	}
+	lists, err := lru.New[string, *listed](maxListed)
+	if err != nil {
+		panic(err)
+	}
 	return &Cache{
 		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, logger: c.logger,
 		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec, c.logger),
-		users:       c.users, quiet: recent, choices: choices,
+		users:       c.users, quiet: recent, choices: choices, recent: lists, looks: c.looks,
 	}
 }
 

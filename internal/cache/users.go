@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,12 +63,12 @@ func (u User) isOfApp(app api.App) bool {
 // rather than one without, a healthy one rather than an unhealthy one, and otherwise
 // the one created last, as in Pipedream's own workflows. updated_at does not count,
 // because it changes with each refresh.
-func better(a, b *api.Account) bool {
+func better(a, b *Owned) bool {
 	switch {
 	case b == nil:
 		return true
-	case len(a.Credentials) > 0 != (len(b.Credentials) > 0):
-		return len(a.Credentials) > 0
+	case a.HasCredentials != b.HasCredentials:
+		return a.HasCredentials
 	case a.Healthy != b.Healthy:
 		return a.Healthy
 	case !a.CreatedAt.Equal(b.CreatedAt):
@@ -77,22 +78,31 @@ func better(a, b *api.Account) bool {
 	}
 }
 
-// found is the account that a user was found to have.
+// found is the account that a user was found to have, and the user's Connect links. It
+// never changes once it is made.
 type found struct {
-	User      string `json:"user"` // key
-	AccountID string `json:"account_id"`
+	User      string `json:"user"`                 // key
+	AccountID string `json:"account_id,omitempty"` // empty for none
+	Links     []link `json:"links,omitempty"`
 }
 
 var userCodec = durable.Codec[found]{
 	Name:   "user's account",
 	Encode: func(f found) ([]byte, error) { return json.Marshal(f) },
 	Decode: func(key string, stored []byte) (f found, err error) {
-		if json.Unmarshal(stored, &f) != nil || f.User != key || !api.ValidAccountID(f.AccountID) {
+		if json.Unmarshal(stored, &f) != nil || f.User != key || f.AccountID == "" && len(f.Links) == 0 ||
+			f.AccountID != "" && !api.ValidAccountID(f.AccountID) {
 			return found{}, errNotOurs
 		}
 		return f, nil
 	},
-	Size: func(f found) int { return 256 + len(f.User) + len(f.AccountID) },
+	Size: func(f found) int {
+		size := 256 + len(f.User) + len(f.AccountID)
+		for i := range f.Links {
+			size += f.Links[i].size()
+		}
+		return size
+	},
 }
 
 // heldName returns the name of a user in the hold-offs.
@@ -107,11 +117,11 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 	}
 	ctx, cancel := v.deadline(ctx) // for all of it
 	defer cancel()
-	key := u.Key()
-	id, err := v.remembered(ctx, key)
+	f, err := v.known(ctx, u.Key())
 	if err != nil {
 		return nil, err
 	}
+	id := v.look(ctx, r.who(), u, f).AccountID
 	if id != "" {
 		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.getOwned(ctx, r, id, u)
@@ -130,7 +140,7 @@ func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credent
 func (v *View) freshOf(r Reader, u User) *entry {
 	key := u.Key()
 	f, ok := v.users.Get(key)
-	if !ok {
+	if !ok || v.lookIsDue(key, f) {
 		return nil
 	}
 	e, ok := v.credentials.Get(f.AccountID)
@@ -172,10 +182,11 @@ func (v *View) healthier(ctx context.Context, caller pace.Caller, u User, rememb
 func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.Credential, changed bool, err error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
-	id, err := v.remembered(ctx, u.Key())
+	f, err := v.known(ctx, u.Key())
 	if err != nil {
 		return nil, false, err
 	}
+	id := f.AccountID
 	var before *credential.Credential
 	if id != "" {
 		if before = v.served(ctx, id); before != nil && v.owned(before, u) != nil {
@@ -216,26 +227,17 @@ func (v *View) refreshOwned(ctx context.Context, r Reader, id string, u User) (*
 	return c, err
 }
 
-// Expect says that u is about to connect an account. Until that time, reads by u
-// search for it every few seconds at most, however often it is not there.
-func (v *View) Expect(u User, until time.Time) {
-	v.holdOffs.Expect(heldName(u.Key()), until)
-	v.holdOffs.Expect(choicesName(u.Key()), until)
-	v.holdOffs.Expect(bareName(u.Key()), until)
-}
-
 // ErrUserUnread says that storage could not be read, so that nobody knows which
 // account the user has. To search for another one instead could change it.
 var ErrUserUnread = errors.New("which account the user has could not be read from Vault's storage")
 
-// remembered returns the account that the user with that key was found to have;
-// empty for none.
-func (v *View) remembered(ctx context.Context, key string) (string, error) {
+// known returns what is known of the user with that key.
+func (v *View) known(ctx context.Context, key string) (found, error) {
 	f, _, err := v.users.Load(ctx, key)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		return "", ErrUserUnread
+		return found{}, ErrUserUnread
 	}
-	return f.AccountID, err
+	return f, err
 }
 
 // rememberUser replaces the account that the user was known to have, empty for none, and
@@ -243,17 +245,23 @@ func (v *View) remembered(ctx context.Context, key string) (string, error) {
 // ended only now, and changes nothing that was found since.
 func (v *View) rememberUser(key, before, id string) string {
 	return v.users.Update(key, func(latest found, known bool) (found, bool) {
-		if known && latest.AccountID != before {
+		if known && latest.AccountID != "" && latest.AccountID != before {
 			return latest, false
 		}
-		f := found{User: key, AccountID: id}
-		return f, !known || latest != f
+		changed := latest.AccountID != id
+		latest.User, latest.AccountID = key, id
+		return latest, changed
 	}).AccountID
 }
 
-// forgetUser forgets the user, unless another account was found since.
+// forgetUser forgets the account of the user, unless another one was found since.
 func (v *View) forgetUser(key, id string) {
-	if f, ok := v.users.Peek(key); !ok || f.AccountID == id {
+	f, ok := v.users.Peek(key)
+	switch awaited := f.isAwaited(time.Now()); {
+	case ok && f.AccountID != id, awaited && id == "":
+	case awaited:
+		v.users.Replace(v.ctx, key, func(latest found) bool { return latest.AccountID == id }, found{User: key, Links: f.Links})
+	default:
 		v.users.Delete(key)
 	}
 }
@@ -266,6 +274,13 @@ type reason struct {
 	atFault bool
 	// bare is set if the account is used without its credentials.
 	bare bool
+}
+
+// reasonOf returns why a user is searched for whose known account has the id, as a list
+// of their accounts shows it; empty for none.
+func reasonOf(accounts []*Owned, id string) reason {
+	lives := slices.ContainsFunc(accounts, func(a *Owned) bool { return a.ID == id && !a.Dead })
+	return reason{known: id, atFault: id != "" && !lives}
 }
 
 // search finds u's account through the list. All readers who search for u share one
@@ -292,7 +307,7 @@ func (v *View) search(ctx context.Context, caller pace.Caller, u User, why reaso
 // searchNow does the search that all readers share.
 func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) {
 	key := u.Key()
-	if f, ok := v.users.Peek(key); ok && f.AccountID != why.known {
+	if f, ok := v.users.Peek(key); ok && f.AccountID != "" && f.AccountID != why.known {
 		return f.AccountID, nil // from a search that ended since
 	}
 	if err := v.holdOffs.Check(heldName(key)); err != nil {
@@ -304,7 +319,7 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 	a, err := v.list(claim.With(ctx), u, why)
 	switch {
 	case err != nil:
-		if why.atFault && api.KindOf(err) == api.NoAccount {
+		if _, noted := v.users.Peek(key); (why.atFault || noted && why.known == "") && api.KindOf(err) == api.NoAccount {
 			v.forgetUser(key, why.known)
 		}
 		v.holdUserOff(heldName(key), err)
@@ -326,14 +341,27 @@ func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, erro
 	if err != nil {
 		return nil, err
 	}
-	return v.pick(own.accounts, u, why)
+	chosen, err := v.best(own, u, why)
+	if err != nil {
+		return nil, err
+	}
+	return own.account(chosen.ID), nil
 }
 
-// pick returns the account to serve, of those that u has.
-func (v *View) pick(accounts []*api.Account, u User, why reason) (*api.Account, error) {
-	var best, known *api.Account
+// best returns the account of a list to serve.
+func (v *View) best(l *listing, u User, why reason) (*Owned, error) {
+	chosen, err := v.bestOf(l.owned(), u, why)
+	if err != nil && len(l.elsewhere) > 0 {
+		err = api.WithOtherClient(err)
+	}
+	return chosen, err
+}
+
+// bestOf does the work of best.
+func (v *View) bestOf(accounts []*Owned, u User, why reason) (*Owned, error) {
+	var best, known *Owned
 	for _, a := range accounts {
-		eligible := a.Healthy || len(a.Credentials) > 0 || why.bare
+		eligible := a.Healthy || a.HasCredentials || why.bare
 		if a.Dead || !eligible {
 			continue
 		}
@@ -351,7 +379,7 @@ func (v *View) pick(accounts []*api.Account, u User, why reason) (*api.Account, 
 		return best, nil
 	case known == nil: // one list without it proves nothing
 		return nil, v.client.NoAccount(u.ExternalID, u.App)
-	case why.atFault && len(known.Credentials) == 0 && len(best.Credentials) > 0:
+	case why.atFault && !known.HasCredentials && best.HasCredentials:
 		return best, nil
 	default:
 		return known, nil

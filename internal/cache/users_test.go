@@ -75,9 +75,10 @@ func TestBetter(t *testing.T) {
 		{ID: "apn_d", CreatedAt: late},
 		{ID: "apn_e", CreatedAt: early},
 	}
-	for i, a := range best {
+	owned := bare(best)
+	for i, a := range owned {
 		require.True(t, better(a, nil))
-		for j, b := range best {
+		for j, b := range owned {
 			if i != j {
 				require.Equal(t, i < j, better(a, b), "%s before %s", a.ID, b.ID)
 			}

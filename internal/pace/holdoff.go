@@ -17,8 +17,6 @@ const (
 	LongestLasting = 5 * time.Minute
 	// maxHeldOff bounds the memory that guessed names can take.
 	maxHeldOff = 10_000
-	// expectedEvery is how often a name that is expected to appear is asked for.
-	expectedEvery = 3 * time.Second
 	// guessesFrom is how many lasting failures in a minute are still normal. More
 	// look like somebody guessing names.
 	guessesFrom = 8
@@ -85,17 +83,15 @@ func (h holdOff) remaining(now time.Time) error {
 // HoldOffs are the hold-offs of one connection: one for everything, and one for
 // each account, or other name, that failed recently.
 type HoldOffs struct {
-	mu     sync.Mutex // guards all and misses, and every change of named and expected; never held across I/O
+	mu     sync.Mutex // guards all and misses, and every change of named; never held across I/O
 	all    holdOff
 	named  *lru.Cache[string, holdOff]
 	misses []time.Time // lasting failures of the last minute that may be guesses; ascending
-
-	expected *lru.Cache[string, time.Time] // when to stop expecting a name
 }
 
 // NewHoldOffs returns HoldOffs that hold nothing off.
 func NewHoldOffs() *HoldOffs {
-	return &HoldOffs{named: newLRU[holdOff](maxHeldOff), expected: newLRU[time.Time](maxHeldOff)}
+	return &HoldOffs{named: newLRU[holdOff](maxHeldOff)}
 }
 
 func newLRU[V any](size int) *lru.Cache[string, V] {
@@ -133,10 +129,6 @@ func (h *HoldOffs) Failed(name string, f Failure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	if until, _ := h.expected.Peek(name); f.Lasting && now.Before(until) {
-		h.named.Add(name, holdOff{lasting: true, at: now, until: now.Add(max(expectedEvery, f.Least)), err: f.Err})
-		return
-	}
 	last, _ := h.named.Peek(name)
 	h.named.Add(name, last.after(now, f))
 	if f.Lasting && !f.Exists {
@@ -150,7 +142,6 @@ func (h *HoldOffs) Succeeded(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.named.Remove(name)
-	h.expected.Remove(name)
 }
 
 // Retry ends the hold-off of name but keeps the count of its failures.
@@ -160,20 +151,6 @@ func (h *HoldOffs) Retry(name string) {
 	if held, ok := h.named.Peek(name); ok {
 		held.until = time.Time{}
 		h.named.Add(name, held)
-	}
-}
-
-// Expect says that name is expected to appear before until. It ends the hold-off
-// of name and resets the count of its failures. Up to that time or the first
-// success, every lasting failure holds name off for a few seconds only.
-func (h *HoldOffs) Expect(name string, until time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if latest, _ := h.expected.Peek(name); until.After(latest) {
-		h.expected.Add(name, until)
-	}
-	if held, ok := h.named.Peek(name); ok {
-		h.named.Add(name, held.restarted())
 	}
 }
 
