@@ -1,5 +1,7 @@
 # Everything is built into bin/ from the Go module proxy. Only Go, git, make and bash are needed.
 SHELL := bash
+space := $(subst ,, )
+comma := ,
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
@@ -47,7 +49,7 @@ TESTFLAGS ?=
 
 # Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
 MODULE_DIRS := . tools/actionlint tools/consul-template tools/contract tools/external-secrets tools/golangci-lint tools/gomplate \
-	tools/govulncheck tools/kubernetes tools/links tools/opentofu tools/plots tools/prometheus tools/release \
+	tools/goreleaser tools/govulncheck tools/kubernetes tools/links tools/notices tools/opentofu tools/plots tools/prometheus \
 	tools/secrets-store-csi-driver tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes \
 	tools/vault-secrets-operator
 
@@ -67,27 +69,49 @@ help: ## Show this help
 build: ## Build the plugin: bin/vault-plugin-secrets-pipedream, or with GOOS and GOARCH bin/…_<os>_<arch>
 	$(REPRODUCIBLE) go build -trimpath -ldflags "$(LDFLAGS)" -o $(OUT) ./cmd/$(PLUGIN)
 
-# All combinations of these systems and processors that Go supports.
-PLATFORMS ?= $(shell go tool dist list | grep -E '^(linux|darwin|windows|freebsd)/(amd64|arm64|386|arm)$$')
+bin/goreleaser: tools/goreleaser/go.mod
+	cd tools/goreleaser && $(TOOLS_ENV) go build -trimpath -ldflags "-s -w" -o ../../$@ github.com/goreleaser/goreleaser/v2
+
+bin/cyclonedx-gomod: tools/goreleaser/go.mod
+	cd tools/goreleaser && $(TOOLS_ENV) go build -trimpath -ldflags "-s -w" -o ../../$@ \
+		github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+# Tools run here, whatever platform is built for.
+TOOLS_ENV := env -u GOOS -u GOARCH CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
+
+# Those of .goreleaser.yml, such as linux/amd64.
+ALL_PLATFORMS := $(shell sed -nE 's,^      - ([a-z]+)_([a-z0-9]+)(_6)?$$,\1/\2,p' .goreleaser.yml)
+PLATFORMS     ?= $(ALL_PLATFORMS)
+# The programs in an archive: those with a build in .goreleaser.yml.
+RELEASED      := $(PLUGIN)
 
 .PHONY: release
-release: ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." selects platforms
+release: bin/goreleaser bin/cyclonedx-gomod ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." selects platforms
 	rm -rf dist bin/release
-	for platform in $(PLATFORMS); do \
-		os=$${platform%/*} arch=$${platform#*/}; \
-		GOOS=$$os GOARCH=$$arch $(MAKE) build OUT="bin/release/$${os}_$$arch/$(PLUGIN)$$(GOOS=$$os go env GOEXE)"; \
-	done
+	mkdir -p bin
+	scripts/release-notes.sh $(VERSION) > bin/RELEASE_NOTES.md
+	cd tools/notices && $(TOOLS_ENV) go run . -name $(PLUGIN) -version $(VERSION) -source ../.. \
+		-packages $(subst $(space),$(comma),$(RELEASED:%=./cmd/%)) $(ALL_PLATFORMS) > ../../bin/THIRD_PARTY_NOTICES.txt
+	date=$$(scripts/release-notes.sh -date $(VERSION)); \
+	wanted=$$(tr ' ' '\n' <<< "$(PLATFORMS)" | tr / _); \
+	awk -v wanted="$${wanted//$$'\n'/ }" '/^      - [a-z]+_[a-z0-9]+(_6)?$$/ { t = $$2; sub(/_6$$/, "", t); if (!index(" " wanted " ", " " t " ")) next } 1' \
+		.goreleaser.yml > bin/goreleaser.yml; \
+	umask 022; \
+	env -u GOOS -u GOARCH $(REPRODUCIBLE) TZ=UTC PATH="$(CURDIR)/bin:$$PATH" GPG_KEY="$(GPG_KEY)" GORELEASER_CURRENT_TAG=$(VERSION) \
+		RELEASE_VERSION=$(VERSION) RELEASE_LDFLAGS="$(LDFLAGS)" RELEASE_DATE="$${date}T00:00:00Z" \
+		RELEASE_TIME=$$(date -u -d "$$date" +%s 2>/dev/null || date -ju -f %F%T "$${date}00:00:00" +%s) \
+		RELEASE_MODULES="$$(go env GOMODCACHE)" RELEASE_PROXY="$$(go env GOPROXY)" \
+		goreleaser release --config bin/goreleaser.yml --snapshot --clean $(if $(GPG_KEY),,--skip=sign)
 	mkdir -p dist
-	cd tools/release && env -u GOOS -u GOARCH $(REPRODUCIBLE) go run . -name $(PLUGIN) -version $(VERSION) -source ../.. \
-		-binaries ../../bin/release -out ../../dist $(PLATFORMS)
-	if [[ -n "$(GPG_KEY)" ]]; then \
-		gpg --batch --yes --local-user "$(GPG_KEY)" --armor --detach-sign --output dist/SHA256SUMS.asc dist/SHA256SUMS; \
-	fi
+	cp bin/release/*.tar.gz bin/release/*.cdx.json bin/release/SHA256SUMS* bin/RELEASE_NOTES.md dist/
+	if compgen -G 'bin/release/*.zip' > /dev/null; then cp bin/release/*.zip dist/; fi
+
+# One with an archive of each kind, and one with a processor level. PLATFORMS on the command line tries others.
+SAMPLE := linux/amd64 windows/arm64 freebsd/arm
 
 .PHONY: test-release
-test-release: ## Make a release of PLATFORMS in several places, and check that all are complete and identical
-	cd tools/release && go test .
-	scripts/test-release.sh $(PLATFORMS)
+test-release: bin/goreleaser bin/cyclonedx-gomod ## Make a release of some platforms in several places, and check that all are complete and identical
+	scripts/test-release.sh $(if $(filter command environment,$(firstword $(origin PLATFORMS))),$(PLATFORMS),$(SAMPLE))
 
 .PHONY: test-module-path
 test-module-path: bin/golangci-lint ## Check that a copy of the tree builds, and is linted, after scripts/set-module-path.sh

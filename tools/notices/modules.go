@@ -20,8 +20,6 @@ type linkedModule struct {
 	path, version string
 	root          string // of the toolchain for the standard library: its licence lies above its packages
 	dirs          []string
-	legal         []legalText
-	licences      []string // SPDX names, as far as they are known
 }
 
 // legalText is a file of licence terms.
@@ -33,32 +31,31 @@ type legalText struct {
 // standard stands for the standard library. Its licence is treated like any other.
 const standard = "std"
 
-// linkedModules returns the modules that are linked into a package on a platform. They include the standard library but
-// not the module of the package itself.
-func linkedModules(source, pkg, goos, goarch string) ([]*linkedModule, error) {
-	list := exec.Command("go", "list", "-deps", "-json=Dir,Standard,Module", pkg) //nolint:gosec,noctx // of the caller's choosing
+// addLinked adds the modules that are linked into packages on a platform. They include the standard library but not the
+// module of the packages themselves.
+func addLinked(modules map[string]*linkedModule, source string, packages []string, goos, goarch string) error {
+	list := exec.Command("go", append([]string{"list", "-deps", "-json=Dir,Standard,Module"}, packages...)...) //nolint:gosec,noctx // of the caller's choosing
 	list.Dir = source
 	list.Env = append(os.Environ(), "GOOS="+goos, "GOARCH="+goarch, "CGO_ENABLED=0", "GOWORK=off")
 	list.Stderr = os.Stderr
 	out, err := list.Output()
 	if err != nil {
-		return nil, fmt.Errorf("go list: %w", err)
+		return fmt.Errorf("go list: %w", err)
 	}
-	byPath := map[string]*linkedModule{}
 	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p struct {
 			Dir      string
 			Standard bool
 			Module   *struct {
-				Path, Version, Dir, GoVersion string
-				Main                          bool
-				Replace                       *struct{ Path, Version string }
+				Path, Version, Dir string
+				Main               bool
+				Replace            *struct{ Path, Version string }
 			}
 		}
 		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
-			break
+			return nil
 		} else if err != nil {
-			return nil, err
+			return err
 		}
 		m := &linkedModule{path: standard, version: toolchain(), root: goroot()}
 		if !p.Standard {
@@ -66,26 +63,16 @@ func linkedModules(source, pkg, goos, goarch string) ([]*linkedModule, error) {
 				continue
 			}
 			if p.Module.Replace != nil {
-				return nil, fmt.Errorf("%s is replaced, so its licence and source may be different", p.Module.Path)
+				return fmt.Errorf("%s is replaced, so its licence and source may be different", p.Module.Path)
 			}
 			m = &linkedModule{path: p.Module.Path, version: p.Module.Version, root: p.Module.Dir}
 		}
-		if known := byPath[m.path]; known != nil {
+		if known := modules[m.path]; known != nil {
 			m = known
 		}
-		byPath[m.path] = m
+		modules[m.path] = m
 		m.dirs = append(m.dirs, p.Dir)
 	}
-	modules := make([]*linkedModule, 0, len(byPath))
-	for _, m := range byPath {
-		if m.legal, err = m.legalTexts(); err != nil {
-			return nil, err
-		}
-		m.licences = licencesIn(m.legal)
-		modules = append(modules, m)
-	}
-	slices.SortFunc(modules, func(a, b *linkedModule) int { return strings.Compare(a.path, b.path) })
-	return modules, nil
 }
 
 // legal matches the names of files with licence terms.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -38,17 +39,23 @@ func licencesIn(texts []legalText) []string {
 
 const rule = "\n--------------------------------------------------------------------------------\n"
 
-// notices returns the licence terms of everything that is linked into the program. Identical texts are given once.
-func (r *release) notices(platform string, modules []*linkedModule) []byte {
+// notices returns the licence terms of all modules. Identical texts are given once.
+func notices(name, version string, modules map[string]*linkedModule) ([]byte, error) {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s %s for %s is linked from its own code and the modules below, under the terms that follow.\n"+
-		"The source of each is had with: go mod download <module>@<version>\n"+
-		"That of %s is the Go toolchain's: https://go.dev/dl/\n\n", r.name, r.version, platform, standard)
+	fmt.Fprintf(&out, "The programs of %s %s are linked from their own code and the modules below, under the terms that follow.\n"+
+		"Some modules are linked on some platforms only. The SBOM of each program lists its own.\n"+
+		"Get the source of a module with: go mod download <module>@<version>\n"+
+		"The source of %s is that of the Go toolchain: https://go.dev/dl/\n\n", name, version, standard)
 	var texts []string
 	owners := map[string][]string{}
-	for _, m := range modules {
-		fmt.Fprintln(&out, strings.TrimRight(fmt.Sprintf("%-70s %-45s %s", m.path, m.version, strings.Join(m.licences, ", ")), " "))
-		for _, l := range m.legal {
+	for _, path := range slices.Sorted(maps.Keys(modules)) {
+		m := modules[path]
+		legal, err := m.legalTexts()
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintln(&out, strings.TrimRight(fmt.Sprintf("%-70s %-45s %s", m.path, m.version, strings.Join(licencesIn(legal), ", ")), " "))
+		for _, l := range legal {
 			if owners[l.text] == nil {
 				texts = append(texts, l.text)
 			}
@@ -58,7 +65,7 @@ func (r *release) notices(platform string, modules []*linkedModule) []byte {
 	for _, text := range texts {
 		fmt.Fprintf(&out, "%s%s%s\n%s\n", rule, strings.Join(owners[text], "\n"), rule, text)
 	}
-	return out.Bytes()
+	return out.Bytes(), nil
 }
 
 // goroot returns the directory of the Go toolchain.
