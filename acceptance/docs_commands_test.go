@@ -67,6 +67,12 @@ var pageRuns = map[string]pageRun{
 		server: true,
 		needs:  func(r *reader) string { return r.onServer() + "\n" + r.enable() + "\n" + r.writeKey() },
 	},
+	"docs/login.md": {
+		server: true,
+		needs: func(r *reader) string {
+			return r.onServer() + "\n" + r.enable() + "\n" + r.writeKey() + "\nexport JWT=" + r.jobToken
+		},
+	},
 	"docs/production.md": {
 		server:  true,
 		project: "proj_1aBcDeF",

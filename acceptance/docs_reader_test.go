@@ -37,6 +37,7 @@ type reader struct {
 	key        string // that the simulated Pipedream takes
 	secret     string // of its OAuth client
 	devAddress string // for a development server
+	jobToken   string // a JWT, whose issuer's public key is in issuer.pem
 }
 
 func newReader(t *testing.T, page string, run pageRun) *reader {
@@ -66,6 +67,7 @@ func newReader(t *testing.T, page string, run pageRun) *reader {
 	r.simURL, err = r.sim.Start()
 	require.NoError(t, err)
 	r.startServer(t)
+	r.signJobToken(t)
 	return r
 }
 

@@ -88,7 +88,7 @@ for platform in $platforms; do
   grep -q "^std/LICENSE" "$unpacked/THIRD_PARTY_NOTICES.txt" || fail "$platform: the notices lack Go's own terms"
   sum=$(sha256sum "$unpacked/$plugin$extension" | cut -d' ' -f1)
   grep -q "$sum" "$archive.cdx.json" || fail "$platform: the SBOM is for a different program"
-  cmp README.md "$unpacked/README.md"
+  cmp "$first/README.md" "$unpacked/README.md"
 done
 
 say "checking the links of the pages in an archive"
