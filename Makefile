@@ -213,6 +213,14 @@ PIPEDREAM_OPENAPI ?=
 test-contract: contract-notice ## Hold the engine and the simulator to PIPEDREAM_OPENAPI=path, a document of Pipedream's API
 	cd tools/contract && go vet ./... && PIPEDREAM_OPENAPI="$(abspath $(PIPEDREAM_OPENAPI))" go test -count=1 $(TESTFLAGS) ./...
 
+# Of the report of make check-pipedream, or of one with as many odd forms as the engine can bear.
+REPORT ?= internal/livecheck/testdata/odd-report.json
+
+.PHONY: test-replay
+test-replay: ## Run tests of the engine with a simulator that answers as in REPORT=path, a JSON report of make check-pipedream
+	PIPEDREAM_REPLAY="$(abspath $(REPORT))" go test -count=1 $(TESTFLAGS) \
+		-run '^Test(Creds|StaticCreds|Refresh|Connect|Link|Config|Status|Role)' .
+
 .PHONY: contract-notice
 contract-notice:
 	@if [[ -z "$(PIPEDREAM_OPENAPI)" ]]; then echo "no PIPEDREAM_OPENAPI: leaving out the comparison with Pipedream's OpenAPI document" >&2; fi

@@ -1,9 +1,11 @@
 package pipedream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,7 +86,7 @@ func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	t.Helper()
 	m := &mount{
 		T:       t,
-		sim:     pipedreamtest.New(opts...),
+		sim:     pipedreamtest.New(append(reportedForms(t), opts...)...),
 		storage: &faultyStorage{storage: &logical.InmemStorage{}},
 		system:  newSystem(),
 		logs:    &syncBuffer{},
@@ -100,6 +102,20 @@ func newMount(t *testing.T, opts ...pipedreamtest.Option) *mount {
 	m.start()
 	t.Cleanup(func() { m.b.Cleanup(context.Background()) })
 	return m
+}
+
+// reportedForms are those in the report of pipedream-check that PIPEDREAM_REPLAY names: make test-replay.
+func reportedForms(t *testing.T) []pipedreamtest.Option {
+	t.Helper()
+	name := os.Getenv("PIPEDREAM_REPLAY")
+	if name == "" {
+		return nil
+	}
+	report, err := os.ReadFile(name) //nolint:gosec // the file is for the caller to choose
+	require.NoError(t, err)
+	opts, _, err := pipedreamtest.Replay(bytes.NewReader(report))
+	require.NoError(t, err)
+	return opts
 }
 
 // start sets up a new backend on the same storage, as a restart of the plugin does.

@@ -47,7 +47,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 
-	sim := pipedreamtest.New(o.simulated()...)
+	forms, err := readReport(o.replay, stderr)
+	if err != nil {
+		return err
+	}
+
+	sim := pipedreamtest.New(append(forms, o.simulated()...)...)
 	defer sim.Close()
 	sim.SetOAuthClient(o.clientID, o.clientSecret, time.Hour)
 	sim.SetLinkPage(o.linkPage())
@@ -87,6 +92,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case <-ctx.Done():
 		return shutDown(ctx, srv)
 	}
+}
+
+// readReport returns the options for the forms in the report of -replay, and says which of them there are no options for.
+func readReport(name string, stderr io.Writer) ([]pipedreamtest.Option, error) {
+	if name == "" {
+		return nil, nil
+	}
+	f, err := os.Open(name) //nolint:gosec // the file is for the caller to choose
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	opts, left, err := pipedreamtest.Replay(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for _, form := range left {
+		_, _ = fmt.Fprintln(stderr, "pipedream-sim: not replayed:", form)
+	}
+	return opts, nil
 }
 
 // announce prints the base URL and the secrets that were generated for this run. Those that were given are already

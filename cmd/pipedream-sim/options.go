@@ -31,6 +31,7 @@ type options struct {
 	linkOrigin    string
 	signedIn      bool
 	accounts      string
+	replay        string
 	shortLife     time.Duration
 	readyFile     string
 	log           bool
@@ -94,6 +95,7 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	flags.StringVar(&o.linkOrigin, "link-origin", "", "`origin` that Connect links lead to, \"https://host\" or \"http://127.0.0.1:port\" (default this API's)")
 	flags.BoolVar(&o.signedIn, "signed-in", false, "whoever opens a Connect link is signed in to pipedream.com, as links of the development environment need")
 	flags.StringVar(&o.accounts, "accounts", "", "JSON `file` with accounts to use instead of the demo's")
+	flags.StringVar(&o.replay, "replay", "", "answer in the forms that are in this report, a JSON `file` of pipedream-check")
 	flags.DurationVar(&o.shortLife, "short-life", 20*time.Second, "how long the tokens of apn_slack live")
 	flags.StringVar(&o.readyFile, "ready-file", "", "`file` that contains the base URL while the API is running")
 	flags.BoolVar(&o.log, "log", false, "print a line for each request to standard error")

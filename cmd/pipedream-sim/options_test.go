@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"flag"
 	"io"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -77,4 +79,20 @@ func TestParseOptionsLinks(t *testing.T) {
 		require.NoError(t, err, origin)
 		require.Equal(t, pipedreamtest.LinkPage{Origin: origin, SignedIn: true}, o.linkPage())
 	}
+}
+
+func TestReplay(t *testing.T) {
+	var stderr bytes.Buffer
+	opts, err := readReport("../../internal/livecheck/testdata/odd-report.json", &stderr)
+	require.NoError(t, err)
+	require.NotEmpty(t, opts)
+	require.Empty(t, stderr.String(), "it has an option for each form")
+	report := filepath.Join(t.TempDir(), "report.json")
+	require.NoError(t, os.WriteFile(report, []byte(`{"format":1,"results":[{"name":"list.form","seen":["no list"],"expected":["data is a list"]}]}`), 0o600))
+	_, err = readReport(report, &stderr)
+	require.NoError(t, err)
+	require.Equal(t, "pipedream-sim: not replayed: list.form: no list\n", stderr.String())
+	_, err = readReport(filepath.Join(t.TempDir(), "none"), &stderr)
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.Error(t, run(t.Context(), []string{"-replay=options_test.go"}, io.Discard, io.Discard))
 }

@@ -35,6 +35,9 @@ func configFor(transport http.RoundTripper, withKey bool) Config {
 	return c
 }
 
+// sinceBubble is from 2000, when a bubble begins, to a year in which Unix times have ten digits.
+const sinceBubble = 26 * 365 * 24 * time.Hour
+
 // populate adds accounts of all kinds, in the workspace and in the project.
 func populate(sim *pipedreamtest.Server) {
 	sim.SetOAuthClient(testClient, testSecret, time.Hour)
@@ -63,6 +66,7 @@ func populate(sim *pipedreamtest.Server) {
 func check(t *testing.T, change func(*Config), opts ...pipedreamtest.Option) (report *Report, sim *pipedreamtest.Server) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(sinceBubble)
 		sim = pipedreamtest.New(opts...)
 		defer sim.Close()
 		populate(sim)

@@ -36,7 +36,7 @@ const connect = "Connect, production"
 func (o *other) run(t *testing.T) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(26 * 365 * 24 * time.Hour) // a bubble begins in 2000, before Unix times have ten digits
+		time.Sleep(sinceBubble)
 		sim := pipedreamtest.New(o.opts...)
 		defer sim.Close()
 		populate(sim)

@@ -38,7 +38,7 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 	data := []any{}
 	for _, a := range page {
 		if q.matches(a) {
-			data = append(data, s.render(a, x.withCredentials()))
+			data = append(data, s.render(a, x.withCredentials() && !s.forms.noCredentials))
 		}
 	}
 	info := map[string]any{
@@ -57,6 +57,7 @@ func (s *Server) answerList(x *exchange, environment string) *answer {
 	if s.noTotals {
 		delete(info, "total_count")
 	}
+	s.forms.info(info)
 	data = x.fault.misuseList(info, data, q.turns)
 	body := map[string]any{"page_info": info, "data": data}
 	if x.project != "" && s.oldConnectForms {
@@ -76,6 +77,9 @@ type listQuery struct {
 // parseListQuery reads the query of a list request that meets a fault. bad says what is wrong with it. The caller holds
 // s.mu.
 func (s *Server) parseListQuery(v url.Values, f *Fault) (q listQuery, bad string) {
+	for _, name := range s.forms.ignored {
+		v.Del(name)
+	}
 	q = listQuery{
 		app:          v.Get("app"),
 		oauthApp:     v.Get("oauth_app_id"),

@@ -3,6 +3,7 @@ package pipedreamtest
 import (
 	"encoding/json"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -82,7 +83,7 @@ func (s *Server) render(a *account, withCredentials bool) map[string]any {
 		m["credentials"] = credentials
 	}
 	maps.Copy(m, a.Override)
-	for _, name := range a.Omit {
+	for _, name := range append(slices.Clone(a.Omit), s.forms.omitted...) {
 		delete(m, name)
 	}
 	return m

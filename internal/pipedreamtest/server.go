@@ -45,6 +45,7 @@ type Server struct {
 	connectCredentials bool // Connect tokens get credentials
 	errorObjects       bool
 	times              TimeForm
+	forms              forms
 	orgID              string // that lists need with a user API key; none where empty
 
 	apiKey        string
