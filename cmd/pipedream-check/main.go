@@ -47,6 +47,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		return exitUsage
 	}
 	_, _ = fmt.Fprintf(stderr, "pipedream-check: at most %d requests a minute, so this takes some minutes. Ctrl-C ends it.\n", o.config.PerMinute)
+	o.config.Show = func(link string) {
+		_, _ = fmt.Fprintf(stderr, "pipedream-check: open this link and connect an account, within %s:\n%s\n", o.config.LinkWait, link)
+	}
 	ctx, cancel := context.WithTimeout(ctx, o.most())
 	defer cancel()
 	report := livecheck.Run(ctx, o.config)

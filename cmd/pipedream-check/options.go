@@ -48,7 +48,11 @@ Flags:
 `
 
 const usageTail = `
-It only reads, unless -write is given. Some of its requests must fail: one has a wrong key, and some have
+It only reads, unless -write is given. The Connect token of -write is for the owner of an account, or for an external
+user that is made up. Such a user is removed in the end, even if you interrupt the program, with the account that you
+connect for -link. That link is a secret: it is printed to standard error alone.
+
+Some of its requests must fail: one has a wrong key, and some have
 parameters that cannot be.
 
 Exit codes:
@@ -70,6 +74,9 @@ func parseOptions(args []string, getenv func(string) string, stdin io.Reader, st
 	flags.IntVar(&o.config.PerMinute, "rate", 30, "most `requests` a minute, from 1 to 100; Pipedream allows 100")
 	flags.DurationVar(&o.config.Timeout, "timeout", 20*time.Second, "how `long` one request may take")
 	flags.DurationVar(&o.config.Watch, "watch", 0, "how `long` to wait until an account gets a new token")
+	flags.BoolVar(&o.config.Write, "write", false, "make a Connect token that lives for a minute, too; needs a project")
+	flags.StringVar(&o.config.LinkApp, "link", "", "make a Connect link for the app with this `slug`, too, and wait until you connect an account with it; needs -write")
+	flags.DurationVar(&o.config.LinkWait, "link-wait", 5*time.Minute, "how `long` to wait for that")
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	if err := flags.Parse(args); err != nil {

@@ -19,6 +19,7 @@ type look struct {
 	at     place
 	names  *names
 	walked *walk // nil before the first walk
+	madeUp bool  // whether a token was asked for the external user that is made up
 }
 
 // names are made up, so that nothing of the owner's has them. They are the same in a whole run.

@@ -22,6 +22,7 @@ type Report struct {
 	Places      []string `json:"places"`
 	Requests    int      `json:"requests"`
 	Interrupted bool     `json:"interrupted,omitempty"`
+	Left        bool     `json:"left,omitempty"` // an external user that was made up could not be removed
 	Results     []Result `json:"results"`
 	NotHandled  []string `json:"not_handled"` // names of facts
 }
@@ -73,6 +74,9 @@ func (r *Report) Write(w io.Writer) error {
 	fmt.Fprintf(&b, "%s, %s: %d requests to %s with an %s\n", r.Program, r.Day, r.Requests, host, r.Key)
 	if r.Interrupted {
 		b.WriteString("The check was interrupted, so most of it was not seen.\n")
+	}
+	if r.Left {
+		b.WriteString("The external user that the check made up, pipedream-check-…, could not be removed: does the client have connect:users:write?\n")
 	}
 	places := append([]string{""}, r.Places...)
 	for _, place := range places {

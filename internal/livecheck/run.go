@@ -18,7 +18,7 @@ func Run(ctx context.Context, c Config) *Report {
 	r.add(l, "", tokenFacts, userFacts)
 	for _, at := range c.places() {
 		r.Places = append(r.Places, at.name())
-		r.add(&look{asker: a, names: n, at: at}, at.name(), listFacts, filterFacts, accountFacts, lifeFacts, fieldFacts, errorFacts, scopeFacts, engineFacts)
+		r.lookAt(&look{asker: a, names: n, at: at})
 	}
 	r.add(l, "", answerFacts, limitFacts)
 	r.Requests = len(a.answers)
@@ -32,6 +32,16 @@ func Run(ctx context.Context, c Config) *Report {
 	slices.Sort(r.NotHandled)
 	r.NotHandled = slices.Compact(r.NotHandled)
 	return r
+}
+
+// lookAt looks at all facts of a place, and leaves nothing behind there.
+func (r *Report) lookAt(l *look) {
+	defer func() {
+		if !l.remove() {
+			r.Left = true
+		}
+	}()
+	r.add(l, l.at.name(), listFacts, filterFacts, accountFacts, lifeFacts, fieldFacts, errorFacts, scopeFacts, engineFacts, writeFacts)
 }
 
 // add looks at facts, and adds what was seen.
