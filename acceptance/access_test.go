@@ -92,8 +92,12 @@ func TestMetricsOnTheCommandLine(t *testing.T) {
 
 // auditEntry holds the parts of an audit log line that these tests use.
 type auditEntry struct {
-	Type    string `json:"type"`
-	Error   string `json:"error"`
+	Type  string `json:"type"`
+	Error string `json:"error"`
+	Auth  struct {
+		EntityID string            `json:"entity_id"`
+		Metadata map[string]string `json:"metadata"`
+	} `json:"auth"`
 	Request struct {
 		Operation string         `json:"operation"`
 		Path      string         `json:"path"`

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
 // pageTimeout bounds the commands of a page. They take seconds, and more where Go has nothing built yet.
@@ -23,6 +25,8 @@ type pageRun struct {
 	before map[string]func(r *reader) string
 	// needs is what the reader has from the start.
 	needs func(r *reader) string
+	// accounts are those that the page has beside those of every page.
+	accounts []pipedreamtest.Account
 	// passing are names in shown output that may be gone by the time that a slow machine reads them.
 	passing []string
 }
@@ -71,6 +75,24 @@ var pageRuns = map[string]pageRun{
 		server: true,
 		needs: func(r *reader) string {
 			return r.onServer() + "\n" + r.enable() + "\n" + r.writeKey() + "\nexport JWT=" + r.jobToken
+		},
+	},
+	"docs/proxy.md": {
+		server:   true,
+		project:  "proj_1aBcDeF",
+		accounts: []pipedreamtest.Account{inProject(bare("apn_carol", "carol"), "proj_1aBcDeF")},
+		replace: func(r *reader) []string {
+			return []string{"https://api.pipedream.com/v1", r.simURL}
+		},
+		needs: func(r *reader) string {
+			return r.onServer() + "\n" + r.enable() + "\n" + r.writeConfig() + `
+				vault auth enable userpass
+				vault write auth/userpass/users/carol password=pw-carol token_policies=pipedream-slack`
+		},
+		before: map[string]func(r *reader) string{
+			"VAULT_TOKEN=$USER_TOKEN": func(*reader) string {
+				return "USER_TOKEN=$(vault login -method=userpass -no-store -token-only username=carol password=pw-carol)"
+			},
 		},
 	},
 	"docs/production.md": {

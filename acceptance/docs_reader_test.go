@@ -64,6 +64,9 @@ func newReader(t *testing.T, page string, run pageRun) *reader {
 		}
 		r.sim.SetAccount(account)
 	}
+	for _, account := range run.accounts {
+		r.sim.SetAccount(account)
+	}
 	r.simURL, err = r.sim.Start()
 	require.NoError(t, err)
 	r.startServer(t)

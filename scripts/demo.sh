@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Shows the plugin at work in a real Vault server with a simulated Pipedream: leases, cached reads, policies, one role for
-# many users, a user who connects an account through Vault, Vault Agent replacing a token in a file, and the audit log.
+# many users, a user who connects an account through Vault, an account without credentials, Vault Agent replacing a token in a file, and the audit log.
 #
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
@@ -41,6 +41,7 @@ main() {
   check_policy
   [[ $simulated ]] && share_one_role
   [[ $simulated ]] && connect_an_account
+  [[ $simulated ]] && use_the_proxy
   [[ $simulated ]] && run_agent
   check_logs
   finish
@@ -526,6 +527,7 @@ own_github() {
   cat <<'END'
 path "pipedream-connect/creds/github"   { capabilities = ["read"] }
 path "pipedream-connect/connect/github" { capabilities = ["update"] }
+path "pipedream-connect/static-creds/slack" { capabilities = ["read"] }
 END
 }
 
@@ -559,6 +561,44 @@ connect_an_account() {
 
 reads_an_account() {
   VAULT_TOKEN=$(<"$work/$1.token") vault read pipedream-connect/creds/github >/dev/null 2>&1
+}
+
+use_the_proxy() {
+  title "Use an account that has no credentials, through Pipedream's proxy"
+  local own accessor token answer
+  say "Alice's Slack account is on Pipedream's own OAuth client, so nobody gets its token. A role can hand out tokens for the proxy:"
+  accessor=$(vault read -field=accessor sys/auth/userpass)
+  own="{{identity.entity.aliases.$accessor.name}}"
+  show "vault write pipedream-connect/roles/slack credential_type=connect_token scope=connect:proxy app=slack external_user_id='$own'"
+  capture vault write pipedream-connect/roles/slack credential_type=connect_token scope=connect:proxy app=slack external_user_id="$own"
+  say "$out"
+  show "VAULT_TOKEN=\$(<alice.token) vault read pipedream-connect/static-creds/slack"
+  out=$(VAULT_TOKEN=$(<"$work/alice.token") vault read pipedream-connect/static-creds/slack 2>&1) || fail "refused: $out"
+  token=$(field connect_token)
+  printf '%s\n' "$token" >>"$work/secrets"
+  shorten "$out"
+  [[ $(field pipedream_external_user_id) == alice && $(field pipedream_account_id) == apn_alice2 ]] || fail "the token is for somebody else"
+  say "Her program sends a request for an app to the proxy, which puts the account's own token in:"
+  show "curl --header \"Authorization: Bearer \$TOKEN\" \"\$PROXY/\$(base64 <<< \"\$APP\")?external_user_id=alice&account_id=apn_alice2\""
+  answer=$(through_proxy alice apn_alice2) || fail "the proxy refused: $answer"
+  printf '%s\n' "$answer"
+  [[ $answer == *'"app":"Slack"'* ]] || fail "the app did not get the account's token"
+  if answer=$(through_proxy bob apn_bob1); then fail "alice's token opens bob's account: $answer"; fi
+  promise "The app took the request as Alice's. Her program never saw the app's token, and the token that it has opens nobody else's account."
+}
+
+# through_proxy calls the simulator's app as a user, with the token in $token.
+through_proxy() {
+  local address=${base_url#http://} url64 answered
+  address=${address%%/*}
+  url64=$(printf 'http://%s/app' "$address" | base64 | tr -d '\n' | tr '+/' '-_')
+  exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
+  printf 'GET /v1/connect/proj_demo/proxy/%s?external_user_id=%s&account_id=%s HTTP/1.0\r\nHost: %s\r\nx-pd-environment: production\r\nAuthorization: Bearer %s\r\n\r\n' \
+    "$url64" "$1" "$2" "$address" "$token" >&3
+  answered=$(cat <&3)
+  exec 3>&-
+  printf '%s\n' "${answered##*$'\r\n\r\n'}"
+  [[ $answered == HTTP/1.?\ 200* ]]
 }
 
 # log_in adds a user and logs them in with their password. Their token is in a file from then on.

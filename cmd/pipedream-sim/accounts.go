@@ -29,6 +29,7 @@ func demoAccounts(shortLife time.Duration) []pipedreamtest.Account {
 		{ID: "apn_dead", Name: "Left behind", App: github, TokenLife: time.Hour, Dead: true, Error: "invalid_grant"},
 		{ID: "apn_alice1", Name: "alice", App: github, Project: "proj_demo", ExternalUserID: "alice", OAuthAppID: demoClient, TokenLife: time.Hour},
 		{ID: "apn_bob1", Name: "bob", App: github, Project: "proj_demo", ExternalUserID: "bob", OAuthAppID: demoClient, TokenLife: time.Hour},
+		{ID: "apn_alice2", Name: "alice", App: slack, Project: "proj_demo", ExternalUserID: "alice", NoCredentials: true, TokenLife: time.Hour},
 	}
 }
 

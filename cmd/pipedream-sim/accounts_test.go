@@ -16,7 +16,7 @@ func TestDemoAccounts(t *testing.T) {
 	for _, a := range demoAccounts(7 * time.Second) {
 		byID[a.ID] = a
 	}
-	require.Len(t, byID, 7)
+	require.Len(t, byID, 8)
 	require.Equal(t, time.Hour, byID["apn_github"].TokenLife)
 	require.Equal(t, "google_sheets", byID["apn_sheets"].App.Slug)
 	require.Equal(t, 7*time.Second, byID["apn_slack"].TokenLife)

@@ -15,7 +15,7 @@ import (
 
 const redacted = "[redacted]"
 
-// newHandler serves the simulated API and GET /requests. If logTo is set, it prints a line for each request of the API
+// newHandler serves the simulated API, GET /requests and GET /app. If logTo is set, it prints a line for each request of the API
 // there.
 func newHandler(sim *pipedreamtest.Server, logTo io.Writer) http.Handler {
 	var api http.Handler = sim
@@ -23,12 +23,26 @@ func newHandler(sim *pipedreamtest.Server, logTo io.Writer) http.Handler {
 		api = &requestLog{sim: sim, out: logTo}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/requests" {
+		switch r.URL.Path {
+		case "/requests":
 			showRequests(w, r, sim)
-			return
+		case "/app":
+			serveApp(w, r, sim)
+		default:
+			api.ServeHTTP(w, r)
 		}
-		api.ServeHTTP(w, r)
 	})
+}
+
+// serveApp is an app that takes only the current tokens of accounts, and says whose it was given.
+func serveApp(w http.ResponseWriter, r *http.Request, sim *pipedreamtest.Server) {
+	account := sim.AccountOf(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	if account == nil {
+		http.Error(w, "no valid token", http.StatusUnauthorized)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]string{"account": account.Name, "app": account.App.Name})
 }
 
 // shownRequests is the answer to GET /requests.

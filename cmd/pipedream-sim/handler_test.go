@@ -117,3 +117,18 @@ func TestRequestLogFlushes(t *testing.T) {
 	})
 	require.True(t, w.Flushed)
 }
+
+func TestTheAppTakesOnlyCurrentTokens(t *testing.T) {
+	sim := pipedreamtest.New()
+	defer sim.Close()
+	sim.SetAccount(pipedreamtest.Account{ID: "apn_x", Name: "octocat", App: pipedreamtest.App{Slug: "github", Name: "GitHub"}, TokenLife: time.Hour})
+	h := newHandler(sim, nil)
+	old := sim.Token("apn_x")
+	w := ask(t, h, http.MethodGet, "/app", old)
+	require.Equal(t, http.StatusOK, w.Code)
+	require.JSONEq(t, `{"account":"octocat","app":"GitHub"}`, w.Body.String())
+	sim.Rotate("apn_x")
+	for _, bearer := range []string{old, "pd_test_key", ""} {
+		require.Equal(t, http.StatusUnauthorized, ask(t, h, http.MethodGet, "/app", bearer).Code)
+	}
+}

@@ -44,8 +44,9 @@ const usageHead = `pipedream-sim serves a simulated Pipedream API on a loopback 
 
 The API is below /v1. Connect links lead to /_static/connect.html, where one click connects an account, or gives new credentials
 to the one that &accountId= names. The proxy, /v1/connect/{project}/proxy/{url}, puts an account's credential into a request to
-an app. It forwards to loopback addresses only. GET /requests returns a log of all requests, without secrets, and lists those
-that contradict the documentation of the API.
+an app. It forwards to loopback addresses only. GET /app is such an app: it takes only current tokens of accounts, and says whose
+it was given. GET /requests returns a log of all requests, without secrets, and lists those that contradict the documentation of
+the API.
 
 Flags:
 `
@@ -75,7 +76,7 @@ The file for -accounts is a JSON list of objects. Only "id" is required:
 
 Without -accounts, the workspace has the accounts apn_github, apn_sheets, apn_slack (with tokens that live for -short-life),
 apn_stripe (with an API key) and apn_dead. The Connect project proj_demo has apn_alice1 and apn_bob1 in production. They belong
-to the external users alice and bob, and use the OAuth client oa_demo. Connect links ending in &app=github&oauthAppId=oa_demo
+to the external users alice and bob, and use the OAuth client oa_demo. apn_alice2, a Slack account of alice, has no credentials. Connect links ending in &app=github&oauthAppId=oa_demo
 connect more such accounts. Without the OAuth client, they have no credentials, as with Pipedream's own client. The proxy can
 use those too.
 `

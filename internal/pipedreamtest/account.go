@@ -115,6 +115,20 @@ func (s *Server) set(a Account, now time.Time) {
 	s.learnOAuthApp(n, now)
 }
 
+// AccountOf returns the account whose current access token this is; nil for none.
+func (s *Server) AccountOf(token string) *Account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := wallClock()
+	for _, a := range s.accounts {
+		if a.advance(now); a.TokenLife > 0 && s.accessToken(a) == token {
+			found := a.Account
+			return &found
+		}
+	}
+	return nil
+}
+
 // DeleteAccount removes an account. It is not an error if there is none.
 func (s *Server) DeleteAccount(id string) {
 	s.mu.Lock()

@@ -11,6 +11,15 @@ import (
 // Pipedream does that is not documented. Without it they never do.
 func WithConnectTokenCredentials() Option { return func(s *Server) { s.connectCredentials = true } }
 
+// RevokeConnectTokens makes the server refuse all Connect tokens that it has handed out so far, as if they had ended.
+func (s *Server) RevokeConnectTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.connectTokens {
+		t.expires = time.Time{}
+	}
+}
+
 // identify finds the Connect token that authorizes a request. A path without a project then means the token's, and no
 // other bearer can use such a path. The caller holds s.mu.
 func (s *Server) identify(x *exchange) {
