@@ -82,20 +82,25 @@ var (
 		logical.ReadOperation: http.MethodGet, logical.CreateOperation: http.MethodPost, logical.UpdateOperation: http.MethodPost,
 		logical.DeleteOperation: http.MethodDelete, logical.ListOperation: "LIST",
 	}
-	nameInPattern = regexp.MustCompile(`\(\?P<(\w+)>.*\)`)
+	nameInPattern = regexp.MustCompile(`\(\?P<(\w+)>.*?\)$`)
+	optionalUser  = framework.OptionalParamRegex(fieldUser)
 )
 
 // actualEndpoints returns the operations that the engine declares.
 func actualEndpoints() map[string]endpoint {
 	found := map[string]endpoint{}
 	for _, path := range newBackend(&logical.InmemStorage{}, nil).Paths {
-		inPath := nameInPattern.FindStringSubmatch(path.Pattern)
-		url := "/pipedream/" + nameInPattern.ReplaceAllString(strings.TrimSuffix(path.Pattern, "/?$"), ":$1")
+		pattern, takesUser := strings.CutSuffix(path.Pattern, optionalUser)
+		inPath := nameInPattern.FindStringSubmatch(pattern)
+		url := "/pipedream/" + nameInPattern.ReplaceAllString(strings.TrimSuffix(pattern, "/?$"), ":$1")
+		if takesUser {
+			url += "(/:" + fieldUser + ")"
+		}
 		for operation, handler := range path.Operations {
 			e := endpoint{parameters: map[string]string{}}
 			writes := operation == logical.CreateOperation || operation == logical.UpdateOperation
 			for name, field := range path.Fields {
-				if writes || field.Query || inPath != nil && name == inPath[1] {
+				if writes || field.Query || inPath != nil && name == inPath[1] || takesUser && name == fieldUser {
 					e.parameters[name] = parameterType(field)
 				}
 			}

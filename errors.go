@@ -153,8 +153,8 @@ func textOfHealthy(req *logical.Request, e *cache.HealthyError) string {
 type roleError struct {
 	error
 
-	role   string
-	ofUser bool // whether it is a role for an external user
+	connect string // path of the links for the same account
+	ofUser  bool   // whether it is a role for an external user
 }
 
 func (e *roleError) Unwrap() error { return e.error }
@@ -167,9 +167,9 @@ func advice(err error, kind api.Kind) string {
 	case !errors.As(err, &role) || !role.ofUser || !errors.As(err, &e):
 		return ""
 	case kind == api.NoAccount && !e.OtherClient:
-		return ". For a link that does so: " + cli + " write -force <mount>/connect/" + role.role
+		return ". For a link that does so: " + cli + " write -force <mount>/" + role.connect
 	case kind == api.Expired:
-		return ". For a link that does so: " + cli + " write <mount>/connect/" + role.role + " reconnect=true"
+		return ". For a link that does so: " + cli + " write <mount>/" + role.connect + " reconnect=true"
 	default:
 		return ""
 	}

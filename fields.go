@@ -30,6 +30,7 @@ const (
 	fieldApp                  = "app"
 	fieldOAuthAppID           = "oauth_app_id"
 	fieldExternalUserID       = "external_user_id"
+	fieldAllowedUserIDs       = "allowed_external_user_ids"
 	fieldFields               = "fields"
 	fieldTTL                  = "ttl"
 	fieldAllowedRedirectHosts = "allowed_redirect_hosts"
@@ -52,4 +53,8 @@ const (
 
 	// Of requests for a user's account.
 	fieldAccount = "account"
+
+	// In paths.
+	fieldName = "name"
+	fieldUser = "user"
 )

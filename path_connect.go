@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-uuid"
@@ -30,6 +29,8 @@ const (
 	longestLink     = 4 * time.Hour // Pipedream's own limit
 
 	maxRedirectURI = 2048
+
+	pathConnect = "connect"
 )
 
 const pathConnectHelpSyn = `Make a link by which the caller connects an account of their own.`
@@ -69,15 +70,16 @@ func (b *backend) pathConnect() *framework.Path {
 		}
 	}
 	return &framework.Path{
-		Pattern:      "connect/" + framework.GenericNameRegex("name"),
+		Pattern:      pathConnect + "/" + nameRegex(),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
-			"name": {
+			fieldName: {
 				Type:         framework.TypeString,
 				Required:     true,
-				Description:  "Name of a role by app and external_user_id.",
+				Description:  "Name of a role by app, for an external user.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Role name"},
 			},
+			fieldUser:               userField(),
 			fieldSuccessRedirectURI: redirect("once the account is connected", "Success redirect URI"),
 			fieldErrorRedirectURI:   redirect("where no account was connected", "Error redirect URI"),
 			fieldExpiresIn: {
@@ -170,8 +172,8 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return nil, err
 	}
-	if wait := b.linkQuota.Take(t.reader.Caller); wait > 0 {
-		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have made %d Connect links in the last minute, which is the limit for one caller; "+
+	if wait := b.linkQuota.Take(t.who()); wait > 0 {
+		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have made %d Connect links in the last minute, which is the limit for one caller and user; "+
 			"use one of them, or try again in %d s", maxLinksOfCaller, int(math.Ceil(wait.Seconds()))))
 	}
 	plan, err := t.view.PlanLink(ctx, t.reader, t.user, wish)
@@ -185,7 +187,7 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return nil, fmt.Errorf("no random bytes for the id of a link: %w", err)
 	}
-	link, err := t.makeLink(ctx, wanted, plan, id)
+	link, err := t.makeLink(b.linkBudget.NewClaim(pace.Known, t.who()).With(ctx), wanted, plan, id)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
@@ -224,29 +226,21 @@ func (t *target) linkWish(data *framework.FieldData) (w cache.LinkWish, err erro
 }
 
 // linkTarget returns the external user that a link is for. It is the same one as for
-// a read through that role.
+// a read of that path.
 func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
-	name := data.Get("name").(string)
-	if len(name) > maxNameLength || strings.HasPrefix(name, accountIDPrefix) {
-		return nil, badRequest("Connect links are for roles by app and external_user_id, not for account ids: %s", errBadRoleName)
-	}
-	c, err := b.connections.get(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	t := &target{connection: c, reader: cache.Reader{Caller: caller(req)}, roleName: name}
-	t.role, err = b.roles.get(ctx, req.Storage, name)
+	t, err := b.named(ctx, req, data)
 	switch {
 	case err != nil:
 		return nil, err
 	case t.role == nil:
-		return nil, badRequest("%s", atMount(req, fmt.Sprintf("there is no role %q; list them with: "+cli+" list <mount>/roles", name)))
+		return nil, badRequest("Connect links are for roles by app and external_user_id, not for account ids")
 	case t.role.ofTokens() && t.role.App == "":
-		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles by app and external_user_id", name)
+		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles by app and external_user_id", t.roleName)
 	case !t.role.ofUser():
-		return nil, badRequest("role %q is for one account: Connect links are for roles by app and external_user_id", name)
+		return nil, badRequest("role %q is for one account: Connect links are for roles by app and external_user_id", t.roleName)
+	default:
+		return t, nil
 	}
-	return t, b.resolveRole(req, t)
 }
 
 // linkRequest returns the link that the caller asks for, within what the role allows.

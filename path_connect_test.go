@@ -274,7 +274,7 @@ func TestCallersWhoGetNoLink(t *testing.T) {
 			"connect/nobody":    {`there is no role "nobody"`, "vault list pipedream/roles"},
 			"connect/apn_alice": {"roles by app and external_user_id"},
 			"connect/one":       {`role "one" is for one account`},
-			"connect/a/b":       {"a role's name must be"},
+			"connect/a/b":       {`there is no role "a"`},
 			"connect/-x":        {"a role's name must be"},
 		} {
 			_, err := m.write(path, nil)

@@ -38,6 +38,10 @@ user has others with the app, account names one of them by its id or its name.
 
     $ vault read pipedream/creds/my-role account=octocat
 
+With a role for external users whom the path names, the user comes after it.
+
+    $ vault read pipedream/creds/crm/acme:42
+
 With a role for tokens, the fields are connect_token or access_token, expires_at
 and where to use it: pipedream_api_url, pipedream_project_id,
 pipedream_environment and pipedream_external_user_id (experimental).
@@ -68,10 +72,11 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 		}
 	}
 	return &framework.Path{
-		Pattern:      prefix + framework.GenericNameRegex("name"),
+		Pattern:      prefix + nameRegex(),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
-			"name":       nameField(),
+			fieldName:    nameField(),
+			fieldUser:    userField(),
 			fieldAccount: accountField(),
 			fieldMinTTL: {
 				Type:         framework.TypeDurationSecond,

@@ -35,9 +35,9 @@ ends. Each caller may have 10 tokens a minute replaced.
 
 func (b *backend) pathRefresh() *framework.Path {
 	return &framework.Path{
-		Pattern:      pathRefresh + "/" + framework.GenericNameRegex("name"),
+		Pattern:      pathRefresh + "/" + nameRegex(),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-		Fields:       map[string]*framework.FieldSchema{"name": nameField(), fieldAccount: accountField()},
+		Fields:       map[string]*framework.FieldSchema{fieldName: nameField(), fieldUser: userField(), fieldAccount: accountField()},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.refresh,

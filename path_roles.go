@@ -27,6 +27,14 @@ the credentials of their own account, with one role and one policy:
     $ vault write pipedream/roles/github app=github \
         external_user_id='{{identity.entity.aliases.auth_userpass_4b1a.name}}'
 
+A backend that works for many users has no identity of theirs. With
+allowed_external_user_ids, the path names the user, and policies decide who may
+read for whom:
+
+    $ vault write pipedream/roles/crm app=hubspot \
+        allowed_external_user_ids='acme:*'
+    $ vault read pipedream/creds/crm/acme:42
+
 A user who has no account yet gets a link that connects one at connect/<name>.
 
 Of several healthy accounts the one created last is taken, and remembered while
@@ -145,6 +153,12 @@ func roleFields() map[string]*framework.FieldSchema {
 				"May be an identity template, such as {{identity.entity.aliases.<mount accessor>.name}}.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
 		},
+		fieldAllowedUserIDs: {
+			Type: framework.TypeCommaStringSlice,
+			Description: "External users whose accounts are read at creds/<role>/<user>, with commas between them. * stands for any characters, as in acme:*. " +
+				"For backends that work for many users. In place of external_user_id.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed external user ids"},
+		},
 		fieldFields: {
 			Type:         framework.TypeCommaStringSlice,
 			Description:  "Credential fields to return, under the names that a read returns, with commas between them. Default: all.",
@@ -218,6 +232,7 @@ func (b *backend) roleRead(ctx context.Context, req *logical.Request, data *fram
 		fieldApp:                  r.App,
 		fieldOAuthAppID:           r.OAuthAppID,
 		fieldExternalUserID:       r.ExternalUserID,
+		fieldAllowedUserIDs:       append([]string{}, r.AllowedExternalUserIDs...),
 		fieldFields:               append([]string{}, r.Fields...),
 		fieldTTL:                  int64(r.TTL.Seconds()),
 		fieldMinTTL:               int64(r.MinTTL.Seconds()),
@@ -274,12 +289,22 @@ func mergeRole(r *role, data *framework.FieldData) {
 	_, hasAccount := data.GetOk(fieldAccountID)
 	_, hasApp := data.GetOk(fieldApp)
 	_, hasUser := data.GetOk(fieldExternalUserID)
+	_, hasUsers := data.GetOk(fieldAllowedUserIDs)
 	switch {
-	case hasAccount && !hasApp && !hasUser:
-		r.App, r.ExternalUserID, r.OAuthAppID, r.AllowedRedirectHosts = "", "", "", nil
+	case hasAccount && !hasApp && !hasUser && !hasUsers:
+		r.App, r.ExternalUserID, r.AllowedExternalUserIDs, r.OAuthAppID, r.AllowedRedirectHosts = "", "", nil, "", nil
 		r.OAuthScopeProfile, r.AppOverrideID, r.RequiredScopes, r.EnforceScopes = "", "", nil, false
-	case !hasAccount && (hasApp || hasUser):
+	case !hasAccount && (hasApp || hasUser || hasUsers):
 		r.AccountID = ""
+	}
+	switch {
+	case hasUser && !hasUsers:
+		r.AllowedExternalUserIDs = nil
+	case hasUsers && !hasUser:
+		r.ExternalUserID = ""
+	}
+	if hasUsers {
+		r.AllowedExternalUserIDs = data.Get(fieldAllowedUserIDs).([]string)
 	}
 	setString(&r.AccountID, data, fieldAccountID)
 	setString(&r.App, data, fieldApp)

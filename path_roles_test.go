@@ -58,7 +58,7 @@ func TestRoleCRUD(t *testing.T) {
 		resp, err := m.read("roles/billing")
 		require.NoError(t, err)
 		require.Equal(t, map[string]any{
-			"account_id": stripe, "app": "", "oauth_app_id": "", "external_user_id": "", "fields": []string{"api_key", "other"},
+			"account_id": stripe, "app": "", "oauth_app_id": "", "external_user_id": "", "allowed_external_user_ids": []string{}, "fields": []string{"api_key", "other"},
 			"ttl": int64(900), "min_ttl": int64(60), "allowed_redirect_hosts": []string{},
 			"oauth_scope_profile": "", "app_override_id": "", "required_scopes": []string{}, "enforce_scopes": false,
 			"credential_type": "account", "scope": "", "token_ttl": int64(0), "allowed_origins": []string{},

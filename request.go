@@ -283,7 +283,7 @@ func (b *backend) refuseUnknown(req *logical.Request) error {
 	path := b.Route(req.Path)
 	var unknown []string
 	for name := range req.Data {
-		if path.Fields[name] == nil {
+		if path.Fields[name] == nil || name == fieldUser {
 			unknown = append(unknown, name)
 		}
 	}

@@ -34,12 +34,15 @@ const (
 type role struct {
 	// CredentialType is what the role hands out; empty for the account's credentials.
 	CredentialType string `json:"credential_type,omitempty"`
-	// AccountID is the account. If it is empty, the role is for the account that the
-	// user ExternalUserID of a Connect project has with App.
+	// AccountID is the account. If it is empty, the role is for the account that a user
+	// of a Connect project has with App: ExternalUserID, or whomever of
+	// AllowedExternalUserIDs the path names.
 	AccountID      string `json:"account_id,omitempty"`
 	App            string `json:"app,omitempty"`
 	OAuthAppID     string `json:"oauth_app_id,omitempty"` // of a custom OAuth client; empty for any
 	ExternalUserID string `json:"external_user_id,omitempty"`
+	// AllowedExternalUserIDs are globs.
+	AllowedExternalUserIDs []string `json:"allowed_external_user_ids,omitempty"`
 	// Fields are the credential fields to return; empty for all.
 	Fields []string `json:"fields,omitempty"`
 	// TTL caps the lease; 0 means no cap.
@@ -113,10 +116,14 @@ func (r *role) validate() error {
 			return err
 		}
 	}
-	if !r.ofUser() {
+	switch {
+	case !r.ofUser():
 		return nil
+	case r.namesUsers():
+		return r.validateAllowedUsers()
+	default:
+		return validateTemplate(r.ExternalUserID)
 	}
-	return validateTemplate(r.ExternalUserID)
 }
 
 // validateAccount checks which account a role is for.
@@ -124,16 +131,16 @@ func (r *role) validateAccount() error {
 	switch {
 	case r.AccountID != "" && r.ofUserOnly() != "":
 		return badRequest("%s goes with app and external_user_id, not with account_id", r.ofUserOnly())
-	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != ""):
+	case r.AccountID != "" && (r.App != "" || r.ExternalUserID != "" || r.namesUsers()):
 		return badRequest("give either account_id, or app and external_user_id, not both")
-	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "":
+	case r.AccountID == "" && r.App == "" && r.ExternalUserID == "" && !r.namesUsers():
 		return badRequest("give account_id, or app and external_user_id")
 	case r.AccountID != "" && !api.ValidAccountID(r.AccountID):
 		return badRequest("account_id must look like %s", exampleAccountID)
 	case r.AccountID == "" && r.App == "":
 		return badRequest("external_user_id needs app")
-	case r.AccountID == "" && r.ExternalUserID == "":
-		return badRequest("app needs external_user_id")
+	case r.AccountID == "" && r.ExternalUserID == "" && !r.namesUsers():
+		return badRequest("app needs external_user_id, or allowed_external_user_ids")
 	default:
 		return nil
 	}

@@ -126,7 +126,7 @@ func (r *role) validateTokens() error {
 }
 
 func (r *role) validateAccessToken() error {
-	if r.App != "" || r.ExternalUserID != "" || r.ofUserOnly() != "" || r.TokenTTL != 0 || len(r.AllowedOrigins) > 0 {
+	if r.App != "" || r.ExternalUserID != "" || r.namesUsers() || r.ofUserOnly() != "" || r.TokenTTL != 0 || len(r.AllowedOrigins) > 0 {
 		return badRequest("an access token is good for all users, and Pipedream chooses its life: " +
 			"only scope, ttl and min_ttl go with credential_type=access_token")
 	}
@@ -135,7 +135,7 @@ func (r *role) validateAccessToken() error {
 
 func (r *role) validateConnectToken() error {
 	switch {
-	case r.ExternalUserID == "":
+	case r.ExternalUserID == "" && !r.namesUsers():
 		return badRequest("credential_type=connect_token needs external_user_id: the user whose accounts the token opens")
 	case r.App == "" && r.ofUserOnly() != "":
 		return badRequest("%s needs app", r.ofUserOnly())

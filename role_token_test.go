@@ -40,7 +40,7 @@ func TestRolesOfTokens(t *testing.T) {
 		require.Equal(t, map[string]any{
 			"credential_type": "connect_token", "scope": "connect:proxy connect:accounts:read", "token_ttl": int64(3600),
 			"allowed_origins": []string{"https://app.example.com", "http://localhost:3000"}, "app": "github", "oauth_app_id": "oa_ours",
-			"external_user_id": eachUsersGithub["external_user_id"], "account_id": "", "fields": []string{}, "ttl": int64(600), "min_ttl": int64(120),
+			"external_user_id": eachUsersGithub["external_user_id"], "account_id": "", "allowed_external_user_ids": []string{}, "fields": []string{}, "ttl": int64(600), "min_ttl": int64(120),
 			"allowed_redirect_hosts": []string{"app.example.com"},
 			"oauth_scope_profile":    "", "app_override_id": "", "required_scopes": []string{}, "enforce_scopes": false,
 		}, resp.Data)

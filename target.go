@@ -62,10 +62,20 @@ type target struct {
 	roleName  string
 }
 
-// target returns the target of a request. It does not ask Pipedream.
+// target returns the target of a read. It does not ask Pipedream.
 func (b *backend) target(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
+	t, err := b.named(ctx, req, data)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.nameAccount(data)
+}
+
+// named returns what the path of a request names: an account, or a role, with the
+// external user after it if the role takes one.
+func (b *backend) named(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
 	path, _, _ := strings.Cut(req.Path, "/")
-	name := data.Get("name").(string)
+	name := data.Get(fieldName).(string)
 	isAccount := api.ValidAccountID(name)
 	if !isAccount && (len(name) > maxNameLength || strings.HasPrefix(name, accountIDPrefix)) {
 		return nil, errBadName
@@ -80,7 +90,8 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read through a role")
 		}
 		t.accountID = name
-		return t, t.nameAccount(data)
+		_, err := t.namedUser(req, data)
+		return t, err
 	}
 	t.role, err = b.roles.get(ctx, req.Storage, name)
 	if err != nil {
@@ -91,10 +102,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 			"list them with: "+cli+" list <mount>/roles, and "+cli+" list <mount>/accounts", name, exampleAccountID)))
 	}
 	t.roleName = name
-	if err := b.resolveRole(req, t); err != nil {
-		return nil, err
-	}
-	return t, t.nameAccount(data)
+	return t, b.resolveRole(req, data, t)
 }
 
 // about returns err as an error of a read of t.
@@ -102,16 +110,21 @@ func (t *target) about(err error) error {
 	if t.role == nil {
 		return err
 	}
-	return &roleError{error: err, role: t.roleName, ofUser: t.role.ofUser()}
+	return &roleError{error: err, connect: t.connectPath(), ofUser: t.role.ofUser()}
 }
 
 // resolveRole sets the account or the external user that the role of t stands for,
 // for the caller of req.
-func (b *backend) resolveRole(req *logical.Request, t *target) error {
+func (b *backend) resolveRole(req *logical.Request, data *framework.FieldData, t *target) error {
 	r := t.role
 	if err := t.config.permits(r); err != nil {
 		return err
 	}
+	externalID, err := t.namedUser(req, data)
+	if err != nil {
+		return err
+	}
+	t.reader.User = externalID
 	if r.MinTTL > 0 {
 		t.reader.Demand = credential.Demand{}.Raise(r.MinTTL)
 	}
@@ -122,9 +135,10 @@ func (b *backend) resolveRole(req *logical.Request, t *target) error {
 	if t.config.ProjectID == "" {
 		return badRequest("this role is for an external user of a Connect project: set project_id in config")
 	}
-	externalID, err := r.externalUser(req, b.System())
-	if err != nil {
-		return err
+	if !r.namesUsers() {
+		if externalID, err = r.externalUser(req, b.System()); err != nil {
+			return err
+		}
 	}
 	t.user = cache.User{App: r.App, OAuthApp: r.OAuthAppID, ExternalID: externalID}
 	return nil
@@ -179,7 +193,13 @@ func (s *served) lacks(req *logical.Request) string {
 }
 
 // connectPath returns the path of the links for t.
-func (t *target) connectPath() string { return "connect/" + t.roleName }
+func (t *target) connectPath() string {
+	path := pathConnect + "/" + t.roleName
+	if t.role.namesUsers() {
+		path += "/" + segmentOfUser(t.user.ExternalID)
+	}
+	return path
+}
 
 func (s *served) checkScopes(req *logical.Request) error {
 	if s.role == nil || !s.role.EnforceScopes {

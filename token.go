@@ -124,7 +124,7 @@ func (b *backend) token(ctx context.Context, t *target) (*served, error) {
 // takeRenewal uses up one of the caller's refreshes of tokens, or fails if there are
 // none left.
 func (b *backend) takeRenewal(t *target) error {
-	if wait := b.tokenQuota.Take(t.reader.Caller); wait > 0 {
+	if wait := b.tokenQuota.Take(t.who()); wait > 0 {
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have had %d tokens replaced in the last minute, which is the limit for one caller; "+
 			"try again in %d s", maxRefreshesOfCaller, int(math.Ceil(wait.Seconds()))))
 	}

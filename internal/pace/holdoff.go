@@ -91,11 +91,11 @@ type HoldOffs struct {
 
 // NewHoldOffs returns HoldOffs that hold nothing off.
 func NewHoldOffs() *HoldOffs {
-	return &HoldOffs{named: newLRU[holdOff](maxHeldOff)}
+	return &HoldOffs{named: newLRU[string, holdOff](maxHeldOff)}
 }
 
-func newLRU[V any](size int) *lru.Cache[string, V] {
-	cache, err := lru.New[string, V](size)
+func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
+	cache, err := lru.New[K, V](size)
 	if err != nil { // only for a size below 1
 		panic(err)
 	}

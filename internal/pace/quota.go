@@ -12,22 +12,23 @@ import (
 // longest is forgotten first.
 const maxCallers = 10_000
 
-// Quota limits how often each caller may do something in any minute.
+// Quota limits how often each caller, and each of a caller's users, may do something in
+// any minute.
 type Quota struct {
 	most int
 
 	mu    sync.Mutex // guards the read-modify-write of times; never held across I/O
-	times *lru.Cache[string, []time.Time]
+	times *lru.Cache[Caller, []time.Time]
 }
 
 // NewQuota returns a quota that each caller may use most times in any minute.
 func NewQuota(most int) *Quota {
-	return &Quota{most: most, times: newLRU[[]time.Time](maxCallers)}
+	return &Quota{most: most, times: newLRU[Caller, []time.Time](maxCallers)}
 }
 
 // Take uses the quota of caller once and returns 0. If it is used up, Take
 // returns how long to wait.
-func (q *Quota) Take(caller string) (wait time.Duration) {
+func (q *Quota) Take(caller Caller) (wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
