@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -57,6 +58,7 @@ type backend struct {
 	stats             *stats
 	writes            *storageWrites
 	clock             *clock.Clock // outlives connections: whatever Pipedream is asked with, it has one clock
+	storedAhead       atomic.Int64 // by which this server's clock is ahead of Pipedream's, in seconds, as storage has it
 	connections       *connections
 	sweeper           *cache.Sweeper
 	roles             *roles
@@ -94,7 +96,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		transport: transport,
 		budget:    pace.NewBudget(defaultRateLimit),
 		stats:     newStats(),
-		clock:     &clock.Clock{},
+		clock:     clock.New(nil),
 		roles:     newRoles(),
 		ctx:       ctx,
 		stop:      stop,
@@ -125,8 +127,9 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 			b.pathRoles(),
 		),
 		PathsSpecial: &logical.Paths{
-			// Every cluster fetches credentials for itself; they are not replicated.
-			LocalStorage: []string{cache.Prefix, framework.WALPrefix},
+			// Every cluster fetches credentials for itself, with servers of its own; they are
+			// not replicated.
+			LocalStorage: []string{cache.Prefix, clockPath, framework.WALPrefix},
 			// An entry without a final slash matches one key only.
 			SealWrapStorage: []string{configPath, cache.Prefix},
 		},
@@ -197,6 +200,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxSweepTime)
 	defer cancel()
+	b.storeClock(ctx, req.Storage)
 	if c == nil {
 		b.sweeper.Sweep(ctx, b.connections.cached, credential.Policy{})
 		return nil

@@ -11,6 +11,7 @@ import (
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
@@ -37,7 +38,7 @@ type connection struct {
 // connections keeps the connection in use, so that a read need not ask storage for
 // the configuration.
 type connections struct {
-	build   func(c *config, latest *connection) (*connection, error)
+	build   func(ctx context.Context, storage logical.Storage, c *config, latest *connection) (*connection, error)
 	budget  *pace.Budget
 	current atomic.Pointer[connection]
 
@@ -65,7 +66,7 @@ func (h *connections) get(ctx context.Context, storage logical.Storage) (*connec
 			h.forget(epoch)
 			return nil, errNotConfigured
 		}
-		c, err := h.build(stored, latest)
+		c, err := h.build(ctx, storage, stored, latest)
 		if err != nil {
 			return nil, err
 		}
@@ -129,9 +130,10 @@ func (h *connections) cached() *cache.Cache {
 
 // connect makes the connection for a configuration. It takes over what the latest
 // one knew, if that has the same ids.
-func (b *backend) connect(c *config, latest *connection) (*connection, error) {
+func (b *backend) connect(ctx context.Context, storage logical.Storage, c *config, latest *connection) (*connection, error) {
+	b.restoreClock(ctx, storage)
 	holdOffs := pace.NewHoldOffs()
-	client, err := b.newClient(b.ctx, c, holdOffs, b.stats)
+	client, err := b.newClient(b.ctx, c, b.clock, holdOffs, b.stats)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +149,7 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	case latest != nil && latest.config.UsersID == c.UsersID:
 		known = latest.view.Next(c.CacheID)
 	default:
-		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.stats, b.Logger)
+		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.stats, b.clock, b.Logger)
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	made := &connection{
@@ -158,13 +160,14 @@ func (b *backend) connect(c *config, latest *connection) (*connection, error) {
 	return made, b.addTokens(made)
 }
 
-func (b *backend) newClient(ctx context.Context, c *config, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
+// newClient returns a client that learns the time for clk, or for nobody if that is nil.
+func (b *backend) newClient(ctx context.Context, c *config, clk *clock.Clock, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
 	base, transport, err := b.reach(c)
 	if err != nil {
 		return nil, err
 	}
 	settings := c.api(base)
-	settings.Clock = b.clock
+	settings.Clock = clk
 	return api.New(ctx, settings, transport, b.budget, holdOffs, observer, b.Logger), nil
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/cache"
-	"vault-plugin-secrets-pipedream/internal/clock"
 )
 
 // text is what a caller is told about a failure, and what to do about it. The
@@ -288,9 +287,6 @@ func toLogical(req *logical.Request, err error) error {
 // refuse is [toLogical] for a read or refresh of credentials, which it counts.
 func (b *backend) refuse(req *logical.Request, err error) error {
 	answer := toLogical(req, err)
-	if ahead, _ := b.clock.Ahead(); ahead > clock.Wrong && api.KindOf(err) == api.Expired {
-		answer = logical.CodedError(http.StatusBadGateway, "the credentials seem to have already expired, but "+differentClock(ahead)+": correct it")
-	}
 	if coded, ok := answer.(logical.HTTPCodedError); ok { //nolint:errorlint // a wrapped one would lose its code on gRPC
 		path, _, _ := strings.Cut(req.Path, "/")
 		b.stats.refused(path, coded.Code())

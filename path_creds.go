@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -169,7 +168,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return nil, b.refuse(req, err)
 	}
-	ttl := got.capTTL(got.credential.Lease(got.config.policy(), time.Now()))
+	ttl := got.capTTL(got.credential.Lease(got.config.policy(), b.clock.Now()))
 	if most := b.System().MaxLeaseTTL(); most > 0 {
 		ttl = min(ttl, most)
 	}

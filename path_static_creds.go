@@ -49,11 +49,11 @@ func (b *backend) staticCredsRead(ctx context.Context, req *logical.Request, dat
 	if err != nil {
 		return nil, b.refuse(req, err)
 	}
-	policy := got.config.policy()
-	again := got.capTTL(got.credential.ReadAgainIn(policy, got.reader.Demand, time.Now()))
+	policy, now := got.config.policy(), b.clock.Now()
+	again := got.capTTL(got.credential.ReadAgainIn(policy, got.reader.Demand, now))
 	fields := got.data()
 	fields[fieldTTL] = int64(again.Seconds())
-	fields["rotation_period"] = int64(got.credential.Life(policy).Seconds())
+	fields["rotation_period"] = int64(got.credential.Life(policy, now).Seconds())
 	fields["last_vault_rotation"] = got.credential.FetchedAt.UTC().Format(time.RFC3339)
 	return got.warn(req, &logical.Response{Data: fields}), nil
 }

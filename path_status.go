@@ -109,7 +109,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, _ *frame
 	if ahead, known := b.clock.Ahead(); known {
 		data["clock_ahead"] = int64(ahead.Seconds())
 		if ahead.Abs() > clock.Wrong {
-			resp.AddWarning(differentClock(ahead) + ": correct it, because tokens end by Pipedream's clock, and leases by this one")
+			resp.AddWarning(differentClock(ahead) + ": correct it. Until then, the engine judges tokens by Pipedream's clock")
 		}
 	}
 	return resp, nil

@@ -44,14 +44,14 @@ func (b *backend) addTokens(c *connection) error {
 	if err != nil {
 		return err
 	}
-	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, c.connectTokenMaker(client), b.Logger)
+	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, b.clock, c.connectTokenMaker(client), b.Logger)
 
 	holdOffs = pace.NewHoldOffs()
 	client, err = b.newMaker(c.config, api.AccessToken, b.accessTokenBudget, holdOffs)
 	if err != nil {
 		return err
 	}
-	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, accessTokenMaker(client), b.Logger)
+	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, b.clock, accessTokenMaker(client), b.Logger)
 	return nil
 }
 
@@ -117,7 +117,7 @@ func (b *backend) token(ctx context.Context, t *target) (*served, error) {
 		return nil, t.about(err)
 	}
 	b.stats.Served(t.reader.Path, map[token.How]cache.How{token.Hit: cache.Hit, token.Made: cache.Fetched, token.Stale: cache.Stale}[how])
-	t.reader.Demand = token.Demand(got, t.reader.Demand)
+	t.reader.Demand = token.Demand(got, t.reader.Demand, b.clock.Now())
 	return &served{target: t, credential: got}, nil
 }
 

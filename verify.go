@@ -13,10 +13,11 @@ import (
 
 // verify checks that Pipedream accepts the key or client of c. The result does not
 // show in status, because the mount does not use c before it is stored. Some of the
-// budget is reserved for this. none is set if the check saw that there are no accounts.
+// budget is reserved for this. The answers do not tell the time: they may not be
+// Pipedream's. none is set if the check saw that there are no accounts.
 func (b *backend) verify(ctx context.Context, c *config) (none bool, err error) {
 	claim := b.budget.NewClaim(pace.Check, pace.Caller{})
-	client, err := b.newClient(claim.With(b.ctx), c, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
+	client, err := b.newClient(claim.With(b.ctx), c, nil, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
 	if err != nil {
 		return false, err
 	}

@@ -92,6 +92,23 @@ var incidents = map[string]incident{
 		t.Cleanup(end)
 		return func() { end(); m.write(t, "roles/small", map[string]any{"account_id": githubID}) }
 	}},
+	"PipedreamClockWrong": {reads: []string{stripeID}, cause: func(t *testing.T, m *mount) func() {
+		var ahead atomic.Int64 // in seconds
+		way := &gate{handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", time.Now().Add(-time.Duration(ahead.Load())*time.Second).UTC().Format(http.TimeFormat))
+			m.sim.ServeHTTP(w, r)
+		})}
+		require.NoError(t, way.open())
+		t.Cleanup(way.close)
+		m.configure(t, map[string]any{"base_url": way.url()})
+		change := func(seconds int64) {
+			ahead.Store(seconds)
+			_, err := m.vault.root.Logical().List(m.in("accounts"))
+			require.NoError(t, err)
+		}
+		change(90)
+		return func() { change(0) }
+	}},
 	"PipedreamUnreachable": {reads: fleet, cause: func(t *testing.T, m *mount) func() {
 		for _, id := range fleet {
 			m.sim.SetAccount(githubWith(func(a *pipedreamtest.Account) { a.ID = id }))

@@ -59,7 +59,8 @@ type Config struct {
 	Timeout    time.Duration // for one piece of work, retries included
 	MaxRetries int
 	UserAgent  string
-	// Clock learns the time from Pipedream's answers; nil for none.
+	// Clock learns the time from Pipedream's answers, and tells until when to wait; nil to
+	// learn nothing.
 	Clock *clock.Clock
 	// Makes is set for a client that makes links or tokens and nothing else.
 	Makes Product
@@ -87,6 +88,7 @@ type Client struct {
 	observer Observer
 	logger   func() hclog.Logger
 	proxyFor func(*http.Request) (*url.URL, error) // nil for a transport without proxies
+	timeTold func() <-chan struct{}                // asks for the time, once; closed when that has ended
 
 	mu       sync.Mutex               // guards the fields below; never held across I/O
 	waiting  *probe                   // not sent yet; nil for none
@@ -112,6 +114,7 @@ func New(ctx context.Context, config Config, transport http.RoundTripper, budget
 	if config.ClientID != "" {
 		c.auth = newOAuthClient(ctx, config.Timeout, c.guardedToken)
 	}
+	c.timeTold = sync.OnceValue(c.goAskTime)
 	if t, ok := transport.(*http.Transport); ok {
 		c.proxyFor = t.Proxy
 	}
@@ -300,7 +303,11 @@ func (c *Client) requestToken(ctx context.Context, scope string) (*accessToken, 
 // get sends an authorized request to read something.
 func (c *Client) get(ctx context.Context, r request) error {
 	r.method = http.MethodGet
-	return c.do(ctx, r)
+	err := c.do(ctx, r)
+	if err == nil {
+		c.settleTime(ctx)
+	}
+	return err
 }
 
 // do sends an authorized request. If its bearer is refused and a new one can be

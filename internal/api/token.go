@@ -62,11 +62,11 @@ type connectTokenRequest struct {
 // ConnectToken makes a Connect token. [Config].Makes must be [ConnectToken]. The token
 // cannot be revoked.
 func (c *Client) ConnectToken(ctx context.Context, r TokenRequest) (token *Token, err error) {
-	asked := time.Now()
+	asked := c.config.Clock.Now().There
 	err = c.makeToken(ctx, ForConnectToken, connectTokenRequest{
 		ExternalUserID: r.ExternalUser, ExpiresIn: int64(r.Life.Seconds()), Scope: r.Scope, AllowedOrigins: r.AllowedOrigins,
 	}, func(body []byte) (err error) {
-		token, err = decodeConnectToken(body, asked, r.Life, c.ahead())
+		token, err = decodeConnectToken(body, asked, r.Life)
 		return err
 	})
 	return token, err
@@ -85,21 +85,13 @@ func (c *Client) makeToken(ctx context.Context, what string, r connectTokenReque
 	}))
 }
 
-// ahead returns how far this machine's clock is known to be ahead of Pipedream's.
-func (c *Client) ahead() (ahead time.Duration) {
-	if c.config.Clock != nil {
-		ahead, _ = c.config.Clock.Ahead()
-	}
-	return ahead
-}
-
 var errNoConnectToken = errors.New("it has no token")
 
 // decodeConnectToken reads the answer to a request for a Connect token that was sent at
-// asked. The answer tells the token's end by a clock that this machine's is ahead of.
-// It counts if it means a shorter life than was asked for. One that has passed does not
-// count, because the clock must be wrong.
-func decodeConnectToken(body []byte, asked time.Time, life, ahead time.Duration) (*Token, error) {
+// asked, by Pipedream's clock. The end that the answer tells counts if it means a shorter
+// life than was asked for. One that has passed does not count, because the clock must be
+// wrong.
+func decodeConnectToken(body []byte, asked time.Time, life time.Duration) (*Token, error) {
 	var answer struct {
 		Token     json.RawMessage `json:"token"`
 		ExpiresAt json.RawMessage `json:"expires_at"`
@@ -111,7 +103,7 @@ func decodeConnectToken(body []byte, asked time.Time, life, ahead time.Duration)
 	if CheckSecret(t.Value) != nil {
 		return nil, errNoConnectToken
 	}
-	if end := moment(answer.ExpiresAt).Add(ahead); end.After(asked) && end.Before(t.ExpiresAt) {
+	if end := moment(answer.ExpiresAt); end.After(asked) && end.Before(t.ExpiresAt) {
 		t.ExpiresAt = end
 	}
 	return t, nil
@@ -136,7 +128,8 @@ func (c *Client) AccessToken(ctx context.Context, scope string) (*Token, error) 
 		return nil, err
 	}
 	c.holdOffs.SucceededAll()
-	return &Token{Value: token.token, ExpiresAt: token.end}, nil
+	now := c.config.Clock.Now()
+	return &Token{Value: token.token, ExpiresAt: now.There.Add(token.end.Sub(now.Here))}, nil
 }
 
 // ofProduct returns err as an error about what the client makes.

@@ -10,22 +10,16 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
-	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
 
 const (
-	// maxRetryAfter bounds the wait that an answer may ask for, so that a mistake of
-	// Pipedream's cannot put a mount out of service for a day.
-	maxRetryAfter = 10 * time.Minute
-
 	firstRetryWait   = 500 * time.Millisecond
 	longestRetryWait = 5 * time.Second
 )
@@ -76,36 +70,9 @@ func (c *Client) checkRetry(ctx context.Context, resp *http.Response, err error)
 func (c *Client) backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
 	wait := min(most, least<<min(attempt, 10))
 	if resp != nil {
-		wait = max(wait, retryAfter(resp))
+		wait = max(wait, c.retryAfter(resp))
 	}
 	return max(wait, time.Until(c.holdOffs.AllUntil()))
-}
-
-// retryAfter returns how long an answer asks to wait; 0 if it does not ask. That is
-// what Retry-After says (seconds or a date). For a 429 it is the later of that and
-// X-RateLimit-Reset (a Unix time). Times count from the answer's own Date, because this
-// machine's clock may be wrong.
-func retryAfter(resp *http.Response) time.Duration {
-	answered, err := http.ParseTime(resp.Header.Get("Date"))
-	if err != nil {
-		answered = time.Now()
-	}
-	wait := time.Duration(0)
-	value := resp.Header.Get("Retry-After")
-	if seconds, _ := strconv.ParseFloat(value, 64); seconds > 0 { // infinite beyond what a number holds
-		wait = time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second))
-	} else if at, err := http.ParseTime(value); err == nil {
-		wait = at.Sub(answered)
-	}
-	reset, err := strconv.ParseInt(resp.Header.Get("X-RateLimit-Reset"), 10, 64)
-	if err == nil && resp.StatusCode == http.StatusTooManyRequests {
-		at := time.Unix(reset, 0)
-		if reset >= firstMilliseconds {
-			at = time.UnixMilli(reset)
-		}
-		wait = max(wait, at.Sub(answered))
-	}
-	return min(max(0, wait), maxRetryAfter)
 }
 
 // request is one request to Pipedream.
@@ -165,7 +132,7 @@ func (c *Client) exchange(ctx context.Context, r request) error {
 	if err != nil {
 		return WithAccount(c.connectionError(ctx, err), r.account)
 	}
-	if e := statusError(resp, body, r); e != nil {
+	if e := statusError(resp, body, r, c.retryAfter(resp)); e != nil {
 		return c.facts(e)
 	}
 	if r.decode == nil {
@@ -209,8 +176,9 @@ func readBody(resp *http.Response, most int64) ([]byte, error) {
 	return body, nil
 }
 
-// statusError returns the error for an answer's status; nil for a 2xx.
-func statusError(resp *http.Response, body []byte, r request) *Error {
+// statusError returns the error for an answer's status; nil for a 2xx. wait is what a 429
+// asks for.
+func statusError(resp *http.Response, body []byte, r request, wait time.Duration) *Error {
 	e := &Error{Account: r.account, Status: resp.StatusCode}
 	ofToken := r.bearer == ""
 	_, ours := inForm(body)
@@ -221,7 +189,7 @@ func statusError(resp *http.Response, body []byte, r request) *Error {
 	case status >= 200 && status < 300:
 		return nil
 	case status == http.StatusTooManyRequests: // whoever says so
-		e.Kind, e.Wait = Throttled, retryAfter(resp)
+		e.Kind, e.Wait = Throttled, wait
 	case status >= 300 && status < 400:
 		e.Kind, e.Detail = Unavailable, "it answered with a redirect, which is never followed; check base_url"
 	case status < 500 && !ours:
@@ -289,26 +257,11 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	m.client.readClock(resp, sent)
 	ofUser := m.client.config.Makes.ofUser() && req.Header.Get("Authorization") != "" // not of the client's own access token
 	if resp.StatusCode == http.StatusTooManyRequests && !ofUser {
-		wait := retryAfter(resp)
+		wait := m.client.retryAfter(resp)
 		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
 	}
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
 	return resp, nil
-}
-
-// readClock takes the time from a successful answer of Pipedream's own: not that of a
-// gateway, which may have another clock, and not of a cache.
-func (c *Client) readClock(resp *http.Response, sent time.Time) {
-	date, err := http.ParseTime(resp.Header.Get("Date"))
-	if c.config.Clock == nil || err != nil || resp.StatusCode != http.StatusOK || resp.Header.Get("Age") != "" {
-		return
-	}
-	if !c.config.Clock.Observe(date, sent, time.Now()) {
-		return
-	}
-	if ahead, _ := c.config.Clock.Ahead(); ahead.Abs() > clock.Wrong {
-		c.logger().Warn("the clock of this server differs from Pipedream's; correct it", "ahead", ahead.String())
-	}
 }
 
 // budgetError returns the client's error for a request that the budget refused.

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/fetch"
@@ -80,6 +81,7 @@ type Cache struct {
 	generation string
 	place      string
 	stats      Stats
+	clock      *clock.Clock
 	logger     func() hclog.Logger
 
 	credentials *durable.Store[*entry]
@@ -106,8 +108,8 @@ type entry struct {
 
 // New returns the cache of a generation of a place. Both are names of folders, which
 // no two of either may share.
-func New(ctx context.Context, storage logical.Storage, generation, place string, stats Stats, logger func() hclog.Logger) *Cache {
-	c := &Cache{ctx: ctx, storage: storage, place: place, stats: stats, logger: logger, looks: newLooks()}
+func New(ctx context.Context, storage logical.Storage, generation, place string, stats Stats, clk *clock.Clock, logger func() hclog.Logger) *Cache {
+	c := &Cache{ctx: ctx, storage: storage, place: place, stats: stats, clock: clk, logger: logger, looks: newLooks()}
 	c.users = durable.New(ctx, storage, Prefix+place+"/", maxUsers, maxUsersBytes, userCodec, logger)
 	return c.Next(generation)
 }
@@ -127,8 +129,8 @@ func (c *Cache) Next(generation string) *Cache {
 		panic(err)
 	}
 	return &Cache{
-		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, logger: c.logger,
-		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec, c.logger),
+		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, clock: c.clock, logger: c.logger,
+		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec(c.clock), c.logger),
 		users:       c.users, quiet: recent, choices: choices, recent: lists, looks: c.looks,
 	}
 }
@@ -136,17 +138,23 @@ func (c *Cache) Next(generation string) *Cache {
 // errNotOurs replaces the error of a decoder, which may quote what it read.
 var errNotOurs = errors.New("the stored entry is not one of this engine's")
 
-var credentialCodec = durable.Codec[*entry]{
-	Name:   "cached credential",
-	Encode: func(e *entry) ([]byte, error) { return json.Marshal(e.Credential) },
-	Decode: func(id string, stored []byte) (*entry, error) {
-		var c credential.Credential
-		if json.Unmarshal(stored, &c) != nil || c.AccountID != id || len(c.Fields) == 0 {
-			return nil, errNotOurs
-		}
-		return &entry{Credential: c.Loaded(time.Now())}, nil
-	},
-	Size: func(e *entry) int { return e.Size() },
+func credentialCodec(clk *clock.Clock) durable.Codec[*entry] {
+	return durable.Codec[*entry]{
+		Name:   "cached credential",
+		Encode: func(e *entry) ([]byte, error) { return json.Marshal(e.Credential) },
+		Decode: func(id string, stored []byte) (*entry, error) {
+			var c credential.Credential
+			if json.Unmarshal(stored, &c) != nil || c.AccountID != id || len(c.Fields) == 0 {
+				return nil, errNotOurs
+			}
+			e := &entry{Credential: c.Loaded(time.Now())}
+			if e.Unconfirmed() { // by a clock that was ahead of this one
+				clk.Suspect()
+			}
+			return e, nil
+		},
+		Size: func(e *entry) int { return e.Size() },
+	}
 }
 
 // Len returns how many credentials are in memory.
@@ -223,8 +231,8 @@ func (v *View) fresh(r Reader, id string) *entry {
 
 // serveFresh serves e if it needs no fetch, and returns nil otherwise.
 func (v *View) serveFresh(r Reader, e *entry) *entry {
-	now := time.Now()
-	if due, _ := e.Due(v.policy, r.Demand, now); due || !e.Servable(now) {
+	now := v.clock.Now()
+	if due, _ := e.Due(v.policy, r.Demand, now); due || !e.Servable(now) || e.Expires() && now.Unsure {
 		return nil
 	}
 	return v.serve(r, e, Hit)
@@ -237,7 +245,10 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 	if err != nil { // ctx ended before storage answered
 		return nil, err
 	}
-	now := time.Now()
+	if e != nil && e.Expires() && v.clock.Now().Unsure {
+		v.askTime(ctx)
+	}
+	now := v.clock.Now()
 	class := v.fetcher.Class(id, exists || e != nil)
 	if e == nil || !e.Servable(now) {
 		return v.await(ctx, r, class, id, e, time.Time{}, nil)
@@ -249,13 +260,23 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 	case v.holdOffs.Held(id):
 		return v.serve(r, e, Stale), nil
 	case !wait:
-		if !v.passing(now) {
-			v.fetcher.Ahead(v.ahead(nil, id, e, now)...)
+		if !v.passing(now.Here) {
+			v.fetcher.Ahead(v.ahead(nil, id, e, now.Here)...)
 		}
 		return v.serve(r, e, Stale), nil
 	default:
 		return v.await(ctx, r, class, id, e, time.Time{}, e)
 	}
+}
+
+// askTime waits until Pipedream has told the time, but no longer than for a credential.
+// This machine's clock was probably changed while the plugin did not run, and a stored
+// credential may have ended. If Pipedream cannot be reached, it is served by the
+// difference that was known before.
+func (v *View) askTime(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	v.client.AskTime(ctx)
 }
 
 // lookup returns the cached credential of the account, live or not; nil for none.

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/guard"
@@ -28,7 +29,7 @@ func (v *View) await(ctx context.Context, r Reader, class pace.Class, id string,
 	if err == nil {
 		return v.serve(r, fetched, Fetched), nil
 	}
-	if fallback != nil && fallback.Servable(time.Now()) && !api.OfAccount(err) {
+	if fallback != nil && fallback.Servable(v.clock.Now()) && !api.OfAccount(err) {
 		return v.serve(r, fallback, Stale), nil
 	}
 	if ctx.Err() == nil && patience.Err() != nil { // but the fallback has ended meanwhile
@@ -70,7 +71,7 @@ func (v *View) wait(ctx, patience context.Context, class pace.Class, r Reader, i
 // ready returns what a fetch that ended since the caller looked has cached, or why the
 // account may not be fetched now. Otherwise it says in wish how new the account must be.
 func (v *View) ready(id string, seen *entry, wish *fetch.Wish) (*entry, error) {
-	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(time.Now()) && !e.CheckedAt.Before(wish.NewerThan) {
+	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(v.clock.Now()) && !e.CheckedAt.Before(wish.NewerThan) {
 		return e, nil
 	}
 	if err := v.holdOffs.Check(id); err != nil {
@@ -130,14 +131,14 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	now := time.Now()
+	now := v.clock.Now()
 	expired := &api.Error{Kind: api.Expired, Account: w.ID}
 	switch {
 	case w.At.Before(w.Began) && v.isStale(c, now): // from an earlier page
 		return nil, true, nil
 	case c.Servable(now):
 		e := v.keep(c, w.IsAhead())
-		return e, !e.Servable(time.Now()), nil // it may have ended while it was being stored
+		return e, !e.Servable(v.clock.Now()), nil // it may have ended while it was being stored
 	case w.Tries == maxExpiredRetries || v.holdOffs.Doubtful(w.ID):
 		return nil, false, expired
 	}
@@ -156,17 +157,17 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 // hasLive reports whether a credential of the account may be cached that can be served.
 func (v *View) hasLive(ctx context.Context, id string) bool {
 	e, err := v.lookup(ctx, id)
-	return err != nil || e != nil && e.Servable(time.Now())
+	return err != nil || e != nil && e.Servable(v.clock.Now())
 }
 
 // isStale reports whether Pipedream may have a better credential by now than c,
 // which a page brought. A page of a moment ago is as good as another request.
-func (v *View) isStale(c *credential.Credential, now time.Time) bool {
-	if now.Sub(c.CheckedAt) < RefreshQuiet {
+func (v *View) isStale(c *credential.Credential, now clock.Moment) bool {
+	if now.Here.Sub(c.CheckedAt) < RefreshQuiet {
 		return false
 	}
 	due, _ := c.Due(v.policy, v.policy.Default(), now)
-	return due || c.Expires() && c.ExpiresAt.Sub(now) < credential.Lookahead
+	return due || c.Expires() && c.ExpiresAt.Sub(now.There) < credential.Lookahead
 }
 
 // failed holds the account off, unless everything is held off, and drops what is

@@ -81,7 +81,7 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	unconfirmed := false
 	err := c.credentials.Sweep(ctx, key, func(e *entry, inMemory bool) bool {
 		unconfirmed = e.Unconfirmed()
-		return inMemory || usable(e, policy)
+		return inMemory || c.usable(e, policy)
 	})
 	if err != nil || !unconfirmed {
 		return err
@@ -93,9 +93,9 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	return nil
 }
 
-func usable(e *entry, policy credential.Policy) bool {
-	now := time.Now()
-	return !e.Ended(now) && !e.Abandoned(policy, true, now)
+func (c *Cache) usable(e *entry, policy credential.Policy) bool {
+	now := c.clock.Now()
+	return !e.Ended(now) && !e.Abandoned(policy, true, now.Here)
 }
 
 // batch returns the keys to look at now.

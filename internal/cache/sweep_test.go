@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 )
 
@@ -40,7 +41,7 @@ func newSwept(t *testing.T) *swept {
 	storage := &logical.InmemStorage{}
 	sweeper := NewSweeper(storage, hclog.NewNullLogger)
 	return &swept{
-		Cache: New(t.Context(), storage, generation, place, nil, hclog.NewNullLogger),
+		Cache: New(t.Context(), storage, generation, place, nil, clock.New(nil), hclog.NewNullLogger),
 		T:     t, storage: storage, sweeper: sweeper,
 	}
 }
@@ -135,7 +136,7 @@ func TestInvalidStoredEntriesAreIgnored(t *testing.T) {
 			require.False(t, ok, name)
 			raw, err := json.Marshal(value)
 			require.NoError(t, err)
-			_, err = credentialCodec.Decode(github, raw)
+			_, err = credentialCodec(clock.New(nil)).Decode(github, raw)
 			require.Equal(t, errNotOurs, err, "it repeats nothing of what it read")
 		}
 		for name, value := range map[string]any{

@@ -398,7 +398,7 @@ func (v *View) holdUserOff(name string, err error) {
 // served.
 func (v *View) offer(a *api.Account, at time.Time) {
 	c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
-	if err == nil && c.Servable(time.Now()) && at.After(v.holdOffs.FailedAt(a.ID)) {
+	if err == nil && c.Servable(v.clock.Now()) && at.After(v.holdOffs.FailedAt(a.ID)) {
 		v.keep(c, false)
 	}
 }

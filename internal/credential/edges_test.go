@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/clock"
 )
 
 func TestARefreshTokenInAListOfStrings(t *testing.T) {
@@ -34,6 +36,6 @@ func TestANameThatIsTakenOncePrintable(t *testing.T) {
 
 func TestLeaseAroundTheAnnouncedRefresh(t *testing.T) {
 	c := credentialOf(never, 10*time.Minute)
-	require.Equal(t, time.Minute, c.Lease(usual, fetched.Add(11*time.Minute)), "overdue")
-	require.LessOrEqual(t, c.Lease(usual, fetched.Add(10*time.Minute-time.Second)), 2*time.Second)
+	require.Equal(t, time.Minute, c.Lease(usual, clock.At(fetched.Add(11*time.Minute))), "overdue")
+	require.LessOrEqual(t, c.Lease(usual, clock.At(fetched.Add(10*time.Minute-time.Second))), 2*time.Second)
 }

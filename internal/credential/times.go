@@ -1,6 +1,10 @@
 package credential
 
-import "time"
+import (
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/clock"
+)
 
 const (
 	// MinServable is the least life that a credential must have left to be handed
@@ -62,19 +66,24 @@ func (d Demand) Raise(minTTL time.Duration) Demand {
 func (c *Credential) Expires() bool { return !c.ExpiresAt.IsZero() }
 
 // Ended reports whether the credential has ended at now.
-func (c *Credential) Ended(now time.Time) bool { return c.Expires() && !now.Before(c.ExpiresAt) }
+func (c *Credential) Ended(now clock.Moment) bool {
+	return c.Expires() && !now.There.Before(c.ExpiresAt)
+}
 
 // Servable reports whether the credential may be handed out at now.
-func (c *Credential) Servable(now time.Time) bool {
-	return !c.Expires() || c.ExpiresAt.Sub(now) >= MinServable
+func (c *Credential) Servable(now clock.Moment) bool {
+	return !c.Expires() || c.left(now) >= MinServable
 }
+
+// left returns the life that the credential has left, if it ever ends.
+func (c *Credential) left(now clock.Moment) time.Duration { return c.ExpiresAt.Sub(now.There) }
 
 // announcesRefresh reports whether Pipedream announced a refresh before the
 // credential's end. For one that never ends, that is a refresh since it was handed
 // out.
-func (c *Credential) announcesRefresh() bool {
+func (c *Credential) announcesRefresh(now clock.Moment) bool {
 	if !c.Expires() {
-		return c.NextRefreshAt.After(c.CheckedAt)
+		return now.ToHere(c.NextRefreshAt).After(c.CheckedAt)
 	}
 	return !c.NextRefreshAt.IsZero() && c.NextRefreshAt.Before(c.ExpiresAt)
 }
@@ -87,10 +96,10 @@ func (c *Credential) confirmBy(p Policy) time.Time {
 
 // askAgainAt returns when it is worth asking Pipedream again: after a quarter of
 // the life that was left, but after 1 s at the earliest and 1 min at the latest.
-func (c *Credential) askAgainAt() time.Time {
+func (c *Credential) askAgainAt(now clock.Moment) time.Time {
 	wait := time.Minute
 	if c.Expires() {
-		wait = min(max(c.ExpiresAt.Sub(c.CheckedAt)/4, time.Second), time.Minute)
+		wait = min(max(now.ToHere(c.ExpiresAt).Sub(c.CheckedAt)/4, time.Second), time.Minute)
 	}
 	return c.CheckedAt.Add(wait)
 }
@@ -102,36 +111,36 @@ func (c *Credential) askAgainAt() time.Time {
 // earlier request could only bring the same token, however short its life. Readers
 // leave the fetch to the background while the old token lives for longer than it
 // takes until the next pass.
-func (c *Credential) Due(p Policy, d Demand, now time.Time) (due, wait bool) {
-	left := c.ExpiresAt.Sub(now)
+func (c *Credential) Due(p Policy, d Demand, now clock.Moment) (due, wait bool) {
+	left := c.left(now)
 	switch {
 	case c.RefreshTokenOmitted && p.ExposeRefreshToken:
 		return true, true
 	case !c.Expires():
-		due = !now.Before(c.dueAt(p, d))
+		due = !now.Here.Before(c.dueAt(p, d, now))
 		return due, due
-	case now.Before(c.askAgainAt()):
+	case now.Here.Before(c.askAgainAt(now)):
 		return false, false
-	case c.announcesRefresh():
-		return !now.Before(c.NextRefreshAt), left < d.AtLeast
+	case c.announcesRefresh(now):
+		return !now.There.Before(c.NextRefreshAt), left < d.AtLeast
 	default:
 		return left < d.MinTTL, true
 	}
 }
 
-// dueAt returns when c becomes due. One that never expires is due at the announced
+// dueAt returns when c becomes due, by this machine's clock. One that never expires is due at the announced
 // refresh too, but never later than static_ttl demands: until then, nobody knows
 // whether it was changed or deleted.
-func (c *Credential) dueAt(p Policy, d Demand) time.Time {
-	announced := c.announcesRefresh()
+func (c *Credential) dueAt(p Policy, d Demand, now clock.Moment) time.Time {
+	announced := c.announcesRefresh(now)
 	if !c.Expires() && !announced {
 		return c.confirmBy(p)
 	}
-	at := c.ExpiresAt.Add(-d.MinTTL)
+	at := now.ToHere(c.ExpiresAt).Add(-d.MinTTL)
 	if announced {
-		at = c.NextRefreshAt
+		at = now.ToHere(c.NextRefreshAt)
 	}
-	if again := c.askAgainAt(); at.Before(again) {
+	if again := c.askAgainAt(now); at.Before(again) {
 		at = again
 	}
 	if by := c.confirmBy(p); !c.Expires() && by.Before(at) {
@@ -143,49 +152,49 @@ func (c *Credential) dueAt(p Policy, d Demand) time.Time {
 // DueSoon reports whether c should be fetched ahead of its readers: whether it is
 // due by the time of the next pass. It is never fetched just before an announced
 // refresh.
-func (c *Credential) DueSoon(p Policy, now time.Time) bool {
-	at := c.dueAt(p, p.Default())
-	if c.announcesRefresh() && !at.Before(c.NextRefreshAt) {
-		return !at.After(now)
+func (c *Credential) DueSoon(p Policy, now clock.Moment) bool {
+	at := c.dueAt(p, p.Default(), now)
+	if c.announcesRefresh(now) && !at.Before(now.ToHere(c.NextRefreshAt)) {
+		return !at.After(now.Here)
 	}
-	return !at.After(now.Add(Lookahead))
+	return !at.After(now.Here.Add(Lookahead))
 }
 
-// CanWaitUntil returns until when a fetch of that length can be put off without readers
+// CanWaitUntil returns until when, by this machine's clock, a fetch of that length can be put off without readers
 // having to wait for it; the zero time if it cannot.
-func (c *Credential) CanWaitUntil(p Policy, fetch time.Duration) time.Time {
-	if !c.Expires() || !c.announcesRefresh() {
+func (c *Credential) CanWaitUntil(p Policy, fetch time.Duration, now clock.Moment) time.Time {
+	if !c.Expires() || !c.announcesRefresh(now) {
 		return time.Time{}
 	}
-	return c.ExpiresAt.Add(-(p.Default().AtLeast + fetch))
+	return now.ToHere(c.ExpiresAt).Add(-(p.Default().AtLeast + fetch))
 }
 
 // Lease returns how long a reader may hold c, in whole seconds. A credential that
 // never expires is leased until static_ttl after Pipedream handed it out, or until
 // an earlier refresh that it announced. So a key that was changed or deleted in
 // Pipedream is out of use everywhere within static_ttl.
-func (c *Credential) Lease(p Policy, now time.Time) time.Duration {
+func (c *Credential) Lease(p Policy, now clock.Moment) time.Duration {
 	if c.Expires() {
-		return max(MinServable, c.ExpiresAt.Sub(now).Truncate(time.Second))
+		return max(MinServable, c.left(now).Truncate(time.Second))
 	}
-	due := c.dueAt(p, p.Default())
-	if !now.Before(due) && now.Sub(c.CheckedAt) >= MinServable { // it could not be confirmed
+	due := c.dueAt(p, p.Default(), now)
+	if !now.Here.Before(due) && now.Here.Sub(c.CheckedAt) >= MinServable { // it could not be confirmed
 		return min(overdueLease, p.StaticTTL)
 	}
 	end := c.CheckedAt.Add(p.StaticTTL)
 	if due.Before(c.confirmBy(p)) {
 		end = due
 	}
-	return max(min(MinServable, p.StaticTTL), end.Sub(now).Truncate(time.Second))
+	return max(min(MinServable, p.StaticTTL), end.Sub(now.Here).Truncate(time.Second))
 }
 
 // ReadAgainIn returns when a reader without a lease should read again: once the
 // credential is due, but before it ends. If it is overdue, because Pipedream could
 // not be asked yet or the pass will fetch it, that is in a while. The result is in
 // whole seconds, at least 1, and never just before the credential is due.
-func (c *Credential) ReadAgainIn(p Policy, d Demand, now time.Time) time.Duration {
-	wait := (min(c.dueAt(p, d).Sub(now), longestTold) + time.Second - 1).Truncate(time.Second)
-	left := c.ExpiresAt.Sub(now)
+func (c *Credential) ReadAgainIn(p Policy, d Demand, now clock.Moment) time.Duration {
+	wait := (min(c.dueAt(p, d, now).Sub(now.Here), longestTold) + time.Second - 1).Truncate(time.Second)
+	left := c.left(now)
 	switch {
 	case wait > 0:
 	case c.Expires():
@@ -201,19 +210,19 @@ func (c *Credential) ReadAgainIn(p Policy, d Demand, now time.Time) time.Duratio
 
 // Life returns how long the credential lives after it was first seen, or static_ttl
 // if it never expires.
-func (c *Credential) Life(p Policy) time.Duration {
+func (c *Credential) Life(p Policy, now clock.Moment) time.Duration {
 	if !c.Expires() {
 		return p.StaticTTL
 	}
-	return min(max(MinServable, c.ExpiresAt.Sub(c.FetchedAt)), longestTold)
+	return min(max(MinServable, now.ToHere(c.ExpiresAt).Sub(c.FetchedAt)), longestTold)
 }
 
 // UntilNext returns how long to wait before asking Pipedream for the successor of a
 // credential that is about to end.
-func (c *Credential) UntilNext(now time.Time) time.Duration {
+func (c *Credential) UntilNext(now clock.Moment) time.Duration {
 	wait := time.Second
 	for _, at := range []time.Time{c.NextRefreshAt, c.ExpiresAt} {
-		if left := at.Sub(now); left > 0 {
+		if left := at.Sub(now.There); left > 0 {
 			wait = min(wait, min(left, wait)+10*time.Millisecond)
 		}
 	}

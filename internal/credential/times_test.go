@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/clock"
 )
 
 // fetched is when the credentials of these tests were fetched. All other times
@@ -83,7 +85,7 @@ func TestDue(t *testing.T) {
 			if policy == (Policy{}) {
 				policy = usual
 			}
-			due, wait := tc.c.Due(policy, policy.Default().Raise(tc.demand), fetched.Add(tc.at))
+			due, wait := tc.c.Due(policy, policy.Default().Raise(tc.demand), clock.At(fetched.Add(tc.at)))
 			require.Equal(t, tc.due, due, "due")
 			if due {
 				require.Equal(t, tc.wait, wait, "a reader waits")
@@ -97,9 +99,9 @@ func TestAnOmittedRefreshTokenIsFetchedOnceItIsExposed(t *testing.T) {
 	c.RefreshTokenOmitted = true
 	exposing := usual
 	exposing.ExposeRefreshToken = true
-	due, wait := c.Due(exposing, exposing.Default(), fetched)
+	due, wait := c.Due(exposing, exposing.Default(), clock.At(fetched))
 	require.True(t, due && wait)
-	due, _ = c.Due(usual, usual.Default(), fetched)
+	due, _ = c.Due(usual, usual.Default(), clock.At(fetched))
 	require.False(t, due)
 }
 
@@ -123,7 +125,7 @@ func TestDueSoon(t *testing.T) {
 		"a short token, 75 s before its turn comes": {c: credentialOf(4*m, never), at: 0, soon: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, tc.soon, tc.c.DueSoon(usual, fetched.Add(tc.at)))
+			require.Equal(t, tc.soon, tc.c.DueSoon(usual, clock.At(fetched.Add(tc.at))))
 		})
 	}
 }
@@ -133,10 +135,10 @@ func TestCanWaitUntil(t *testing.T) {
 	const m, s = time.Minute, time.Second
 	const fetching = 10 * s
 	last := fetched.Add(60*m - 75*s - fetching) // readers insist on 75 s
-	require.Equal(t, last, credentialOf(60*m, 50*m).CanWaitUntil(usual, fetching))
-	require.Zero(t, credentialOf(60*m, never).CanWaitUntil(usual, 0), "it is due when its readers wait")
-	require.Zero(t, credentialOf(never, 50*m).CanWaitUntil(usual, 0), "its readers wait from then on")
-	require.Zero(t, credentialOf(never, never).CanWaitUntil(usual, 0))
+	require.Equal(t, last, credentialOf(60*m, 50*m).CanWaitUntil(usual, fetching, clock.At(fetched)))
+	require.Zero(t, credentialOf(60*m, never).CanWaitUntil(usual, 0, clock.At(fetched)), "it is due when its readers wait")
+	require.Zero(t, credentialOf(never, 50*m).CanWaitUntil(usual, 0, clock.At(fetched)), "its readers wait from then on")
+	require.Zero(t, credentialOf(never, never).CanWaitUntil(usual, 0, clock.At(fetched)))
 }
 
 func TestLease(t *testing.T) {
@@ -170,7 +172,7 @@ func TestLease(t *testing.T) {
 			if policy.StaticTTL == 0 {
 				policy.StaticTTL = time.Hour
 			}
-			require.Equal(t, tc.lease, tc.c.Lease(policy, fetched.Add(tc.at)))
+			require.Equal(t, tc.lease, tc.c.Lease(policy, clock.At(fetched.Add(tc.at))))
 		})
 	}
 }
@@ -207,7 +209,7 @@ func TestReadAgainIn(t *testing.T) {
 			if policy.StaticTTL == 0 {
 				policy.StaticTTL = time.Hour
 			}
-			require.Equal(t, tc.again, tc.c.ReadAgainIn(policy, policy.Default().Raise(tc.demand), fetched.Add(tc.at)))
+			require.Equal(t, tc.again, tc.c.ReadAgainIn(policy, policy.Default().Raise(tc.demand), clock.At(fetched.Add(tc.at))))
 		})
 	}
 }
@@ -220,17 +222,17 @@ func TestReadAgainInLeadsToADueCredential(t *testing.T) {
 			c := credentialOf(expires, next)
 			for at := time.Duration(0); at < 2*time.Hour; at += 7777 * time.Millisecond {
 				now := fetched.Add(at)
-				if !c.Servable(now) {
+				if !c.Servable(clock.At(now)) {
 					break
 				}
-				again := c.ReadAgainIn(usual, usual.Default(), now)
+				again := c.ReadAgainIn(usual, usual.Default(), clock.At(now))
 				require.Equal(t, again.Truncate(time.Second), again)
 				require.GreaterOrEqual(t, again, time.Second)
 				if c.Expires() && c.ExpiresAt.Sub(now) > MinServable {
 					require.True(t, now.Add(again).Before(c.ExpiresAt), "expires %s, next %s, at %s: again in %s", expires, next, at, again)
 				}
-				due, _ := c.Due(usual, usual.Default(), now)
-				later, _ := c.Due(usual, usual.Default(), now.Add(again+1)) // a request takes a moment
+				due, _ := c.Due(usual, usual.Default(), clock.At(now))
+				later, _ := c.Due(usual, usual.Default(), clock.At(now.Add(again+1))) // a request takes a moment
 				ends := c.Expires() && !now.Add(again+time.Second).Before(c.ExpiresAt)
 				require.True(t, due || later || ends, "expires %s, next %s, at %s: again in %s", expires, next, at, again)
 			}
@@ -240,22 +242,22 @@ func TestReadAgainInLeadsToADueCredential(t *testing.T) {
 
 func TestServable(t *testing.T) {
 	c := credentialOf(time.Hour, never)
-	require.True(t, c.Servable(fetched.Add(time.Hour-2*time.Second)))
-	require.False(t, c.Servable(fetched.Add(time.Hour-2*time.Second+1)), "the lease would be too short")
-	require.False(t, c.Ended(fetched.Add(time.Hour-1)))
-	require.True(t, c.Ended(fetched.Add(time.Hour)))
+	require.True(t, c.Servable(clock.At(fetched.Add(time.Hour-2*time.Second))))
+	require.False(t, c.Servable(clock.At(fetched.Add(time.Hour-2*time.Second+1))), "the lease would be too short")
+	require.False(t, c.Ended(clock.At(fetched.Add(time.Hour-1))))
+	require.True(t, c.Ended(clock.At(fetched.Add(time.Hour))))
 	key := credentialOf(never, never)
-	require.True(t, key.Servable(fetched.Add(10*365*24*time.Hour)))
-	require.False(t, key.Ended(fetched.Add(10*365*24*time.Hour)))
+	require.True(t, key.Servable(clock.At(fetched.Add(10*365*24*time.Hour))))
+	require.False(t, key.Ended(clock.At(fetched.Add(10*365*24*time.Hour))))
 }
 
 func TestLife(t *testing.T) {
 	c := credentialOf(time.Hour, 50*time.Minute)
 	c.CheckedAt = fetched.Add(20 * time.Minute)
-	require.Equal(t, time.Hour, c.Life(usual), "from when it was first seen")
-	require.Equal(t, usual.StaticTTL, credentialOf(never, never).Life(usual))
-	require.Equal(t, usual.StaticTTL, credentialOf(never, 10*time.Minute).Life(usual))
-	require.Equal(t, MinServable, credentialOf(time.Second, never).Life(usual))
+	require.Equal(t, time.Hour, c.Life(usual, clock.At(fetched)), "from when it was first seen")
+	require.Equal(t, usual.StaticTTL, credentialOf(never, never).Life(usual, clock.At(fetched)))
+	require.Equal(t, usual.StaticTTL, credentialOf(never, 10*time.Minute).Life(usual, clock.At(fetched)))
+	require.Equal(t, MinServable, credentialOf(time.Second, never).Life(usual, clock.At(fetched)))
 }
 
 func TestAbandoned(t *testing.T) {
@@ -284,13 +286,13 @@ func TestAbandoned(t *testing.T) {
 
 func TestUntilNext(t *testing.T) {
 	const ms = time.Millisecond
-	require.Equal(t, time.Second, credentialOf(time.Hour, never).UntilNext(fetched))
-	require.Equal(t, 510*ms, credentialOf(500*ms, never).UntilNext(fetched), "just after its end")
-	require.Equal(t, 210*ms, credentialOf(500*ms, 200*ms).UntilNext(fetched), "just after its refresh")
-	require.Equal(t, 510*ms, credentialOf(500*ms, -200*ms).UntilNext(fetched))
-	require.Equal(t, time.Second, credentialOf(-time.Minute, -2*time.Minute).UntilNext(fetched), "both are in the past")
-	require.Equal(t, time.Second, credentialOf(never, never).UntilNext(fetched))
-	require.Equal(t, time.Second, credentialOf(-time.Minute, math.MaxInt64).UntilNext(fetched), "a refresh in centuries")
+	require.Equal(t, time.Second, credentialOf(time.Hour, never).UntilNext(clock.At(fetched)))
+	require.Equal(t, 510*ms, credentialOf(500*ms, never).UntilNext(clock.At(fetched)), "just after its end")
+	require.Equal(t, 210*ms, credentialOf(500*ms, 200*ms).UntilNext(clock.At(fetched)), "just after its refresh")
+	require.Equal(t, 510*ms, credentialOf(500*ms, -200*ms).UntilNext(clock.At(fetched)))
+	require.Equal(t, time.Second, credentialOf(-time.Minute, -2*time.Minute).UntilNext(clock.At(fetched)), "both are in the past")
+	require.Equal(t, time.Second, credentialOf(never, never).UntilNext(clock.At(fetched)))
+	require.Equal(t, time.Second, credentialOf(-time.Minute, math.MaxInt64).UntilNext(clock.At(fetched)), "a refresh in centuries")
 }
 
 func TestLoaded(t *testing.T) {
@@ -305,7 +307,7 @@ func TestLoaded(t *testing.T) {
 	t.Run("its age counts on the monotonic clock", func(t *testing.T) {
 		c := stored(never, -20*time.Minute).Loaded(now)
 		require.Equal(t, now.Add(-20*time.Minute).String(), c.CheckedAt.String(), "with the reading of that clock")
-		require.Equal(t, 40*time.Minute, c.Lease(usual, now))
+		require.Equal(t, 40*time.Minute, c.Lease(usual, clock.At(now)))
 		require.True(t, c.FetchedAt.Equal(c.CheckedAt))
 		require.True(t, c.ReadAt.IsZero())
 	})
@@ -313,10 +315,10 @@ func TestLoaded(t *testing.T) {
 		for _, ttl := range []time.Duration{time.Second, time.Minute, time.Hour, 365 * 24 * time.Hour} {
 			policy := Policy{StaticTTL: ttl}
 			c := stored(never, 48*time.Hour).Loaded(now)
-			due, wait := c.Due(policy, policy.Default(), now)
+			due, wait := c.Due(policy, policy.Default(), clock.At(now))
 			require.True(t, due && wait, ttl)
-			require.Equal(t, min(time.Minute, ttl), c.Lease(policy, now))
-			require.Equal(t, min(time.Minute, ttl), c.ReadAgainIn(policy, policy.Default(), now))
+			require.Equal(t, min(time.Minute, ttl), c.Lease(policy, clock.At(now)))
+			require.Equal(t, min(time.Minute, ttl), c.ReadAgainIn(policy, policy.Default(), clock.At(now)))
 			require.False(t, c.Abandoned(policy, true, now), ttl)
 			require.False(t, c.FetchedAt.After(now))
 			again := c.Loaded(now.Add(8*24*time.Hour - 1))
@@ -327,9 +329,9 @@ func TestLoaded(t *testing.T) {
 	})
 	t.Run("a token of a clock that was ahead is due as if it had not been fetched for long", func(t *testing.T) {
 		c := stored(time.Hour, 48*time.Hour).Loaded(now)
-		due, _ := c.Due(usual, usual.Default().Raise(2*time.Hour), now)
+		due, _ := c.Due(usual, usual.Default().Raise(2*time.Hour), clock.At(now))
 		require.True(t, due)
-		require.Equal(t, time.Hour, c.Lease(usual, now))
+		require.Equal(t, time.Hour, c.Lease(usual, clock.At(now)))
 	})
 	t.Run("a read of a clock that was ahead counts as one of now", func(t *testing.T) {
 		c := stored(never, -20*24*time.Hour)
@@ -344,4 +346,40 @@ func TestLoaded(t *testing.T) {
 		c.Loaded(now)
 		require.Equal(t, before, *c)
 	})
+}
+
+// How far this machine's clock is ahead of Pipedream's changes nothing.
+func TestTimesByTwoClocks(t *testing.T) {
+	const m, s, h = time.Minute, time.Second, time.Hour
+	type judgement struct {
+		ended, servable, due, wait, soon  bool
+		lease, again, life, next, canWait time.Duration
+	}
+	judge := func(c *Credential, now clock.Moment) (j judgement) {
+		j.ended, j.servable = c.Ended(now), c.Servable(now)
+		j.due, j.wait = c.Due(usual, usual.Default(), now)
+		j.soon = c.DueSoon(usual, now)
+		j.lease, j.again = c.Lease(usual, now), c.ReadAgainIn(usual, usual.Default(), now)
+		j.life, j.next = c.Life(usual, now), c.UntilNext(now)
+		j.canWait = c.CanWaitUntil(usual, s, now).Sub(now.Here)
+		return j
+	}
+	for _, ahead := range []time.Duration{m, -m, 10 * m, -10 * m, 3 * h, -3 * h} {
+		for _, ends := range []time.Duration{never, 30 * s, 10 * m, h, 5 * h} {
+			for _, next := range []time.Duration{never, -m, 20 * s, 50 * m, 2 * h} {
+				here, there := credentialOf(ends, next), credentialOf(ends, next)
+				if there.Expires() {
+					there.ExpiresAt = there.ExpiresAt.Add(-ahead)
+				}
+				if !there.NextRefreshAt.IsZero() {
+					there.NextRefreshAt = there.NextRefreshAt.Add(-ahead)
+				}
+				for _, at := range []time.Duration{0, s, 29 * s, m, 9 * m, 51 * m, 59*m + 59*s, h, 3 * h, 6 * h} {
+					now := fetched.Add(at)
+					require.Equal(t, judge(here, clock.At(now)), judge(there, clock.Moment{Here: now, There: now.Add(-ahead)}),
+						"%s ahead, ends %s, next refresh %s, at %s", ahead, ends, next, at)
+				}
+			}
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/flight"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -56,8 +57,8 @@ func (k Key) name() string {
 func ofUser(user string) string { return "user " + user }
 
 // Demand returns what a reader who demands d may demand of t.
-func Demand(t *credential.Credential, d credential.Demand) credential.Demand {
-	most := t.Life(credential.Policy{}) / partOfLife
+func Demand(t *credential.Credential, d credential.Demand, now clock.Moment) credential.Demand {
+	most := t.Life(credential.Policy{}, now) / partOfLife
 	return credential.Demand{MinTTL: min(d.MinTTL, most), AtLeast: min(d.AtLeast, most)}
 }
 
@@ -87,6 +88,7 @@ type Cache struct {
 	timeout  time.Duration // for making one token
 	budget   *pace.Budget
 	holdOffs *pace.HoldOffs
+	clock    *clock.Clock
 	maker    Maker
 	logger   func() hclog.Logger
 	flights  flight.Group[*credential.Credential]
@@ -107,10 +109,10 @@ type making struct {
 // New returns an empty cache of tokens that maker makes. holdOffs are those of the
 // client that it makes them with.
 func New(ctx context.Context, product api.Product, timeout time.Duration, budget *pace.Budget, holdOffs *pace.HoldOffs,
-	maker Maker, logger func() hclog.Logger,
+	clk *clock.Clock, maker Maker, logger func() hclog.Logger,
 ) *Cache {
 	c := &Cache{
-		ctx: ctx, product: product, timeout: timeout, budget: budget, holdOffs: holdOffs, maker: maker, logger: logger,
+		ctx: ctx, product: product, timeout: timeout, budget: budget, holdOffs: holdOffs, clock: clk, maker: maker, logger: logger,
 		making: map[*making]struct{}{},
 	}
 	var err error
@@ -131,7 +133,8 @@ func (c *Cache) Get(ctx context.Context, caller pace.Caller, d credential.Demand
 	old := c.live(k)
 	wait := c.timeout
 	if old != nil {
-		if due, _ := old.Due(credential.Policy{}, Demand(old, d), time.Now()); !due {
+		now := c.clock.Now()
+		if due, _ := old.Due(credential.Policy{}, Demand(old, d, now), now); !due {
 			return old, Hit, nil
 		}
 		if c.heldOff(k) != nil {
@@ -143,7 +146,7 @@ func (c *Cache) Get(ctx context.Context, caller pace.Caller, d credential.Demand
 	switch {
 	case err == nil:
 		return t, Made, nil
-	case old != nil && old.Servable(time.Now()):
+	case old != nil && old.Servable(c.clock.Now()):
 		return old, Stale, nil
 	default:
 		return nil, 0, err
@@ -165,7 +168,7 @@ func (c *Cache) Renew(ctx context.Context, caller pace.Caller, k Key) (t *creden
 // live returns the token in memory if it may be handed out; nil otherwise.
 func (c *Cache) live(k Key) *credential.Credential {
 	t, ok := c.tokens.Get(k)
-	if !ok || !t.Servable(time.Now()) {
+	if !ok || !t.Servable(c.clock.Now()) {
 		return nil
 	}
 	return t
@@ -276,7 +279,7 @@ func (c *Cache) Forget(user string) {
 
 // Sweep drops the tokens that have ended.
 func (c *Cache) Sweep() {
-	now := time.Now()
+	now := c.clock.Now()
 	c.drop(func(_ Key, t *credential.Credential) bool { return !t.Servable(now) })
 }
 
