@@ -3,8 +3,10 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -280,7 +282,27 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	defer b.roles.forget(name) // even after an error, since it may be stored anyway
-	return nil, b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Put(ctx, entry) })
+	if err := b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Put(ctx, entry) }); err != nil {
+		return nil, err
+	}
+	return warnOfAccessor(r), nil
+}
+
+// accessorInTemplate finds the mount accessors in a template.
+var accessorInTemplate = regexp.MustCompile(`\{\{\s*identity\.entity\.aliases\.([^.{}]+)\.`)
+
+// warnOfAccessor returns a warning if the role's template names an auth mount in a way that no accessor looks like: then
+// nobody can read with the role. Vault tells no plugin which accessors there are, so others are not checked.
+func warnOfAccessor(r *role) *logical.Response {
+	for _, match := range accessorInTemplate.FindAllStringSubmatch(r.ExternalUserID, -1) {
+		if !strings.HasPrefix(match[1], "auth_") {
+			resp := &logical.Response{}
+			resp.AddWarning(fmt.Sprintf("external_user_id names the auth mount %q, and no accessor looks like that. "+
+				"Use one such as auth_userpass_1793464a, from the output of: "+cli+" auth list", match[1]))
+			return resp
+		}
+	}
+	return nil
 }
 
 // mergeRole changes the fields of r that data names. Fields of one kind of role

@@ -146,6 +146,28 @@ func TestRoleValidation(t *testing.T) {
 	})
 }
 
+// A template with the placeholder of a page in it is stored, with a warning.
+func TestRoleWarnsOfWhatIsNoAccessor(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		for template, warned := range map[string]bool{
+			"{{identity.entity.aliases.ACCESSOR.name}}":                 true,
+			"{{ identity.entity.aliases.<mount accessor>.metadata.a }}": true,
+			"{{identity.entity.aliases." + accessor + ".name}}":         false,
+			"{{identity.entity.id}}":                                    false,
+			"alice":                                                     false,
+		} {
+			resp, err := m.write("roles/github", map[string]any{"app": "github", "external_user_id": template})
+			require.NoError(t, err, template)
+			if !warned {
+				require.Nil(t, resp, template)
+				continue
+			}
+			require.Len(t, resp.Warnings, 1, template)
+			require.Contains(t, resp.Warnings[0], "no accessor looks like that", template)
+		}
+	})
+}
+
 func TestRoleOfAnAccount(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.role("ci", map[string]any{"account_id": github, "fields": "oauth_access_token,absent", "ttl": "10m"})
