@@ -83,7 +83,7 @@ TOOLS_ENV := env -u GOOS -u GOARCH CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=
 ALL_PLATFORMS := $(shell sed -nE 's,^      - ([a-z]+)_([a-z0-9]+)(_6)?$$,\1/\2,p' .goreleaser.yml)
 PLATFORMS     ?= $(ALL_PLATFORMS)
 # The programs in an archive: those with a build in .goreleaser.yml.
-RELEASED      := $(PLUGIN)
+RELEASED      := $(PLUGIN) pipedream-check
 
 .PHONY: release
 release: bin/goreleaser bin/cyclonedx-gomod ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." selects platforms
