@@ -258,6 +258,10 @@ python-notice:
 demo: vault build sim ## Show the plugin in a real Vault; uses the real Pipedream if PIPEDREAM_API_KEY is set
 	@scripts/demo.sh
 
+.PHONY: record-demo
+record-demo: vault build sim ## Record a run of the demo: docs/demo.cast, for asciinema; needs Python
+	scripts/record-demo.py docs/demo.cast scripts/demo.sh
+
 # Plugins of its own, built without the race detector, in one directory as Vault wants them. Each program leaves what it
 # measured in bin/bench/, and tables and pictures are made of that alone.
 .PHONY: bench
