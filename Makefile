@@ -47,9 +47,10 @@ RACE ?= $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 # More flags for go test, such as TESTFLAGS='-v -run TestCreds'.
 TESTFLAGS ?=
 
-# Every directory with a Go module. Each tool has its own, so that no tool changes the versions of another.
+# Every directory with a Go module, for tidy-check. Each tool has its own, so that no tool changes the versions of another.
+# tools/goreleaser is left out: tidying it fetches a module of a dependency's tests that not every module proxy has.
 MODULE_DIRS := . tools/actionlint tools/consul-template tools/contract tools/external-secrets tools/golangci-lint tools/gomplate \
-	tools/goreleaser tools/govulncheck tools/kubernetes tools/links tools/notices tools/opentofu tools/plots tools/prometheus \
+	tools/govulncheck tools/kubernetes tools/links tools/notices tools/opentofu tools/plots tools/prometheus \
 	tools/secrets-store-csi-driver tools/vals tools/vault tools/vault-k8s tools/vault-plugin-auth-kubernetes \
 	tools/vault-secrets-operator
 
