@@ -166,7 +166,7 @@ func (s *surface) connect(clientSecret string) {
 	for _, f := range s.wordyFaults() {
 		f.Kind = pipedreamtest.KindConnectToken
 		remove := s.sim.AddFault(f)
-		_, err := s.vault.root.Logical().Write(s.in("connect/alices"), nil)
+		_, err := s.vault.root.Logical().Write(s.in("connect/alices"), map[string]any{"reconnect": true})
 		s.note(nil, err)
 		remove()
 		f.Kind = pipedreamtest.KindToken

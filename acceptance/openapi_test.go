@@ -66,8 +66,12 @@ var endpoints = []endpoint{
 	},
 	{
 		method: "post", path: "connect/{name}", id: "connect-account",
-		parameters: []string{"name"}, request: []string{"error_redirect_uri", "expires_in", "success_redirect_uri"},
-		response: []string{"app", "connect_link_url", "expires_at", "external_user_id"},
+		parameters: []string{"name"}, request: []string{"account", "error_redirect_uri", "expires_in", "link_id", "new", "reconnect", "success_redirect_uri", "wait"},
+		response: []string{"app", "connect_link_url", "expires_at", "external_user_id", "link_id", "reconnects_account_id"},
+	},
+	{
+		method: "get", path: "connect/{name}", id: "read-connection", parameters: []string{"link_id", "name", "wait"},
+		response: []string{"account_id", "accounts", "app", "connected", "external_user_id", "link_account_id", "link_status"},
 	},
 	{method: "get", path: "roles/", id: "list-roles", parameters: []string{"list"}, response: []string{"keys"}},
 	{method: "get", path: "roles/{name}", id: "read-role", parameters: []string{"name"}, response: roleAnswer},
