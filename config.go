@@ -48,6 +48,9 @@ const (
 	// client gives up.
 	maxRequestTimeout = 59 * time.Second
 	mostRetries       = 10
+	// maxRateLimit is far beyond what Pipedream allows. The engine remembers that many
+	// requests for a minute.
+	maxRateLimit = 1_000_000
 )
 
 // config is the stored configuration of the connection to Pipedream.
@@ -82,6 +85,7 @@ type config struct {
 	MinTTL             time.Duration `json:"min_ttl"`
 	StaticTTL          time.Duration `json:"static_ttl"`
 	ExposeRefreshToken bool          `json:"expose_refresh_token,omitempty"`
+	TokenFingerprint   bool          `json:"token_fingerprint,omitempty"`
 	AllowAccountIDs    bool          `json:"allow_account_ids"`
 
 	// CacheID is the generation of the cache. It ties stored credentials to the
@@ -202,6 +206,8 @@ func (c *config) validate() error {
 		return badRequest("max_retries must be from 0 to %d", mostRetries)
 	case c.RateLimit != nil && *c.RateLimit < 0:
 		return badRequest("rate_limit must not be negative: 0 lifts the limit, and -1 is what Pipedream allows")
+	case c.RateLimit != nil && *c.RateLimit > maxRateLimit:
+		return badRequest("rate_limit must be at most %d: 0 lifts the limit", maxRateLimit)
 	case c.StaticTTL < credential.MinServable:
 		return badRequest("static_ttl must be at least %s", credential.MinServable)
 	}

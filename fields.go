@@ -23,7 +23,12 @@ const (
 	fieldMinTTL             = "min_ttl"
 	fieldStaticTTL          = "static_ttl"
 	fieldExposeRefreshToken = "expose_refresh_token"
+	fieldTokenFingerprint   = "token_fingerprint"
 	fieldVerify             = "verify"
+
+	// Of what reads return.
+	fieldOAuthAccessToken = "oauth_access_token"
+	fieldTokenSHA256      = "pipedream_token_sha256"
 
 	// Of roles.
 	fieldAccountID            = "account_id"

@@ -202,6 +202,12 @@ func configSettings() map[string]*framework.FieldSchema {
 			Description:  "Whether reads return refresh tokens. They outlive every lease. Default false.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Expose refresh token"},
 		},
+		fieldTokenFingerprint: {
+			Type:         framework.TypeBool,
+			Default:      false,
+			Description:  "Whether reads of an OAuth access token return its SHA-256 too, as pipedream_token_sha256, to find the token in an app's audit log. Default false.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Token fingerprint"},
+		},
 	}
 }
 
@@ -244,6 +250,7 @@ func (b *backend) configRead(ctx context.Context, req *logical.Request, _ *frame
 		fieldMinTTL:             int64(c.MinTTL.Seconds()),
 		fieldStaticTTL:          int64(c.StaticTTL.Seconds()),
 		fieldExposeRefreshToken: c.ExposeRefreshToken,
+		fieldTokenFingerprint:   c.TokenFingerprint,
 	}}, nil
 }
 
@@ -345,6 +352,9 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 	}
 	if v, ok := data.GetOk(fieldExposeRefreshToken); ok {
 		updated.ExposeRefreshToken = v.(bool)
+	}
+	if v, ok := data.GetOk(fieldTokenFingerprint); ok {
+		updated.TokenFingerprint = v.(bool)
 	}
 	if v, ok := data.GetOk(fieldAllowAccountIDs); ok {
 		updated.AllowAccountIDs = v.(bool)

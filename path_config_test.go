@@ -26,7 +26,7 @@ func TestConfigRead(t *testing.T) {
 			"connect_token_scope": "connect:accounts:write connect:apps:*", "project_id": "", "org_id": "", "environment": "production", "allow_account_ids": true,
 			"allowed_token_scopes": []string{"connect:proxy"}, "allow_access_tokens": false,
 			"base_url": testBaseURL, "ca_cert": "", "request_timeout": int64(20), "max_retries": 2, "rate_limit": 100,
-			"min_ttl": int64(300), "static_ttl": int64(3600), "expose_refresh_token": false,
+			"min_ttl": int64(300), "static_ttl": int64(3600), "expose_refresh_token": false, "token_fingerprint": false,
 		}, resp.Data)
 	})
 }

@@ -48,6 +48,9 @@ pipedream_environment and pipedream_external_user_id (experimental).
 Credentials with less life left than min_ttl are fetched again before they are
 served, unless Pipedream has announced that it refreshes them later. The
 parameter min_ttl asks for more than the role's or the mount's own min_ttl.
+
+With token_fingerprint in config, pipedream_token_sha256 is the SHA-256 of
+oauth_access_token in base64, as in GitHub's audit log.
 `
 
 func (b *backend) pathCreds() *framework.Path {
@@ -120,6 +123,10 @@ func credentialFields() map[string]*framework.FieldSchema {
 		"pipedream_account_name": {
 			Type:        framework.TypeString,
 			Description: "Name of the account, where it has one.",
+		},
+		fieldTokenSHA256: {
+			Type:        framework.TypeString,
+			Description: "SHA-256 of oauth_access_token, in base64. Present if token_fingerprint is set in config.",
 		},
 		fieldConnectToken: {
 			Type:        framework.TypeString,

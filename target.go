@@ -2,6 +2,8 @@ package pipedream
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -235,7 +237,19 @@ func (s *served) data() map[string]any {
 	if s.role != nil && len(s.role.Fields) > 0 {
 		only = func(name string) bool { return slices.Contains(s.role.Fields, name) }
 	}
-	return s.credential.Data(s.config.ExposeRefreshToken, only)
+	data := s.credential.Data(s.config.ExposeRefreshToken, only)
+	if token, ok := data[fieldOAuthAccessToken].(string); ok && s.config.TokenFingerprint {
+		data[fieldTokenSHA256] = fingerprint(token)
+	}
+	return data
+}
+
+// fingerprint returns the name of a token in GitHub's audit log (hashed_token): its
+// SHA-256 in base64. Only OAuth access tokens have one. They are long and random, while a
+// weak key could be guessed from its hash.
+func fingerprint(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // capTTL shortens ttl to the cap of the role, if it has one.
