@@ -117,7 +117,7 @@ var (
 	errNotJSON        = errors.New("it is not the JSON that was expected")
 	errBadExpiry      = errors.New("its expires_at is not a time")
 	errBadCredentials = errors.New("its credentials are not an object")
-	errNoToken        = errors.New("its oauth_access_token is empty")
+	errNoToken        = errors.New("its oauth_access_token is empty or missing")
 	errNotFound       = errors.New("record not found")
 	errInstead        = errors.New("an error stands in place of what was asked for")
 )
@@ -251,11 +251,17 @@ func newAccount(raw map[string]json.RawMessage) (*Account, error) {
 }
 
 // lacksToken reports whether credentials have nothing where the access token of an
-// OAuth app is. Such credentials are of no use, and replace none that are.
+// OAuth app is. Such credentials are of no use, and replace none that are. Without the
+// field, they are those of an OAuth app if they say for which of its clients or users they
+// are. An app of OAuth 1 can do without: it has a URI that signs requests.
 func lacksToken(fields map[string]json.RawMessage) bool {
 	token, ok := fields["oauth_access_token"]
+	if !ok {
+		has := func(name string) bool { return !isNull(fields[name]) }
+		return (has("oauth_client_id") || has("oauth_uid")) && !has("oauth_signer_uri")
+	}
 	var written string
-	return ok && (isNull(token) || json.Unmarshal(token, &written) == nil && strings.TrimSpace(written) == "")
+	return isNull(token) || json.Unmarshal(token, &written) == nil && strings.TrimSpace(written) == ""
 }
 
 // credentials reads the credentials of an account within their bounds.

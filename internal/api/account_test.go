@@ -244,3 +244,21 @@ func TestPrintableDropsControlCharacters(t *testing.T) {
 		ExternalID: "\x1bu", // it is compared, so it stays as it is
 	}, a)
 }
+
+func TestCredentialsWithoutTheToken(t *testing.T) {
+	for credentials, ok := range map[string]bool{
+		`{"oauth_client_id":"c","oauth_uid":"u","oauth_access_token":"t"}`: true,
+		`{"oauth_client_id":"c","oauth_uid":"u","instance_url":"i"}`:       false,
+		`{"oauth_uid":"u"}`: false,
+		`{"oauth_uid":"u","oauth_signer_uri":"https://signer.example"}`: true,
+		`{"oauth_uid":null,"api_key":"k"}`:                              true,
+		`{"api_key":"k"}`:                                               true,
+	} {
+		_, err := decodeAccount([]byte(`{"id":"apn_1","credentials":` + credentials + `}`))
+		if ok {
+			require.NoError(t, err, credentials)
+		} else {
+			require.ErrorIs(t, err, errNoToken, credentials)
+		}
+	}
+}
