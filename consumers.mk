@@ -50,7 +50,7 @@ bin/prometheus bin/promtool: tools/prometheus/go.mod
 test-node: race-notice vault build-race bin/node/node_modules ## Run the tests that need Vault, Node and npm
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	NODE_MODULES="$(CURDIR)/bin/node/node_modules" \
-		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestRequestsBesideTheSDK$$|^TestApplications$$/^node$$' ./acceptance
+		go test $(RACE) -count=1 -timeout 5m $(TESTFLAGS) -run '^TestNodeClient$$|^TestRequestsBesideTheSDK$$|^TestApplications$$/^node$$|^TestProxyClients$$/^node$$' ./acceptance
 
 .PHONY: test-sdk
 test-sdk: race-notice bin/node/node_modules ## Test the simulator with Pipedream's SDK; needs Node and npm

@@ -58,7 +58,7 @@ func (c *connect) prepareFor(t *testing.T, title string) {
 	inProject := map[string]any{"project_id": projectID}
 	role := map[string]any{"app": "github", "external_user_id": "alice"}
 	switch title {
-	case "Write the configuration", "Make a Connect link", "List accounts":
+	case "Write the configuration", "Write a role", "Make a Connect link", "See what is connected", "List accounts":
 	default: // with an API key, for the accounts of the workspace
 		inProject = nil
 		role = map[string]any{"account_id": githubID}

@@ -23,13 +23,19 @@ type endpoint struct {
 }
 
 var (
-	credentialsAnswer = []string{"expires_at", "pipedream_account_id", "pipedream_account_name", "pipedream_app", "pipedream_token_sha256"}
-	staticAnswer      = append([]string{"last_vault_rotation", "rotation_period", "ttl"}, credentialsAnswer...)
-	configAnswer      = []string{
-		"allow_account_ids", "base_url", "ca_cert", "client_id", "connect_token_scope", "environment", "expose_refresh_token", "max_retries", "min_ttl",
-		"org_id", "project_id", "rate_limit", "request_timeout", "scope", "static_ttl", "token_fingerprint",
+	credentialsAnswer = []string{
+		"access_token", "connect_token", "expires_at", "pipedream_account_id", "pipedream_account_name", "pipedream_api_url", "pipedream_app",
+		"pipedream_environment", "pipedream_external_user_id", "pipedream_project_id", "pipedream_token_sha256",
 	}
-	roleAnswer = []string{"account_id", "allowed_redirect_hosts", "app", "app_override_id", "enforce_scopes", "external_user_id", "fields", "min_ttl", "oauth_app_id", "oauth_scope_profile", "required_scopes", "ttl"}
+	staticAnswer = append([]string{"last_vault_rotation", "rotation_period", "ttl"}, credentialsAnswer...)
+	configAnswer = []string{
+		"allow_access_tokens", "allow_account_ids", "allowed_token_scopes", "base_url", "ca_cert", "client_id", "connect_token_scope", "environment",
+		"expose_refresh_token", "max_retries", "min_ttl", "org_id", "project_id", "rate_limit", "request_timeout", "scope", "static_ttl", "token_fingerprint",
+	}
+	roleAnswer = []string{
+		"account_id", "allowed_external_user_ids", "allowed_origins", "allowed_redirect_hosts", "app", "app_override_id", "credential_type", "enforce_scopes",
+		"external_user_id", "fields", "min_ttl", "oauth_app_id", "oauth_scope_profile", "required_scopes", "scope", "token_ttl", "ttl",
+	}
 )
 
 var endpoints = []endpoint{
