@@ -156,8 +156,7 @@ func BenchmarkMemory(b *testing.B) {
 				m := benchmarkMount(b, accounts, false) // storage is not part of the measurement
 				before := heap()
 				benchmarkReadAll(b, m, accounts)
-				held := min(accounts, 32_768)
-				b.ReportMetric(float64(heap()-before)/float64(held), "B/account")
+				b.ReportMetric(float64(heap()-before)/float64(accounts), "B/account")
 				b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
 				runtime.KeepAlive(m)
 			}
