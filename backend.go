@@ -59,6 +59,7 @@ type backend struct {
 	writes            *storageWrites
 	clock             *clock.Clock // outlives connections: whatever Pipedream is asked with, it has one clock
 	storedAhead       atomic.Int64 // by which this server's clock is ahead of Pipedream's, in seconds, as storage has it
+	removed           *cache.Removed
 	connections       *connections
 	sweeper           *cache.Sweeper
 	roles             *roles
@@ -97,6 +98,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 		budget:    pace.NewBudget(defaultRateLimit),
 		stats:     newStats(),
 		clock:     clock.New(nil),
+		removed:   &cache.Removed{},
 		roles:     newRoles(),
 		ctx:       ctx,
 		stop:      stop,
@@ -119,6 +121,7 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 				b.pathStaticCreds(),
 				b.pathRefresh(),
 				b.pathConnect(),
+				b.pathUsers(),
 				b.pathConfig(),
 				b.pathStatus(),
 				b.pathMetrics(),

@@ -30,6 +30,8 @@ type connection struct {
 	view     *cache.View
 
 	links        *api.Client    // makes Connect links, with an access token of its own
+	accounts     *api.Client    // disconnects accounts, likewise
+	users        *api.Client    // removes external users, likewise
 	linkHoldOffs *pace.HoldOffs // of users for whom Pipedream makes no more links for now
 
 	connectTokens, accessTokens *token.Cache // end with the connection
@@ -115,7 +117,19 @@ func (h *connections) reset() {
 		old.links.Close()
 		old.connectTokens.Close()
 		old.accessTokens.Close()
+		old.accounts.Close()
+		old.users.Close()
 	}
+}
+
+// since returns c, and the connection that has taken its place meanwhile, if there is one.
+func (h *connections) since(c *connection) []*connection {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.latest == nil || h.latest == c {
+		return []*connection{c}
+	}
+	return []*connection{c, h.latest}
 }
 
 // cached returns the cache of the latest connection; nil for none.
@@ -141,6 +155,14 @@ func (b *backend) connect(ctx context.Context, storage logical.Storage, c *confi
 	if err != nil {
 		return nil, err
 	}
+	accounts, err := b.newRemover(c, api.ScopeOfAccounts)
+	if err != nil {
+		return nil, err
+	}
+	users, err := b.newRemover(c, api.ScopeOfUsers)
+	if err != nil {
+		return nil, err
+	}
 	var known *cache.Cache
 	var predecessor *fetch.Fetcher
 	switch {
@@ -149,13 +171,14 @@ func (b *backend) connect(ctx context.Context, storage logical.Storage, c *confi
 	case latest != nil && latest.config.UsersID == c.UsersID:
 		known = latest.view.Next(c.CacheID)
 	default:
-		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.stats, b.clock, b.Logger)
+		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.removed, b.stats, b.clock, b.Logger)
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	made := &connection{
 		config: c, client: client, holdOffs: holdOffs, fetcher: fetcher,
 		view:  known.View(client, fetcher, b.budget, holdOffs, c.policy()),
 		links: links, linkHoldOffs: pace.NewHoldOffs(),
+		accounts: accounts, users: users,
 	}
 	return made, b.addTokens(made)
 }
@@ -181,6 +204,19 @@ func (b *backend) newMaker(c *config, what api.Product, budget *pace.Budget, hol
 	own := c.api(base)
 	own.Makes, own.Scope, own.Clock = what, api.ScopeOfTokens, b.clock
 	return api.New(b.ctx, own, transport, budget, holdOffs, b.stats, b.Logger), nil
+}
+
+// newRemover returns a client that removes accounts or users, with an access token for
+// that scope alone, which it gets when it is first needed. Its failures hold no readers
+// off. It does not repeat a request, so that the answer to the only one counts.
+func (b *backend) newRemover(c *config, scope string) (*api.Client, error) {
+	base, transport, err := b.reach(c)
+	if err != nil {
+		return nil, err
+	}
+	own := c.api(base)
+	own.Removes, own.Scope, own.MaxRetries, own.Clock = true, scope, 0, b.clock
+	return api.New(b.ctx, own, transport, b.budget, pace.NewHoldOffs(), b.stats, b.Logger), nil
 }
 
 // reach returns where the Pipedream of a configuration is, and how to get there.

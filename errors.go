@@ -22,6 +22,9 @@ func text(e *api.Error) string {
 	if e.Product != "" {
 		return textOfProduct(e)
 	}
+	if e.Removal {
+		return textOfRemoval(e)
+	}
 	switch e.Kind {
 	case api.Throttled:
 		return "the rate limit of Pipedream, or of a gateway in front of it, is used up (the answer was 429); " + again(e)

@@ -58,6 +58,7 @@ const (
 
 	// Of requests for a user's account.
 	fieldAccount = "account"
+	fieldAll     = "all"
 
 	// In paths.
 	fieldName = "name"

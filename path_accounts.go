@@ -3,6 +3,7 @@ package pipedream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -28,7 +29,9 @@ external_user_id lists only those of one external user.
 Each 100 accounts cost one request to Pipedream.
 `
 
-	pathAccountHelpSyn = `Read what Pipedream knows of an account, without its credentials.`
+	pathAccountHelpSyn = `Read what Pipedream knows of an account, without its credentials, or disconnect it.`
+
+	pathAccountDeleteSyn = `Disconnect an account at Pipedream, whoever's it is.`
 
 	pathAccountHelpDesc = `
 Returns an account's metadata: its name, its app, its times, and whether it is
@@ -36,6 +39,12 @@ healthy or dead and why. Never a credential. Each read costs one request to
 Pipedream.
 
     $ vault read pipedream/accounts/apn_XehyZPr
+
+A delete disconnects an account of a Connect project at Pipedream, for good, and
+whoever's it is. This mount does not serve it from that moment on. Tokens that
+were handed out before work until they expire.
+
+    $ vault delete pipedream/accounts/apn_XehyZPr
 `
 
 	// listTimeout bounds a list of many pages. Vault's own Go client gives up after
@@ -98,6 +107,15 @@ func (b *backend) pathAccounts() []*framework.Path {
 					ForwardPerformanceStandby: true,
 					Responses: map[int][]framework.Response{
 						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: accountFields()}},
+					},
+				},
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                  b.accountDelete,
+					Summary:                   pathAccountDeleteSyn,
+					DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "disconnect-by-id", OperationSuffix: "account"},
+					ForwardPerformanceStandby: true,
+					Responses: map[int][]framework.Response{
+						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: removedFields()}},
 					},
 				},
 			},
@@ -249,4 +267,30 @@ func setTime(data map[string]any, name string, t time.Time) {
 	if !t.IsZero() {
 		data[name] = t.Format(time.RFC3339)
 	}
+}
+
+func (b *backend) accountDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := refuseOthers(req); err != nil {
+		return nil, err
+	}
+	id, err := accountID(data)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.inProject(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	found, err := b.remove(ctx, req, c, c.ofAccount(id))
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		resp := removedResponse(nil)
+		resp.AddWarning(fmt.Sprintf("Pipedream does not know account %s in project %s, environment %s: there was nothing to disconnect", id, c.config.ProjectID, c.config.Environment))
+		return resp, nil
+	}
+	resp := removedResponse([]string{id})
+	resp.AddWarning(tokensLive)
+	return resp, nil
 }

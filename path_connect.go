@@ -80,6 +80,7 @@ func (b *backend) pathConnect() *framework.Path {
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Role name"},
 			},
 			fieldUser:               userField(),
+			fieldAll:                allField(),
 			fieldSuccessRedirectURI: redirect("once the account is connected", "Success redirect URI"),
 			fieldErrorRedirectURI:   redirect("where no account was connected", "Error redirect URI"),
 			fieldExpiresIn: {
@@ -100,7 +101,8 @@ func (b *backend) pathConnect() *framework.Path {
 			},
 			fieldAccount: {
 				Type:         framework.TypeString,
-				Description:  "Sign in again to this one of the caller's accounts: its id, or its name, exactly.",
+				Description:  "Sign in again to this one of the caller's accounts, or disconnect it: its id, or its name, exactly.",
+				Query:        true,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Account"},
 			},
 			fieldLinkID: {
@@ -126,6 +128,7 @@ func (b *backend) pathConnect() *framework.Path {
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: connectionFields()}},
 				},
 			},
+			logical.DeleteOperation: b.connectDelete(),
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.connectLink,
 				Summary:                   pathConnectHelpSyn,

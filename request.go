@@ -82,6 +82,8 @@ func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*log
 		return nil, errBadAccountID
 	case first == "roles", first == "connect":
 		return nil, errBadRoleName
+	case first == pathUsers:
+		return nil, badRequest("a path below users/ ends in an external user id")
 	default:
 		return nil, errBadName
 	}

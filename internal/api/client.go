@@ -38,6 +38,7 @@ const (
 
 	ForConnectToken = "connect_token"
 	ForAccessToken  = "access_token"
+	ForRemoval      = "removal"
 )
 
 // Config says where and how to reach Pipedream.
@@ -64,6 +65,9 @@ type Config struct {
 	Clock *clock.Clock
 	// Makes is set for a client that makes links or tokens and nothing else.
 	Makes Product
+	// Removes is set for a client that removes accounts or external users and nothing
+	// else.
+	Removes bool
 }
 
 // Observer learns of the requests of a client.

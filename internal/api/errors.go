@@ -65,6 +65,11 @@ type Error struct {
 	Project, Environment, Scope string
 	// Product is what could not be made; empty if nothing was to be.
 	Product Product
+	// Removal is set if the request was to remove an account or a user. Undecided is set
+	// if that may have been done in spite of e.
+	Removal, Undecided bool
+	// NotSent is set if no connection could be made, so that nothing was sent.
+	NotSent bool
 	// User and App say whose account was searched, for NoAccount. OtherClient is set if
 	// there is one, but on another OAuth client.
 	User, App   string
@@ -92,6 +97,9 @@ func (e *Error) Error() string {
 	text := names[e.Kind]
 	if e.Product != "" {
 		text = fmt.Sprintf("no %s could be made: %s", e.Product, text)
+	}
+	if e.Removal {
+		text = "an account or a user could not be removed: " + text
 	}
 	if e.Status != 0 {
 		text += fmt.Sprintf(" (its answer was %d)", e.Status)

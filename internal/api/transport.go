@@ -112,7 +112,11 @@ func (c *Client) newRequest(ctx context.Context, r request) (*retryablehttp.Requ
 
 // send sends a request, with retries.
 func (c *Client) send(ctx context.Context, r request) error {
-	return c.ofProduct(c.exchange(ctx, r))
+	err := c.exchange(ctx, r)
+	if c.config.Removes {
+		return ofRemoval(err)
+	}
+	return c.ofProduct(err)
 }
 
 func (c *Client) exchange(ctx context.Context, r request) error {

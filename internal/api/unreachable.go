@@ -39,7 +39,7 @@ func (c *Client) connectionError(ctx context.Context, err error) error {
 	if proxy != "" { // without its user and password
 		place += " through the proxy " + proxy
 	}
-	return &Error{Kind: Unavailable, Detail: detail + " (" + place + ")"}
+	return &Error{Kind: Unavailable, Detail: detail + " (" + place + ")", NotSent: neverSent(err)}
 }
 
 // reason says what is wrong with a connection.

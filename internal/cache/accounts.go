@@ -115,14 +115,18 @@ func (v *View) listOwn(ctx context.Context, u User) (*listing, error) {
 }
 
 // listOnce asks Pipedream for the accounts of u, and returns those that u owns, the one
-// created last first.
+// created last first. If one of them was removed meanwhile, it asks again.
 func (v *View) listOnce(ctx context.Context, u User) (accounts []*api.Account, err error) {
+	asked := time.Now()
 	all, err := v.client.Search(ctx, api.Filter{App: u.App, OAuthApp: u.OAuthApp, ExternalUser: u.ExternalID})
 	if err != nil {
 		return nil, err
 	}
 	seen := map[string]bool{} // a list that changes meanwhile can show an account twice
 	for _, a := range all {
+		if v.removed.isOutdated(a.ID, a.ExternalID, asked) {
+			return v.listOnce(ctx, u)
+		}
 		if api.ValidAccountID(a.ID) && u.owns(a) && !seen[a.ID] {
 			seen[a.ID] = true
 			accounts = append(accounts, a)

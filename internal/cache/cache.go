@@ -83,6 +83,7 @@ type Cache struct {
 	stats      Stats
 	clock      *clock.Clock
 	logger     func() hclog.Logger
+	removed    *Removed
 
 	credentials *durable.Store[*entry]
 	users       *durable.Store[found]  // shared by all generations of the place
@@ -107,9 +108,9 @@ type entry struct {
 }
 
 // New returns the cache of a generation of a place. Both are names of folders, which
-// no two of either may share.
-func New(ctx context.Context, storage logical.Storage, generation, place string, stats Stats, clk *clock.Clock, logger func() hclog.Logger) *Cache {
-	c := &Cache{ctx: ctx, storage: storage, place: place, stats: stats, clock: clk, logger: logger, looks: newLooks()}
+// no two of either may share. removed is shared by all caches of a mount.
+func New(ctx context.Context, storage logical.Storage, generation, place string, removed *Removed, stats Stats, clk *clock.Clock, logger func() hclog.Logger) *Cache {
+	c := &Cache{ctx: ctx, storage: storage, place: place, removed: removed, stats: stats, clock: clk, logger: logger, looks: newLooks()}
 	c.users = durable.New(ctx, storage, Prefix+place+"/", maxUsers, maxUsersBytes, userCodec, logger)
 	return c.Next(generation)
 }
@@ -129,7 +130,7 @@ func (c *Cache) Next(generation string) *Cache {
 		panic(err)
 	}
 	return &Cache{
-		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, clock: c.clock, logger: c.logger,
+		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, clock: c.clock, logger: c.logger, removed: c.removed,
 		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec(c.clock), c.logger),
 		users:       c.users, quiet: recent, choices: choices, recent: lists, looks: c.looks,
 	}
@@ -232,7 +233,7 @@ func (v *View) fresh(r Reader, id string) *entry {
 // serveFresh serves e if it needs no fetch, and returns nil otherwise.
 func (v *View) serveFresh(r Reader, e *entry) *entry {
 	now := v.clock.Now()
-	if due, _ := e.Due(v.policy, r.Demand, now); due || !e.Servable(now) || e.Expires() && now.Unsure {
+	if due, _ := e.Due(v.policy, r.Demand, now); due || !v.servable(e.Credential, now) || e.Expires() && now.Unsure {
 		return nil
 	}
 	return v.serve(r, e, Hit)
@@ -250,7 +251,7 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 	}
 	now := v.clock.Now()
 	class := v.fetcher.Class(id, exists || e != nil)
-	if e == nil || !e.Servable(now) {
+	if e == nil || !v.servable(e.Credential, now) {
 		return v.await(ctx, r, class, id, e, time.Time{}, nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)

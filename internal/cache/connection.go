@@ -249,7 +249,7 @@ func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) 
 	}
 	f = v.look(ctx, r.who(), u, f)
 	seen, ok := v.recent.Peek(key)
-	if !ok || time.Since(seen.asked) >= listedFor {
+	if !ok || time.Since(seen.asked) >= listedFor || v.removed.hasOutdated(seen) {
 		l, err := v.listShared(ctx, pace.Listing, r.who(), u)
 		if err != nil {
 			return nil, err

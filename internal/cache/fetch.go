@@ -29,7 +29,7 @@ func (v *View) await(ctx context.Context, r Reader, class pace.Class, id string,
 	if err == nil {
 		return v.serve(r, fetched, Fetched), nil
 	}
-	if fallback != nil && fallback.Servable(v.clock.Now()) && !api.OfAccount(err) {
+	if fallback != nil && v.servable(fallback.Credential, v.clock.Now()) && !api.OfAccount(err) {
 		return v.serve(r, fallback, Stale), nil
 	}
 	if ctx.Err() == nil && patience.Err() != nil { // but the fallback has ended meanwhile
@@ -71,7 +71,7 @@ func (v *View) wait(ctx, patience context.Context, class pace.Class, r Reader, i
 // ready returns what a fetch that ended since the caller looked has cached, or why the
 // account may not be fetched now. Otherwise it says in wish how new the account must be.
 func (v *View) ready(id string, seen *entry, wish *fetch.Wish) (*entry, error) {
-	if e, ok := v.credentials.Peek(id); ok && e != seen && e.Servable(v.clock.Now()) && !e.CheckedAt.Before(wish.NewerThan) {
+	if e, ok := v.credentials.Peek(id); ok && e != seen && v.servable(e.Credential, v.clock.Now()) && !e.CheckedAt.Before(wish.NewerThan) {
 		return e, nil
 	}
 	if err := v.holdOffs.Check(id); err != nil {
@@ -122,6 +122,9 @@ func (v *View) arrived(w *fetch.Want) {
 func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 	var c *credential.Credential
 	if err = w.Err; err == nil {
+		if v.removed.isOutdated(w.ID, w.Account.ExternalID, w.At) {
+			return nil, true, nil
+		}
 		c, err = credential.New(w.Account, w.At, v.policy.ExposeRefreshToken)
 	}
 	if api.OfAccount(err) && !w.Doubted && v.hasLive(v.ctx, w.ID) {
@@ -138,7 +141,7 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 		return nil, true, nil
 	case c.Servable(now):
 		e := v.keep(c, w.IsAhead())
-		return e, !e.Servable(v.clock.Now()), nil // it may have ended while it was being stored
+		return e, !v.servable(e.Credential, v.clock.Now()), nil // it may have ended while it was being stored
 	case w.Tries == maxExpiredRetries || v.holdOffs.Doubtful(w.ID):
 		return nil, false, expired
 	}
@@ -157,7 +160,7 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 // hasLive reports whether a credential of the account may be cached that can be served.
 func (v *View) hasLive(ctx context.Context, id string) bool {
 	e, err := v.lookup(ctx, id)
-	return err != nil || e != nil && e.Servable(v.clock.Now())
+	return err != nil || e != nil && v.servable(e.Credential, v.clock.Now())
 }
 
 // isStale reports whether Pipedream may have a better credential by now than c,
@@ -195,6 +198,9 @@ func (v *View) failed(id string, err error) {
 // one that is cached then.
 func (v *View) keep(fetched *credential.Credential, ahead bool) *entry {
 	return v.credentials.Update(fetched.AccountID, func(latest *entry, known bool) (*entry, bool) {
+		if v.removed.isOutdated(fetched.AccountID, fetched.ExternalUser, fetched.CheckedAt) { // since the caller looked
+			return &entry{Credential: fetched}, false
+		}
 		var before *credential.Credential
 		if known {
 			if latest.CheckedAt.After(fetched.CheckedAt) {

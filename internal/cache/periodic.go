@@ -58,7 +58,7 @@ func (v *View) RefreshAhead() {
 func (v *View) dueSoon(now clock.Moment) (due []*entry, ending bool) {
 	for _, e := range v.credentials.Values() {
 		ending = ending || e.Expires()
-		if e.read.Load() && e.Servable(now) && e.DueSoon(v.policy, now) {
+		if e.read.Load() && v.servable(e.Credential, now) && e.DueSoon(v.policy, now) {
 			due = append(due, e)
 		}
 	}

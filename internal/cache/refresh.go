@@ -41,7 +41,7 @@ func (v *View) Refresh(ctx context.Context, r Reader, id string) (c *credential.
 // request; nil for none.
 func (v *View) served(ctx context.Context, id string) *credential.Credential {
 	e, err := v.lookup(ctx, id)
-	if err != nil || e == nil || !e.Servable(v.clock.Now()) {
+	if err != nil || e == nil || !v.servable(e.Credential, v.clock.Now()) {
 		return nil
 	}
 	return e.Credential
@@ -63,7 +63,7 @@ func (v *View) refresh(ctx context.Context, r Reader, id string, exists bool) (*
 	}
 	last, _ := v.quiet.Peek(id)
 	isQuiet := began.Before(last.until)
-	if e != nil && e.Servable(v.clock.Now()) && (began.Sub(e.CheckedAt) < RefreshQuiet || isQuiet && !last.failed) {
+	if e != nil && v.servable(e.Credential, v.clock.Now()) && (began.Sub(e.CheckedAt) < RefreshQuiet || isQuiet && !last.failed) {
 		v.stats.Served(r.Path, Hit)
 		return e.Credential, nil
 	}

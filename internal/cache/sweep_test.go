@@ -41,7 +41,7 @@ func newSwept(t *testing.T) *swept {
 	storage := &logical.InmemStorage{}
 	sweeper := NewSweeper(storage, hclog.NewNullLogger)
 	return &swept{
-		Cache: New(t.Context(), storage, generation, place, nil, clock.New(nil), hclog.NewNullLogger),
+		Cache: New(t.Context(), storage, generation, place, new(Removed), nil, clock.New(nil), hclog.NewNullLogger),
 		T:     t, storage: storage, sweeper: sweeper,
 	}
 }

@@ -20,7 +20,7 @@ import (
 // User is an external user and an app. It stands for the account that the user has
 // with the app.
 type User struct {
-	App        string // slug or id
+	App        string // slug or id; empty for all apps
 	OAuthApp   string // id of a custom OAuth client; empty for any
 	ExternalID string
 }
@@ -50,6 +50,8 @@ func (u User) owns(a *api.Account) bool {
 func (u User) isOfApp(app api.App) bool {
 	custom := strings.HasPrefix(app.ID, "oa_")
 	switch {
+	case u.App == "":
+		return true
 	case app.Slug == "" && app.ID == "":
 		return false
 	case u.OAuthApp != "" && custom && app.ID != u.OAuthApp:
@@ -255,14 +257,14 @@ func (v *View) rememberUser(key, before, id string) string {
 }
 
 // forgetUser forgets the account of the user, unless another one was found since.
-func (v *View) forgetUser(key, id string) {
-	f, ok := v.users.Peek(key)
+func (c *Cache) forgetUser(key, id string) {
+	f, ok := c.users.Peek(key)
 	switch awaited := f.isAwaited(time.Now()); {
 	case ok && f.AccountID != id, awaited && id == "":
 	case awaited:
-		v.users.Replace(v.ctx, key, func(latest found) bool { return latest.AccountID == id }, found{User: key, Links: f.Links})
+		c.users.Replace(c.ctx, key, func(latest found) bool { return latest.AccountID == id }, found{User: key, Links: f.Links})
 	default:
-		v.users.Delete(key)
+		c.users.Delete(key)
 	}
 }
 
@@ -398,7 +400,7 @@ func (v *View) holdUserOff(name string, err error) {
 // served.
 func (v *View) offer(a *api.Account, at time.Time) {
 	c, err := credential.New(a, at, v.policy.ExposeRefreshToken)
-	if err == nil && c.Servable(v.clock.Now()) && at.After(v.holdOffs.FailedAt(a.ID)) {
+	if err == nil && v.servable(c, v.clock.Now()) && at.After(v.holdOffs.FailedAt(a.ID)) {
 		v.keep(c, false)
 	}
 }

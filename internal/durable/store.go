@@ -221,6 +221,29 @@ func (s *Store[V]) Delete(key string) {
 	}
 }
 
+// Unstore deletes key from storage alone. If memory has its value, that stays there, and
+// [Store.Restore] or [Store.Settle] stores it again. It returns the error of storage, or
+// that the key's lock was not free in time.
+func (s *Store[V]) Unstore(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	unlock, err := s.keys.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := s.erase(ctx, key); err != nil {
+		return err
+	}
+	if _, ok := s.Peek(key); ok {
+		s.setUnsettled(key, true)
+	}
+	return nil
+}
+
+// Restore stores again what [Store.Unstore] deleted, if memory still has it.
+func (s *Store[V]) Restore(ctx context.Context, key string) { _ = s.settle(ctx, key) }
+
 // DeleteIf deletes key from memory and storage if memory has a value for which is
 // returns true.
 func (s *Store[V]) DeleteIf(ctx context.Context, key string, is func(V) bool) {

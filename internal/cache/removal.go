@@ -1,0 +1,195 @@
+package cache
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"vault-plugin-secrets-pipedream/internal/clock"
+	"vault-plugin-secrets-pipedream/internal/credential"
+	"vault-plugin-secrets-pipedream/internal/guard"
+)
+
+// maxRemoved bounds how many removals are remembered. Whatever Pipedream was asked for
+// before the oldest ones has been answered long ago.
+const maxRemoved = 10_000
+
+// Removed remembers which accounts and external users were removed at Pipedream, and
+// when that was answered. What Pipedream was asked for before then is not believed,
+// wherever it still is: in a fetch, a page, a search, a write or a reader's hands. So
+// nothing of it needs to be found and stopped. The zero value is ready for use.
+type Removed struct {
+	mu sync.Mutex // held by those who change at; never held across I/O
+	// at has the time of the latest removal, by [Removed.ofUser] or an account's id. The
+	// map never changes once it is here, because every read looks at it.
+	at atomic.Pointer[map[string]time.Time]
+}
+
+// ofUser returns the name of an external user, which no account's id is equal to.
+func (r *Removed) ofUser(externalID string) string { return "user/" + externalID }
+
+// note notes that something was removed by now.
+func (r *Removed) note(names ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at := map[string]time.Time{}
+	if before := r.at.Load(); before != nil {
+		at = maps.Clone(*before)
+	}
+	now := time.Now()
+	for _, name := range names {
+		at[name] = now
+	}
+	if len(at) > maxRemoved {
+		byAge := slices.SortedFunc(maps.Keys(at), func(a, b string) int { return at[a].Compare(at[b]) })
+		for _, name := range byAge[:len(at)-maxRemoved/2] {
+			delete(at, name)
+		}
+	}
+	r.at.Store(&at)
+}
+
+// isOutdated reports whether the account, or its external user, was removed after
+// Pipedream was asked for it.
+func (r *Removed) isOutdated(id, externalID string, asked time.Time) bool {
+	at := r.at.Load()
+	if at == nil {
+		return false
+	}
+	return asked.Before((*at)[id]) || asked.Before((*at)[r.ofUser(externalID)])
+}
+
+// hasOutdated reports whether one of the listed accounts was removed since.
+func (r *Removed) hasOutdated(l *listed) bool {
+	return slices.ContainsFunc(slices.Concat(l.accounts, l.elsewhere), func(a *Owned) bool { return r.isOutdated(a.ID, a.ExternalID, l.asked) })
+}
+
+// servable reports whether cred may be served: it is live, and its account was not
+// removed since Pipedream handed it out.
+func (c *Cache) servable(cred *credential.Credential, now clock.Moment) bool {
+	return cred.Servable(now) && !c.removed.isOutdated(cred.AccountID, cred.ExternalUser, cred.CheckedAt)
+}
+
+// Removal is what is about to be removed at Pipedream.
+type Removal struct {
+	// Accounts are ids of accounts.
+	Accounts []string
+	// Users are those for whom the accounts may be remembered.
+	Users []User
+	// ExternalID is the external user who is removed as a whole; empty for none.
+	ExternalID string
+}
+
+// Prepare deletes the stored copies of the removal's accounts. Those in memory are still
+// served. It fails if storage does, because a restart could bring back what was removed
+// then. Call Remove or Keep afterwards.
+func (c *Cache) Prepare(ctx context.Context, r Removal) error {
+	return c.each(r.Accounts, func(id string) error {
+		if _, _, err := c.credentials.Load(ctx, id); err != nil { // for Keep
+			return err
+		}
+		return c.credentials.Unstore(ctx, id)
+	})
+}
+
+// Keep stores again what Prepare deleted, because nothing was removed. What cannot be
+// stored now is stored by the next pass.
+func (c *Cache) Keep(ctx context.Context, r Removal) {
+	_ = c.each(r.Accounts, func(id string) error {
+		c.credentials.Restore(ctx, id)
+		return nil
+	})
+}
+
+// Remove drops what was removed. Nobody is served any of it once Remove has returned,
+// whatever is still under way, and whether or not storage works.
+func (c *Cache) Remove(r Removal) {
+	names := slices.Clone(r.Accounts)
+	if r.ExternalID != "" {
+		names = append(names, c.removed.ofUser(r.ExternalID))
+	}
+	c.removed.note(names...)
+	gone := map[string]bool{}
+	for _, id := range r.Accounts {
+		gone[id] = true
+	}
+	if r.ExternalID != "" { // accounts that were connected since they were listed
+		for _, e := range c.credentials.Values() {
+			gone[e.AccountID] = gone[e.AccountID] || e.ExternalUser == r.ExternalID
+		}
+		maps.DeleteFunc(gone, func(_ string, is bool) bool { return !is })
+	}
+	_ = c.each(slices.Collect(maps.Keys(gone)), func(id string) error {
+		c.credentials.Delete(id)
+		return nil
+	})
+	c.forgetChoices(gone, r.Users)
+	if r.ExternalID != "" { // their links too
+		for _, u := range r.Users {
+			c.users.Delete(u.Key())
+		}
+	}
+}
+
+// forgetChoices forgets who has, or has chosen, one of these accounts.
+func (c *Cache) forgetChoices(gone map[string]bool, users []User) {
+	for _, name := range c.choices.Keys() {
+		if chosen, ok := c.choices.Peek(name); ok && gone[chosen.id] {
+			c.choices.Remove(name)
+		}
+	}
+	for _, f := range c.users.Values() {
+		if gone[f.AccountID] {
+			c.forgetUser(f.User, f.AccountID)
+		}
+	}
+	for _, u := range users {
+		key := u.Key()
+		if f, ok, err := c.users.Load(c.ctx, key); err == nil && ok && gone[f.AccountID] {
+			c.forgetUser(key, f.AccountID)
+		}
+	}
+}
+
+// maxParallel is how many calls to storage a removal makes at the same time.
+const maxParallel = 8
+
+// each calls f for some ids at a time, and returns one of the errors.
+func (c *Cache) each(ids []string, f func(id string) error) error {
+	var g errgroup.Group
+	g.SetLimit(maxParallel)
+	for _, id := range ids {
+		g.Go(func() (err error) {
+			return guard.Run(c.logger(), func() error { return f(id) })
+		})
+	}
+	return g.Wait()
+}
+
+// Lift ends the hold-offs of the users of a removal, so that their next read finds out
+// what there is now.
+func (v *View) Lift(r Removal) {
+	for _, id := range r.Accounts {
+		v.holdOffs.Retry(id)
+	}
+	for _, u := range r.Users {
+		v.holdOffs.Retry(heldName(u.Key()))
+		v.holdOffs.Retry(choicesName(u.Key()))
+		v.holdOffs.Retry(bareName(u.Key()))
+	}
+}
+
+// ForgetAccountOf drops the account that u was found to have, because Pipedream has none
+// of u any more.
+func (v *View) ForgetAccountOf(ctx context.Context, u User) {
+	if f, err := v.known(ctx, u.Key()); err == nil && f.AccountID != "" {
+		r := Removal{Accounts: []string{f.AccountID}, Users: []User{u}}
+		v.Remove(r)
+		v.Lift(r)
+	}
+}

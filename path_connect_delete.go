@@ -1,0 +1,107 @@
+package pipedream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/pace"
+)
+
+const pathConnectDeleteSyn = `Disconnect an account of the caller's own at Pipedream.`
+
+// connectDelete is the operation that disconnects accounts.
+func (b *backend) connectDelete() *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback:                  b.disconnect,
+		Summary:                   pathConnectDeleteSyn,
+		DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "disconnect", OperationSuffix: "account"},
+		ForwardPerformanceStandby: true,
+		Responses: map[int][]framework.Response{
+			http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: removedFields()}},
+		},
+	}
+}
+
+func allField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:         framework.TypeBool,
+		Description:  "Only for a delete: disconnect all accounts that the caller has with the app. Default false.",
+		Query:        true,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "All"},
+	}
+}
+
+func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := refuseOthers(req, fieldAccount, fieldAll); err != nil {
+		return nil, err
+	}
+	named, err := namedAccount(data)
+	if err != nil {
+		return nil, err
+	}
+	all := data.Get(fieldAll).(bool)
+	if all && named != "" {
+		return nil, badRequest("nothing was done: give either account or all=true")
+	}
+	t, err := b.linkTarget(ctx, req, data)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	accounts, err := t.view.Accounts(ctx, pace.Known, t.who(), t.user)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	if len(accounts) == 0 {
+		return b.nothingConnected(t), nil
+	}
+	if named != "" {
+		chosen, err := t.view.Choose(accounts, t.user, named)
+		if err != nil {
+			return nil, toLogical(req, err)
+		}
+		accounts = []*cache.Owned{chosen}
+	}
+	if len(accounts) > 1 && !all {
+		return nil, badRequest("nothing was done: there are %d accounts of app %q. Give account=<id or name> for one of them, or all=true for all: %s",
+			len(accounts), t.user.App, listOfAccounts(accounts))
+	}
+	return b.disconnectEach(ctx, req, t, accounts)
+}
+
+// disconnectEach disconnects accounts one after the other, until one fails.
+func (b *backend) disconnectEach(ctx context.Context, req *logical.Request, t *target, accounts []*cache.Owned) (*logical.Response, error) {
+	var done []string
+	for _, a := range accounts {
+		if _, err := b.remove(ctx, req, t.connection, t.ofAccount(a.ID, t.user)); err != nil {
+			return nil, after(done, err)
+		}
+		done = append(done, a.ID)
+	}
+	resp := removedResponse(done)
+	resp.AddWarning(tokensLive)
+	return resp, nil
+}
+
+// after returns err with what was done before it.
+func after(done []string, err error) error {
+	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
+	if len(done) == 0 || !ok {
+		return err
+	}
+	return logical.CodedError(coded.Code(), fmt.Sprintf("disconnected: %s. But %s", strings.Join(done, ", "), err))
+}
+
+// nothingConnected answers a user who has no account. One that is still cached was
+// deleted in Pipedream, and is not served any longer.
+func (b *backend) nothingConnected(t *target) *logical.Response {
+	t.view.ForgetAccountOf(b.ctx, t.user)
+	resp := removedResponse(nil)
+	resp.AddWarning(fmt.Sprintf("external user %q has no account with app %q: there was nothing to disconnect", t.user.ExternalID, t.user.App))
+	return resp
+}

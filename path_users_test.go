@@ -1,0 +1,140 @@
+package pipedream
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+)
+
+// withSlack gives alice an account of another app, on a custom OAuth client.
+func (m *mount) withSlack() {
+	a := connectAccount("apn_slack", "alice")
+	a.App = pipedreamtest.App{ID: "app_slack", Slug: "slack", Name: "Slack", AuthType: "oauth"}
+	a.OAuthAppID, a.Dead, a.Error = "oa_slack", true, "invalid_grant"
+	m.sim.SetAccount(a)
+}
+
+func TestReadUser(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		time.Sleep(time.Minute)
+		m.withSlack()
+		resp, err := m.read("users/alice")
+		require.NoError(t, err)
+		require.Equal(t, "alice", resp.Data["external_user_id"])
+		accounts, ok := resp.Data["accounts"].([]any)
+		require.True(t, ok)
+		require.Len(t, accounts, 2)
+		require.Subset(t, accounts[0], map[string]any{"id": "apn_slack", "app": "slack", "dead": true, "healthy": false, "error": "invalid_grant"})
+		require.Subset(t, accounts[1], map[string]any{"id": "apn_alice", "app": "github", "dead": false, "healthy": true, "has_credentials": true})
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "one for all apps")
+		for user, written := range map[string]string{"carol": "carol", "J\u00e9": "b64:SsOp", "a/../bob": "b64:YS8uLi9ib2I"} {
+			resp, err = m.read("users/" + written)
+			require.NoError(t, err)
+			require.Equal(t, user, resp.Data["external_user_id"])
+			require.Empty(t, resp.Data["accounts"])
+		}
+		_, err = m.read("users/J\u00e9")
+		m.refused(err, http.StatusBadRequest, "is written b64:SsOp in a path")
+		_, err = m.read("users/")
+		m.refused(err, http.StatusBadRequest, "ends in an external user id")
+		for _, r := range m.sim.Requests() {
+			require.NotContains(t, r.Path, "bob")
+		}
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusBadGateway})
+		_, err = m.read("users/alice")
+		m.refused(err, http.StatusBadGateway, "Pipedream is not available")
+	})
+}
+
+func TestRemoveUser(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.withSlack()
+		m.sim.Update("apn_slack", func(a *pipedreamtest.Account) { a.Dead = false })
+		m.role("github", eachUsersGithub)
+		m.role("slack", map[string]any{"app": "slack", "oauth_app_id": "oa_slack", "external_user_id": "alice"})
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		_, err = m.as("bob")
+		require.NoError(t, err)
+		m.creds("slack")
+		resp, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		require.ElementsMatch(t, []string{"apn_alice", "apn_slack"}, resp.Data["disconnected"])
+		keys, err := m.cachedKeys()
+		require.NoError(t, err)
+		require.Len(t, keys, 2, "bob, and his account: %v", keys)
+		for range 2 {
+			_, err = m.read("creds/slack")
+			require.Error(t, err)
+			_, err = m.as("alice")
+			require.Error(t, err)
+			_, err = m.as("bob")
+			require.NoError(t, err)
+			m.start()
+		}
+		resp, err = m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		require.Empty(t, resp.Data["disconnected"])
+		require.Contains(t, strings.Join(resp.Warnings, ""), `does not know external user "alice"`)
+		time.Sleep(10 * time.Minute)
+		m.sim.SetAccount(connectAccount("apn_again", "alice"))
+		resp, err = m.as("alice")
+		require.NoError(t, err, "who comes back is served again")
+		require.Equal(t, "apn_again", resp.Data["pipedream_account_id"])
+	})
+}
+
+// An id is one segment of the path to Pipedream, whatever is in it.
+func TestRemoveUsersWithOddIDs(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		for _, user := range []string{"a/b", "a b", "é", "a?b=c", "a#b", "100%", "%2e%2e", "a\\b", "a..b", "~", "+1 (555)", strings.Repeat("名", 250)} {
+			m.sim.SetAccount(connectAccount("apn_odd", user))
+			resp, err := m.handle(logical.DeleteOperation, "users/"+segmentOfUser(user), nil)
+			require.NoError(t, err, user)
+			require.Equal(t, []string{"apn_odd"}, resp.Data["disconnected"], user)
+			require.Len(t, resp.Warnings, 1, user)
+		}
+		m.creds("apn_alice")
+		m.creds("apn_bob")
+	})
+}
+
+// What a user connects while they are being removed is removed, too.
+func TestAnAccountThatComesDuringTheRemovalOfItsUser(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindDeleteUser, Delay: 5 * time.Second})
+		var removed sync.WaitGroup
+		removed.Go(func() {
+			_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+			require.NoError(t, err)
+		})
+		time.Sleep(time.Second)
+		m.sim.SetAccount(connectAccount("apn_late", "alice"))
+		m.creds("apn_late")
+		removed.Wait()
+		for range 2 {
+			_, err := m.read("creds/apn_late")
+			require.Error(t, err)
+			m.start()
+		}
+	})
+}
+
+// If the user's accounts cannot be listed, their stored copies cannot be found.
+func TestAUserWhoseAccountsCannotBeListedIsNotRemoved(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404, 429, 500, 502} {
+		connectBubble(t, func(t *testing.T, m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: status})
+			_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+			require.Error(t, err)
+			require.Empty(t, m.removes())
+		})
+	}
+}
