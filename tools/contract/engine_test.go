@@ -73,7 +73,7 @@ func (e *engine) use(link bool) {
 	})
 	if link {
 		e.do(logical.ReadOperation, "creds/mine", nil)
-		e.do(logical.UpdateOperation, "connect/mine", map[string]any{"success_redirect_uri": "https://app.example.com/done"})
+		e.do(logical.UpdateOperation, "connect/mine", map[string]any{"new": true, "success_redirect_uri": "https://app.example.com/done"})
 	}
 	// So many accounts at once are fetched in pages.
 	var readers sync.WaitGroup
