@@ -19,7 +19,7 @@ func (v *View) AccountOf(ctx context.Context, caller pace.Caller, u User) (strin
 	if err != nil {
 		return "", err
 	}
-	known := f.AccountID
+	known := v.look(ctx, caller, u, f).AccountID // what a link did ends the hold-off
 	a, err := v.find(ctx, caller, u, known)
 	switch {
 	case err == nil:
