@@ -190,6 +190,11 @@ func (c *Client) Page(ctx context.Context, after string) (*Page, error) {
 	return c.page(ctx, ForPage, Filter{}, true, after)
 }
 
+// PageOf is like [Client.Page], of the accounts that a filter lets through.
+func (c *Client) PageOf(ctx context.Context, filter Filter, after string) (*Page, error) {
+	return c.page(ctx, ForSearch, filter, true, after)
+}
+
 // Search fetches all accounts of the filter's external user that the filter lets
 // through, with their credentials.
 func (c *Client) Search(ctx context.Context, filter Filter) (found []*Account, err error) {

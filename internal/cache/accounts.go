@@ -122,11 +122,21 @@ func (v *View) listOnce(ctx context.Context, u User) (accounts []*api.Account, e
 	if err != nil {
 		return nil, err
 	}
+	if v.outdated(all, asked) {
+		return v.listOnce(ctx, u)
+	}
+	return u.own(all), nil
+}
+
+// outdated reports whether one of the accounts was removed since they were asked for.
+func (v *View) outdated(accounts []*api.Account, asked time.Time) bool {
+	return slices.ContainsFunc(accounts, func(a *api.Account) bool { return v.removed.isOutdated(a.ID, a.ExternalID, asked) })
+}
+
+// own returns those of the accounts that u owns, the one created last first.
+func (u User) own(all []*api.Account) (accounts []*api.Account) {
 	seen := map[string]bool{} // a list that changes meanwhile can show an account twice
 	for _, a := range all {
-		if v.removed.isOutdated(a.ID, a.ExternalID, asked) {
-			return v.listOnce(ctx, u)
-		}
 		if api.ValidAccountID(a.ID) && u.owns(a) && !seen[a.ID] {
 			seen[a.ID] = true
 			accounts = append(accounts, a)
@@ -135,7 +145,7 @@ func (v *View) listOnce(ctx context.Context, u User) (accounts []*api.Account, e
 	slices.SortStableFunc(accounts, func(a, b *api.Account) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), strings.Compare(b.ID, a.ID))
 	})
-	return accounts, nil
+	return accounts
 }
 
 // ChoiceError says that a text names none of a user's accounts, or more than one.

@@ -93,6 +93,7 @@ type Cache struct {
 	quiet       *lru.Cache[string, quiet]
 	recent      *lru.Cache[string, *listed] // by user key
 	looks       *looks                      // shared by all generations of the place
+	rosters     *lru.Cache[api.Filter, *roster]
 	// passedAt is when the periodic pass last looked for credentials that are due, in
 	// Unix nanoseconds.
 	passedAt atomic.Int64
@@ -129,10 +130,14 @@ func (c *Cache) Next(generation string) *Cache {
 	if err != nil {
 		panic(err)
 	}
+	rosters, err := lru.New[api.Filter, *roster](maxRosters)
+	if err != nil {
+		panic(err)
+	}
 	return &Cache{
 		ctx: c.ctx, storage: c.storage, generation: generation, place: c.place, stats: c.stats, clock: c.clock, logger: c.logger, removed: c.removed,
 		credentials: durable.New(c.ctx, c.storage, Prefix+generation+"/", maxCached, maxCachedBytes, credentialCodec(c.clock), c.logger),
-		users:       c.users, quiet: recent, choices: choices, recent: lists, looks: c.looks,
+		users:       c.users, quiet: recent, choices: choices, recent: lists, looks: c.looks, rosters: rosters,
 	}
 }
 

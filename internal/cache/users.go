@@ -296,7 +296,7 @@ func (v *View) search(ctx context.Context, caller pace.Caller, u User, why reaso
 	var f *flight.Flight[string]
 	id, err := flight.Await(ctx, func() (_ *flight.Flight[string], joined bool) {
 		f, joined = v.searches.Start(key, v.budget, class, caller, v.logger(), func(claim *pace.Claim) (string, error) {
-			return v.searchNow(claim, u, why)
+			return v.searchNow(claim, class, caller, u, why)
 		})
 		return f, joined
 	})
@@ -307,7 +307,7 @@ func (v *View) search(ctx context.Context, caller pace.Caller, u User, why reaso
 }
 
 // searchNow does the search that all readers share.
-func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) {
+func (v *View) searchNow(claim *pace.Claim, class pace.Class, caller pace.Caller, u User, why reason) (string, error) {
 	key := u.Key()
 	if f, ok := v.users.Peek(key); ok && f.AccountID != "" && f.AccountID != why.known {
 		return f.AccountID, nil // from a search that ended since
@@ -317,8 +317,14 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 	}
 	ctx, cancel := context.WithTimeout(v.ctx, v.client.Timeout())
 	defer cancel()
-	began := time.Now()
-	a, err := v.list(claim.With(ctx), u, why)
+	own, err := v.fromRoster(ctx, class, caller, u, why), error(nil)
+	if own == nil {
+		own, err = v.listOwn(claim.With(ctx), u)
+	}
+	var a *api.Account
+	if err == nil {
+		a, err = v.chosen(own, u, why)
+	}
 	switch {
 	case err != nil:
 		if _, noted := v.users.Peek(key); (why.atFault || noted && why.known == "") && api.KindOf(err) == api.NoAccount {
@@ -331,18 +337,14 @@ func (v *View) searchNow(claim *pace.Claim, u User, why reason) (string, error) 
 	default:
 		v.holdOffs.Succeeded(heldName(key))
 	}
-	v.offer(a, began) // before others learn of the account, because they would fetch it
+	v.offer(a, own.asked) // before others learn of the account, because they would fetch it
 	return v.rememberUser(key, why.known, a.ID), nil
 }
 
-// list returns the account of u to serve. That is the known one, unless it is at
+// chosen returns the account of a list to serve. That is the known one, unless it is at
 // fault: it may be unhealthy while another is not, or the answer that found it at
 // fault may be right.
-func (v *View) list(ctx context.Context, u User, why reason) (*api.Account, error) {
-	own, err := v.listOwn(ctx, u)
-	if err != nil {
-		return nil, err
-	}
+func (v *View) chosen(own *listing, u User, why reason) (*api.Account, error) {
 	chosen, err := v.best(own, u, why)
 	if err != nil {
 		return nil, err

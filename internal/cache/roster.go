@@ -1,0 +1,190 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/flight"
+	"vault-plugin-secrets-pipedream/internal/pace"
+)
+
+const (
+	// rosterFrom is how many users of an app must be searched for within a minute before
+	// the list of all its accounts is used for them.
+	rosterFrom = 12
+	// rosterFor is how long a roster is used after its last page came.
+	rosterFor = time.Minute
+	// maxRosterBytes bounds the accounts of a roster. A larger one is of no use.
+	maxRosterBytes = 32 << 20
+	maxRosters     = 100
+)
+
+// roster has all accounts of an app, for searches: where more users are searched for in a
+// minute than the list has pages, all of it costs less than a search for each. Only a
+// complete one is used, so that a user gets the same account as from a search.
+type roster struct {
+	walks flight.Group[struct{}]
+
+	mu       sync.Mutex // guards the fields below; never held across I/O
+	wanted   map[string]struct{}
+	since    time.Time // when wanted was empty
+	byUser   map[string][]*api.Account
+	bytes    int
+	way      api.Walk
+	pages    int
+	length   int       // in pages; 0 if unknown
+	asked    time.Time // before the first page was asked for
+	cameAt   time.Time // when the last page came
+	notUntil time.Time // until when it is of no use
+}
+
+// rosterOf returns the roster of u's app.
+func (c *Cache) rosterOf(filter api.Filter) *roster {
+	c.rosters.ContainsOrAdd(filter, &roster{})
+	r, ok := c.rosters.Get(filter)
+	if !ok { // it was pushed out meanwhile
+		return &roster{}
+	}
+	return r
+}
+
+// wants notes that a user is searched for, and reports whether the roster is worth it.
+func (r *roster) wants(key string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.since) > pace.Window || r.wanted == nil {
+		r.wanted, r.since = map[string]struct{}{}, now
+	}
+	r.wanted[key] = struct{}{}
+	if !r.cameAt.IsZero() && now.Sub(r.cameAt) > rosterFor {
+		r.reset()
+	}
+	return r.pays(now)
+}
+
+// reset forgets the accounts. The caller holds mu.
+func (r *roster) reset() {
+	r.byUser, r.bytes, r.way, r.pages, r.cameAt = nil, 0, api.Walk{}, 0, time.Time{}
+}
+
+// pays reports whether the pages that are left cost less than searches. The caller holds mu.
+func (r *roster) pays(now time.Time) bool {
+	left := r.length - r.pages
+	if r.length == 0 { // nobody knows how many are left
+		left = r.pages
+	}
+	return r.way.Done() || now.After(r.notUntil) && len(r.wanted) > max(rosterFrom, left)
+}
+
+// next returns the cursor of the page to ask for, and whether there is one.
+func (r *roster) next(now time.Time) (after string, more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pages == 0 {
+		r.asked = now
+	}
+	return r.way.After(), !r.way.Done() && r.pays(now)
+}
+
+// came adds a page.
+func (r *roster) came(p *api.Page, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byUser == nil {
+		r.byUser = map[string][]*api.Account{}
+	}
+	for _, a := range p.Accounts {
+		r.byUser[a.ExternalID] = append(r.byUser[a.ExternalID], a)
+		r.bytes += a.Size()
+	}
+	r.way.Note(p)
+	r.pages++
+	r.cameAt = now
+	if p.Total > 0 {
+		r.length = (p.Total + api.PageLimit - 1) / api.PageLimit
+	}
+	if r.bytes > maxRosterBytes || r.way.Done() && !r.way.Whole() {
+		r.useless(now)
+	}
+	time.AfterFunc(rosterFor+time.Second, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if time.Since(r.cameAt) > rosterFor {
+			r.reset()
+		}
+	})
+}
+
+// useless has the roster not be used for a while. The caller holds mu.
+func (r *roster) useless(now time.Time) {
+	r.reset()
+	r.notUntil = now.Add(10 * pace.Window)
+}
+
+// of returns the accounts of a user, and when they were asked for; nil if the roster is
+// not complete, or has none.
+func (r *roster) of(user string) ([]*api.Account, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.way.Done() {
+		return nil, time.Time{}
+	}
+	return r.byUser[user], r.asked
+}
+
+// fromRoster returns what a search for u would list, from the roster of u's app; nil if u
+// has to be searched for.
+func (v *View) fromRoster(ctx context.Context, class pace.Class, caller pace.Caller, u User, why reason) *listing {
+	key := u.Key()
+	if _, linked := v.users.Peek(key); linked || class != pace.Known || why.known != "" || why.atFault { // an open link changes what is there
+		return nil
+	}
+	filter := api.Filter{App: u.App, OAuthApp: u.OAuthApp}
+	r := v.rosterOf(filter)
+	if !r.wants(key, time.Now()) {
+		return nil
+	}
+	_, err := flight.Await(ctx, func() (*flight.Flight[struct{}], bool) {
+		return r.walks.Start("", v.budget, class, caller, v.logger(), func(claim *pace.Claim) (struct{}, error) {
+			return struct{}{}, v.callRoster(claim, r, filter)
+		})
+	})
+	found, asked := r.of(u.ExternalID)
+	l := &listing{accounts: u.own(found), asked: asked}
+	for _, a := range l.accounts {
+		if v.holdOffs.FailedAt(a.ID).After(asked) {
+			return nil
+		}
+	}
+	if err != nil || len(l.accounts) == 0 || v.outdated(l.accounts, asked) || v.holdOffs.FailedAt(heldName(key)).After(asked) {
+		return nil
+	}
+	return l
+}
+
+// callRoster fetches the roster to its end, from where it stopped.
+func (v *View) callRoster(claim *pace.Claim, r *roster, filter api.Filter) error {
+	for {
+		after, more := r.next(time.Now())
+		if !more {
+			return nil
+		}
+		if err := v.holdOffs.CheckAll(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(claim.With(v.ctx), v.client.Timeout())
+		p, err := v.client.PageOf(ctx, filter, after)
+		cancel()
+		if err != nil {
+			if !api.Unsent(err) && api.KindOf(err) != api.Throttled {
+				r.mu.Lock()
+				r.useless(time.Now())
+				r.mu.Unlock()
+			}
+			return err
+		}
+		r.came(p, time.Now())
+	}
+}
