@@ -353,6 +353,7 @@ func (c *Client) note(what string, began time.Time, err error) {
 		c.holdOffs.SucceededAll()
 	case errors.As(err, &e) && e.Kind == KeyRefused:
 		c.holdOffs.FailedAll(pace.Failure{Err: e})
+		c.budget.Do(func(time.Time) {}) // those in line hear of it now
 	}
 }
 

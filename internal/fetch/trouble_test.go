@@ -93,6 +93,26 @@ func TestThoseInLineAreToldOfAHoldOff(t *testing.T) {
 	}
 }
 
+func TestThoseInLineAreToldAtOnceOfAKeyThatASearchFoundRefused(t *testing.T) {
+	bubble(t, 400, func(t *testing.T, f *fetcher) {
+		f.sim.AddFault(pipedreamtest.Fault{Kind: list, Status: http.StatusUnauthorized, Delay: 3 * time.Second})
+		f.budget.SetLimit(30)
+		for range 27 {
+			release, ok := f.budget.TryAcquire()
+			require.True(t, ok)
+			release()
+		}
+		time.Sleep(50 * time.Second)
+		go f.client.Search(t.Context(), api.Filter{App: "github"}) //nolint:errcheck // its outcome is what the others hear
+		synctest.Wait()
+		began := time.Now()
+		r := f.wantsFor(t.Context(), "caller", pace.Known, id(0), time.Time{})
+		<-r.ended
+		require.Equal(t, api.KeyRefused, api.KindOf(r.err))
+		require.Equal(t, 3*time.Second, time.Since(began).Round(time.Second))
+	})
+}
+
 // What was not sent because of a 429 says nothing about the list.
 func TestPagesThatA429HeldBack(t *testing.T) {
 	bubble(t, 400, func(t *testing.T, f *fetcher) {
