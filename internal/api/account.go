@@ -291,7 +291,7 @@ func scopes(raw json.RawMessage) []string {
 	if json.Unmarshal(raw, &found) != nil {
 		found = strings.Fields(text(raw))
 	}
-	if len(found) > MaxScopes {
+	if len(found) == 0 || len(found) > MaxScopes {
 		return nil
 	}
 	return slices.DeleteFunc(found, func(scope string) bool {
