@@ -208,8 +208,8 @@ func TestAnswersThatNeverEnd(t *testing.T) {
 		"a search":          {"/accounts", ask(logical.ReadOperation, "creds/github", nil)},
 		"a list":            {"/accounts", ask(logical.ListOperation, "accounts", nil)},
 		"an access token":   {"/oauth/token", ask(logical.ReadOperation, "creds/"+github, nil)},
-		"a link":            {"/tokens", ask(logical.UpdateOperation, "connect/github", nil)},
-		"a token for links": {"/oauth/token", ask(logical.UpdateOperation, "connect/github", nil)},
+		"a link":            {"/tokens", ask(logical.UpdateOperation, "connect/github", map[string]any{"new": true})},
+		"a token for links": {"/oauth/token", ask(logical.UpdateOperation, "connect/github", map[string]any{"new": true})},
 		"a check of config": {"/accounts", ask(logical.UpdateOperation, "config", map[string]any{"verify": true})},
 	} {
 		for how, answer := range endless {

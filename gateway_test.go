@@ -94,6 +94,7 @@ func TestGatewaysTakeNothingAway(t *testing.T) {
 				m.sim.SetAccount(connectAccount("apn_bob", "bob"))
 				m.configureClient(map[string]any{"project_id": testProject})
 				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.role("carols", map[string]any{"app": "github", "external_user_id": "carol"}) // who has no account
 				for j, status := range pipedreamtest.GatewayStatuses() {
 					f, place := gateway.Fault(status), places[(i+j)%len(places)]
 					place.fault(&f)
@@ -209,7 +210,7 @@ func (m *mount) operations() map[string]error {
 		"metadata": func() error { _, err := m.read("accounts/apn_alice"); return err },
 		"list":     func() error { _, err := m.handle(logical.ListOperation, "accounts/", nil); return err },
 		"user":     func() error { _, err := m.read("creds/users"); return err },
-		"link":     func() error { _, err := m.write("connect/alices", nil); return err },
+		"link":     func() error { _, err := m.write("connect/carols", nil); return err },
 		"config":   func() error { return m.writeClient(map[string]any{"project_id": testProject}) },
 	} {
 		failed[name] = do()

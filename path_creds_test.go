@@ -221,7 +221,7 @@ func TestARefreshTokenAloneIsNoCredential(t *testing.T) {
 
 func TestBadAccountIDsCostNoRequest(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
-		for _, id := range []string{"", "..", "../config", "a b", "apn_", "apn_a/b", "apn_é", "github", "%2e%2e", "apn_a;b", "apn_" + strings.Repeat("x", 10_000)} {
+		for _, id := range []string{"", "..", "../config", "a b", "apn_", "apn_é", "github", "%2e%2e", "apn_a;b", "apn_" + strings.Repeat("x", 10_000)} {
 			for _, path := range []string{"creds/", "static-creds/", "accounts/"} {
 				if path == "accounts/" && id == "" {
 					continue // that is the list

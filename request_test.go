@@ -29,7 +29,7 @@ func TestErrorsOfInvalidPaths(t *testing.T) {
 		"roles read":             {logical.ReadOperation, "roles", http.StatusMethodNotAllowed, "roles can only be listed: vault list pipedream/roles"},
 		"roles written":          {logical.UpdateOperation, "roles", http.StatusMethodNotAllowed, "by its name, pipedream/roles/<role>"},
 		"roles deleted":          {logical.DeleteOperation, "roles/", http.StatusMethodNotAllowed, "by its name, pipedream/roles/<role>"},
-		"connect read":           {logical.ReadOperation, "connect/github", http.StatusMethodNotAllowed, "vault write -force pipedream/connect/github"},
+		"connect read":           {logical.ReadOperation, "connect/github", http.StatusBadRequest, `there is no role "github"`},
 		"connect of a dash":      {logical.UpdateOperation, "connect/-x", http.StatusBadRequest, "a role's name must be"},
 		"refresh read":           {logical.ReadOperation, "refresh/" + github, http.StatusMethodNotAllowed, "vault write -force pipedream/refresh/" + github},
 	}
