@@ -96,7 +96,7 @@ func (t *target) connectionResponse(req *logical.Request, c *cache.Connection, l
 			resp.Data["link_account_id"] = c.Link.Connected
 		}
 	}
-	t.warnOfConnection(req, resp, c, linkID)
+	t.warnOfConnection(req, resp, c)
 	return resp
 }
 
@@ -131,7 +131,7 @@ func connectedAccount(a *cache.Owned, otherClient bool) map[string]any {
 }
 
 // warnOfConnection adds to the response what its reader should know, and do.
-func (t *target) warnOfConnection(req *logical.Request, resp *logical.Response, c *cache.Connection, linkID string) {
+func (t *target) warnOfConnection(req *logical.Request, resp *logical.Response, c *cache.Connection) {
 	if c.Served == nil && len(c.Elsewhere) > 0 {
 		resp.AddWarning(fmt.Sprintf("account %s is connected with another OAuth client than oauth_app_id, which is the role's, so reads get nothing of it", c.Elsewhere[0].ID))
 	}

@@ -17,14 +17,14 @@ import (
 
 // ownBubble is like connectBubble, with a role for each user's own GitHub account on
 // any OAuth client, and alice's account on a custom one.
-func ownBubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Option) {
+func ownBubble(t *testing.T, f func(*testing.T, *mount)) {
 	t.Helper()
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.role("github", eachUsersGithub)
 		m.setClient("apn_alice")
 		m.setClient("apn_bob")
 		f(t, m)
-	}, opts...)
+	})
 }
 
 // setClient puts an account on the custom OAuth client.

@@ -369,7 +369,7 @@ func TestAReadFindsTheAccountSoonAfterTheClick(t *testing.T) {
 		}
 		_, err := m.as("carol")
 		require.Error(t, err)
-		link := m.link("carol", nil)
+		m.link("carol", nil)
 		m.sim.ResetRequests()
 		polls := func(d time.Duration) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -381,7 +381,7 @@ func TestAReadFindsTheAccountSoonAfterTheClick(t *testing.T) {
 		looks := m.sim.Count(pipedreamtest.KindList)
 		require.InDelta(t, 2*60/3+8*60/15, looks, 3)
 
-		link = m.link("carol", nil)
+		link := m.link("carol", nil)
 		id, err := m.sim.Click(link)
 		require.NoError(t, err)
 		clicked := time.Now()

@@ -39,7 +39,7 @@ func (c *connection) ofAccount(id string, users ...cache.User) removal {
 }
 
 // errUnstorable says that a removal could come back with a restart.
-var errUnstorable = errors.New("Vault's storage could not be written to, and what it has could be served again after a restart") //nolint:staticcheck,revive // a name
+var errUnstorable = errors.New("Vault's storage could not be written to, and what it has could be served again after a restart") //nolint:staticcheck // a name
 
 // remove removes something at Pipedream, and then whatever the engine has of it. It goes
 // on when its caller gives up. found is not set if Pipedream did not have it.

@@ -1,7 +1,6 @@
 package pipedream
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -278,7 +277,7 @@ func TestNoReadNamesAnotherUserScopeOrLife(t *testing.T) {
 		require.Zero(t, m.sim.Count("delete"))
 		for _, alias := range []string{"", strings.Repeat("x", 251), " "} {
 			_, err := m.handleAs(alias, logical.ReadOperation, "creds/own")
-			require.Error(t, err, fmt.Sprintf("caller %q", alias))
+			require.Error(t, err, "caller %q", alias)
 		}
 	})
 }

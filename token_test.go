@@ -17,7 +17,7 @@ import (
 
 // tokenBubble is like connectBubble, with a role that gives each user a Connect token
 // for the proxy, one that gives everybody alice's, and one for access tokens.
-func tokenBubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest.Option) {
+func tokenBubble(t *testing.T, f func(*testing.T, *mount)) {
 	t.Helper()
 	connectBubble(t, func(t *testing.T, m *mount) {
 		m.config(map[string]any{"allow_access_tokens": true, "allowed_token_scopes": "connect:proxy,connect:accounts:read"})
@@ -28,7 +28,7 @@ func tokenBubble(t *testing.T, f func(*testing.T, *mount), opts ...pipedreamtest
 		m.role("all", map[string]any{"credential_type": "access_token", "scope": "connect:proxy"})
 		m.sim.ResetRequests()
 		f(t, m)
-	}, opts...)
+	})
 }
 
 func (m *mount) config(data map[string]any) {

@@ -96,8 +96,11 @@ func (m *mount) refuseEverywhere(path, text string) {
 		op    logical.Operation
 		first string
 	}{
-		{logical.ReadOperation, "creds"}, {logical.UpdateOperation, "creds"}, {logical.ReadOperation, "static-creds"},
-		{logical.UpdateOperation, "refresh"}, {logical.UpdateOperation, "connect"},
+		{logical.ReadOperation, "creds"},
+		{logical.UpdateOperation, "creds"},
+		{logical.ReadOperation, "static-creds"},
+		{logical.UpdateOperation, "refresh"},
+		{logical.UpdateOperation, "connect"},
 	} {
 		_, err := m.askAs("alice", ask.op, ask.first+"/"+path, map[string]any{})
 		m.refused(err, http.StatusBadRequest, text)

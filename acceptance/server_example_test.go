@@ -41,7 +41,7 @@ func TestServerExample(t *testing.T) {
 	config := filepath.Join(dir, "vault.hcl")
 	changed := strings.NewReplacer("/opt/vault/data", filepath.Join(dir, "data"), "/etc/vault.d", dir,
 		"0.0.0.0:8200", address, "0.0.0.0:8201", "127.0.0.1:0", "https://vault-1.example.com:8200", "https://"+address).Replace(string(example))
-	require.NoError(t, os.WriteFile(config, []byte(changed), 0o600))
+	require.NoError(t, os.WriteFile(config, []byte(changed), 0o600)) //nolint:gosec // in a directory of the test
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var log strings.Builder
@@ -90,8 +90,8 @@ func TestServiceExample(t *testing.T) {
 	unit, err := os.ReadFile("../docs/examples/server/vault.service")
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "vault.service")
-	require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(unit), "/usr/bin/vault", "/bin/sh")), 0o600))
-	out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", path).CombinedOutput() //nolint:gosec // that of this machine
+	require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(unit), "/usr/bin/vault", "/bin/sh")), 0o600)) //nolint:gosec // in a directory of the test
+	out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", path).CombinedOutput()                   //nolint:gosec // that of this machine
 	require.NoError(t, err, string(out))
 	require.NotContains(t, string(out), "vault.service:")
 }

@@ -3,6 +3,7 @@ package fetch
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,7 +18,7 @@ import (
 
 // A panic while an answer is taken note of costs nobody who waits more than that answer.
 func TestAPanicAfterAnAnswer(t *testing.T) {
-	bubble(t, 400, func(t *testing.T, f *fetcher) { // of a page
+	bubble(t, 400, func(_ *testing.T, f *fetcher) { // of a page
 		f.answersTake(list, time.Second)
 		f.answersTake(account, 2*time.Second)
 		var readers []*reader
@@ -33,7 +34,7 @@ func TestAPanicAfterAnAnswer(t *testing.T) {
 		}
 		f.isIdle()
 	})
-	bubble(t, 1, func(t *testing.T, f *fetcher) { // of one account
+	bubble(t, 1, func(_ *testing.T, f *fetcher) { // of one account
 		index := f.fleet.index
 		f.answersTake(account, time.Second)
 		r := f.wants(id(0))
@@ -70,7 +71,7 @@ func TestThoseInLineAreToldOfAHoldOff(t *testing.T) {
 					f.usedUp()
 					var readers []*reader
 					for i := range 5 {
-						readers = append(readers, f.wantsFor(t.Context(), fmt.Sprint(i), class, id(i), time.Time{}))
+						readers = append(readers, f.wantsFor(t.Context(), strconv.Itoa(i), class, id(i), time.Time{}))
 					}
 					synctest.Wait()
 					began := time.Now()

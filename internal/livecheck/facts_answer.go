@@ -262,6 +262,7 @@ func resetForm(value string) Form {
 		return "X-RateLimit-Reset in Unix seconds"
 	case unixMillis:
 		return "X-RateLimit-Reset in Unix milliseconds"
+	default:
+		return "X-RateLimit-Reset in another form"
 	}
-	return "X-RateLimit-Reset in another form"
 }

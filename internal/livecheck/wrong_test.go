@@ -114,8 +114,11 @@ func TestWrongPipedreams(t *testing.T) {
 		"filters ignored": {
 			twist: dropped("app", "oauth_app_id", "external_user_id"), where: connect,
 			notices: []notice{
-				{"filter.app", allOthersToo, Different}, {"filter.user", allOthersToo, Different}, {"filter.oauth_app", allOthersToo, Different},
-				{"filter.no_user", allOthersToo, Different}, {"filter.no_app", allOthersToo, Different},
+				{"filter.app", allOthersToo, Different},
+				{"filter.user", allOthersToo, Different},
+				{"filter.oauth_app", allOthersToo, Different},
+				{"filter.no_user", allOthersToo, Different},
+				{"filter.no_app", allOthersToo, Different},
 			},
 		},
 		"oa_ on Pipedream's own client": {

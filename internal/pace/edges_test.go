@@ -129,7 +129,7 @@ func TestRequestsOfOneClaimAtTheSameMoment(t *testing.T) {
 		first := waitsAs(t, b, claim, time.Hour)
 		time.Sleep(Window - 1)
 		go func() {
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			b.Do(func(time.Time) {}) // grants the first its slot
 			release, err := b.Acquire(claim.With(t.Context()))
 			if err == nil {

@@ -96,11 +96,11 @@ func BenchmarkScale(b *testing.B) {
 		limit int
 		run   func(f *fetch.Fetcher)
 	}{
-		"50000 callers want 10000 accounts":                      {cheap{accounts: 10_000, delay: time.Millisecond}, 0, func(f *fetch.Fetcher) { want(f, 50_000, 10_000, 50_000) }},
-		"50000 callers want 10000 accounts of a list that fails": {cheap{accounts: 10_000, delay: 100 * time.Millisecond, refused: true}, 100, func(f *fetch.Fetcher) { want(f, 50_000, 10_000, 50_000) }},
-		"one caller wants 10000 accounts of a list that fails":   {cheap{accounts: 10_000, delay: 100 * time.Millisecond, refused: true}, 400, func(f *fetch.Fetcher) { want(f, 10_000, 10_000, 1) }},
-		"10000 callers wait for a walk that fails":               {cheap{accounts: 10_000, delay: 300 * time.Millisecond, breaks: 100}, 400, func(f *fetch.Fetcher) { want(f, 10_000, 10_000, 10_000) }},
-		"one caller waits for a walk that fails":                 {cheap{accounts: 10_000, delay: 300 * time.Millisecond, breaks: 100}, 400, func(f *fetch.Fetcher) { want(f, 10_000, 10_000, 1) }},
+		"50000 callers want 10000 accounts":                      {cheap{accounts: 10_000, delay: time.Millisecond}, 0, func(f *fetch.Fetcher) { want(f, 50_000, 50_000) }},
+		"50000 callers want 10000 accounts of a list that fails": {cheap{accounts: 10_000, delay: 100 * time.Millisecond, refused: true}, 100, func(f *fetch.Fetcher) { want(f, 50_000, 50_000) }},
+		"one caller wants 10000 accounts of a list that fails":   {cheap{accounts: 10_000, delay: 100 * time.Millisecond, refused: true}, 400, func(f *fetch.Fetcher) { want(f, 10_000, 1) }},
+		"10000 callers wait for a walk that fails":               {cheap{accounts: 10_000, delay: 300 * time.Millisecond, breaks: 100}, 400, func(f *fetch.Fetcher) { want(f, 10_000, 10_000) }},
+		"one caller waits for a walk that fails":                 {cheap{accounts: 10_000, delay: 300 * time.Millisecond, breaks: 100}, 400, func(f *fetch.Fetcher) { want(f, 10_000, 1) }},
 		"100000 accounts are due": {cheap{accounts: 100_000, delay: time.Millisecond}, 0, func(f *fetch.Fetcher) {
 			var due []fetch.Due
 			for i := range 100_000 {
@@ -131,11 +131,11 @@ func BenchmarkScale(b *testing.B) {
 	}
 }
 
-func want(f *fetch.Fetcher, readers, accounts, callers int) {
+func want(f *fetch.Fetcher, readers, callers int) {
 	var group sync.WaitGroup
 	for i := range readers {
 		group.Go(func() {
-			w := f.Want(fmt.Sprintf("apn_%d", i%accounts), fetch.Wish{Caller: strconv.Itoa(i % callers), Until: time.Now().Add(5 * time.Second)})
+			w := f.Want(fmt.Sprintf("apn_%d", i%10_000), fetch.Wish{Caller: strconv.Itoa(i % callers), Until: time.Now().Add(5 * time.Second)})
 			defer w.Leave()
 			<-w.Done
 		})

@@ -143,14 +143,13 @@ func (c *Cache) Get(ctx context.Context, caller pace.Caller, d credential.Demand
 		wait = min(wait, patience)
 	}
 	t, err = c.next(ctx, wait, caller, k, old)
-	switch {
-	case err == nil:
+	if err == nil {
 		return t, Made, nil
-	case old != nil && old.Servable(c.clock.Now()):
-		return old, Stale, nil
-	default:
-		return nil, 0, err
 	}
+	if old != nil && old.Servable(c.clock.Now()) {
+		return old, Stale, nil
+	}
+	return nil, 0, err
 }
 
 // Renew makes a new token, unless the last one was made a moment ago. changed reports

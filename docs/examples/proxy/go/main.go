@@ -84,7 +84,7 @@ func (p *proxy) use(ctx context.Context) (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	_, err = io.Copy(io.Discard, answer.Body)
 	return answer.StatusCode, err
 }
