@@ -138,7 +138,7 @@ func (c *Cache) Get(ctx context.Context, caller pace.Caller, d credential.Demand
 			return old, Hit, nil
 		}
 		if c.heldOff(k) != nil {
-			return old, Stale, nil
+			return old, Stale, nil //nolint:nilerr // what is live is served meanwhile
 		}
 		wait = min(wait, patience)
 	}
