@@ -123,6 +123,10 @@ var pageRuns = map[string]pageRun{
 		before:  map[string]func(r *reader) string{"verify=true": (*reader).writeKey},
 		passing: []string{"held_off_until"},
 	},
+	"docs/troubleshooting-setup.md": {
+		server: true,
+		needs:  func(r *reader) string { return r.onServer() + "\n" + r.enable() + "\n" + r.writeKey() },
+	},
 }
 
 // TestDocsCommands runs the commands of the pages, page by page and block by block, as they stand there.
