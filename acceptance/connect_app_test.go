@@ -2,6 +2,7 @@ package acceptance
 
 import (
 	"crypto/rand"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -64,7 +65,11 @@ func (a *exampleApp) ask(t *testing.T, method, path string, header map[string]st
 // TestConnectExampleApplication runs the application of docs/connect-app.md with two users.
 func TestConnectExampleApplication(t *testing.T) {
 	t.Parallel()
-	c, p := onLinks(t)
+	c := onConnect(t)
+	p := c.people(t, c.rules("github"), fmt.Sprintf("path %q { capabilities = [\"read\", \"update\", \"delete\"] }\n", c.in("connect/github")))
+	c.write(t, "roles/github", map[string]any{
+		"app": "github", "external_user_id": p.name(), "oauth_app_id": ourClient, "allowed_redirect_hosts": "127.0.0.1",
+	})
 	a := exampleApp{url: startExampleApp(t, p)}
 	code, _, _ := a.ask(t, http.MethodGet, "/", nil)
 	require.Equal(t, http.StatusUnauthorized, code)
@@ -87,10 +92,19 @@ func TestConnectExampleApplication(t *testing.T) {
 		require.Contains(t, page, "Connect your GitHub account")
 		id, err := c.sim.Click(link)
 		require.NoError(t, err)
-		_, _, page = a.ask(t, http.MethodGet, "/?connected", nil)
+		cookie, _, _ := strings.Cut(header.Get("Set-Cookie"), ";")
+		_, _, page = a.ask(t, http.MethodGet, "/?connected", map[string]string{"Cookie": cookie})
 		require.Contains(t, page, id)
 		accounts[name] = id
 	}
+	code, _, _ = a.ask(t, http.MethodPost, "/disconnect?account="+accounts["carol"], nil)
+	require.Equal(t, http.StatusBadGateway, code, "dave disconnects carol's account")
+	code, _, _ = a.ask(t, http.MethodPost, "/disconnect?account="+accounts["dave"], map[string]string{"Sec-Fetch-Site": "cross-site"})
+	require.Equal(t, http.StatusForbidden, code, "a disconnection requested by another site")
+	code, _, _ = a.ask(t, http.MethodPost, "/disconnect?account="+accounts["dave"], nil)
+	require.Equal(t, http.StatusSeeOther, code)
+	_, _, page := a.ask(t, http.MethodGet, "/", nil)
+	require.Contains(t, page, "Connect your GitHub account")
 	assert.NotEqual(t, accounts["carol"], accounts["dave"])
 	for _, body := range c.tokenRequests() {
 		assert.Contains(t, body, `"success_redirect_uri":"`+a.url+`/?connected"`)

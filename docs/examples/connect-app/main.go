@@ -1,6 +1,6 @@
-// Command connect-app is an application that works with its users' own GitHub accounts. Whoever has connected none gets a
-// button for that, and comes back to the application when it is done. It has no rights of its own in Vault, and never sees
-// a Pipedream key: all that it does there, it does with the token of the user whom it serves.
+// Command connect-app is an application that works with its users' own GitHub accounts. A user who has connected none gets
+// a button for that, and comes back to the application afterwards. A user who has one sees it, and can disconnect it. The
+// application has no rights of its own in Vault, and never sees a Pipedream key: it uses the token of the user it serves.
 package main
 
 import (
@@ -23,9 +23,9 @@ import (
 )
 
 const (
-	// patience is how long a user who comes back waits for the account that they have just connected.
-	patience = 5 * time.Second
-	timeout  = time.Minute
+	timeout = time.Minute
+	// linkCookie has the link_id of the user's latest link. It opens nothing: only the same user can ask what the link did.
+	linkCookie = "link"
 )
 
 type app struct {
@@ -64,7 +64,8 @@ func (a *app) run(listen, public string) error {
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /{$}", a.home)
 	routes.HandleFunc("POST /connect", a.connect)
-	// Another site must not have a user's browser make links.
+	routes.HandleFunc("POST /disconnect", a.disconnect)
+	// Another site must not have a user's browser make links, or disconnect anything.
 	server := &http.Server{Handler: http.NewCrossOriginProtection().Handler(routes), ReadHeaderTimeout: timeout}
 	go func() {
 		<-ctx.Done()
@@ -125,16 +126,16 @@ func (a *app) credentials(ctx context.Context, client *vault.Client) (map[string
 	}
 }
 
-// awaited is credentials for a user who says that they have just connected an account. Only the read tells whether that is so.
-func (a *app) awaited(ctx context.Context, client *vault.Client) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	for until := time.Now().Add(patience); ; time.Sleep(500 * time.Millisecond) {
-		data, err := a.credentials(ctx, client)
-		if !errors.Is(err, errNoAccount) || time.Now().After(until) {
-			return data, err
-		}
+// linkStatus asks what a link did: open, connected, ended or unknown. The answer comes as soon as it is known, or after 10 s.
+func (a *app) linkStatus(ctx context.Context, client *vault.Client, link string) (string, error) {
+	secret, err := client.Logical().ReadWithDataWithContext(ctx, a.mount+"/connect/"+a.role, map[string][]string{
+		"link_id": {link}, "wait": {"10s"},
+	})
+	if err != nil {
+		return "", err
 	}
+	status, _ := secret.Data["link_status"].(string)
+	return status, nil
 }
 
 func (a *app) home(w http.ResponseWriter, r *http.Request) {
@@ -142,11 +143,13 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	read := a.credentials
-	if r.URL.Query().Has("connected") {
-		read = a.awaited
+	// That the browser came back proves nothing. The engine knows what the link did.
+	if link, err := r.Cookie(linkCookie); err == nil && r.URL.Query().Has("connected") {
+		if status, err := a.linkStatus(r.Context(), client, link.Value); err != nil || status != "connected" {
+			log.Printf("the link of a user who came back is %q: %v", status, err)
+		}
 	}
-	data, err := read(r.Context(), client)
+	data, err := a.credentials(r.Context(), client)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	switch {
 	case errors.Is(err, errNoAccount):
@@ -156,7 +159,9 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "GitHub cannot be reached just now", http.StatusBadGateway)
 	default:
 		// Here the application would call GitHub, with data["oauth_access_token"]. The token stays on the server.
-		_, _ = fmt.Fprintf(w, `<p>You work with the account <b id="account">%s</b>.</p>`, html.EscapeString(fmt.Sprint(data["pipedream_account_id"])))
+		id := html.EscapeString(fmt.Sprint(data["pipedream_account_id"]))
+		_, _ = fmt.Fprintf(w, `<p>You work with the account <b id="account">%s</b>.</p><form method="post" action="/disconnect">`+
+			`<button id="disconnect" name="account" value="%s">Disconnect it</button></form>`, id, id)
 	}
 }
 
@@ -180,7 +185,28 @@ func (a *app) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	link, _ := secret.Data["connect_link_url"].(string)
+	id, _ := secret.Data["link_id"].(string)
+	http.SetCookie(w, &http.Cookie{
+		Name: linkCookie, Value: id, Path: "/", HttpOnly: true, Secure: a.url.Scheme == "https", SameSite: http.SameSiteLaxMode,
+	})
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	http.Redirect(w, r, link, http.StatusSeeOther) //nolint:gosec // Vault made it, for this user
+}
+
+// disconnect disconnects the account that its user saw. Vault refuses an account of somebody else.
+func (a *app) disconnect(w http.ResponseWriter, r *http.Request) {
+	client, ok := a.user(w, r)
+	if !ok {
+		return
+	}
+	_, err := client.Logical().DeleteWithDataWithContext(r.Context(), a.mount+"/connect/"+a.role, map[string][]string{
+		"account": {r.FormValue("account")},
+	})
+	if err != nil {
+		log.Printf("an account cannot be disconnected: %v", err)
+		http.Error(w, "the account cannot be disconnected just now", http.StatusBadGateway)
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
