@@ -227,7 +227,7 @@ func (b *backend) reach(c *config) (*url.URL, http.RoundTripper, error) {
 	}
 	transport, err := api.NewTransport(c.CACert)
 	if err != nil {
-		return nil, nil, badRequest("ca_cert is not a PEM certificate: %s", err)
+		return nil, nil, badRequest("ca_cert %s", err)
 	}
 	return base, transport, nil
 }

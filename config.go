@@ -47,7 +47,7 @@ const (
 	// maxRequestTimeout keeps an answer within 60 s, after which Vault's own Go
 	// client gives up.
 	maxRequestTimeout = 59 * time.Second
-	mostRetries       = 10
+	maxMaxRetries     = 10
 	// maxRateLimit is far beyond what Pipedream allows. The engine remembers that many
 	// requests for a minute.
 	maxRateLimit = 1_000_000
@@ -197,13 +197,13 @@ func (c *config) validate() error {
 		return err
 	}
 	if _, err := api.NewTransport(c.CACert); err != nil {
-		return badRequest("ca_cert is not a PEM certificate: %s", err)
+		return badRequest("ca_cert %s", err)
 	}
 	switch {
 	case c.RequestTimeout < time.Second || c.RequestTimeout > maxRequestTimeout:
 		return badRequest("request_timeout must be from 1s to %s", maxRequestTimeout)
-	case c.MaxRetries < 0 || c.MaxRetries > mostRetries:
-		return badRequest("max_retries must be from 0 to %d", mostRetries)
+	case c.MaxRetries < 0 || c.MaxRetries > maxMaxRetries:
+		return badRequest("max_retries must be from 0 to %d", maxMaxRetries)
 	case c.RateLimit != nil && *c.RateLimit < 0:
 		return badRequest("rate_limit must not be negative: 0 lifts the limit, and -1 is what Pipedream allows")
 	case c.RateLimit != nil && *c.RateLimit > maxRateLimit:
@@ -246,7 +246,7 @@ func (c *config) validateAuthentication() error {
 	case strings.ContainsFunc(c.Scope, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsGraphic(r) }):
 		return badRequest("scope must be names of scopes with spaces between them, such as %s", defaultScope)
 	case c.OrgID != "" && c.ClientID != "":
-		return badRequest("org_id is for api_key alone: an OAuth client belongs to one workspace")
+		return badRequest("org_id goes with api_key only: an OAuth client belongs to one workspace")
 	case c.OrgID != "" && !orgIDPattern.MatchString(c.OrgID):
 		return badRequest("org_id must look like o_1aBcDeF")
 	case c.ProjectID != "" && !projectIDPattern.MatchString(c.ProjectID):

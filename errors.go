@@ -27,7 +27,7 @@ func text(e *api.Error) string {
 	}
 	switch e.Kind {
 	case api.Throttled:
-		return "the rate limit of Pipedream, or of a gateway in front of it, is used up (the answer was 429); " + again(e)
+		return "the rate limit of Pipedream, or of a gateway in front of it, is used up (HTTP 429); " + again(e)
 	case api.NoBudget:
 		return "the mount's budget of requests to Pipedream is used up (rate_limit in config); " + again(e)
 	case api.Busy:
@@ -37,7 +37,7 @@ func text(e *api.Error) string {
 			return "Pipedream refused the OAuth client: its id or secret is wrong, it was deleted, or it may not use the scope or project in <mount>/config. " +
 				"Check the client in Pipedream's settings and store it with: " + cli + " write <mount>/config client_id=... client_secret=-"
 		}
-		return "Pipedream refused the API key (its answer was 401): it is wrong or was revoked. " +
+		return "Pipedream refused the API key (HTTP 401): it is wrong or was revoked. " +
 			"Create a key in Pipedream's settings and store it with: " + cli + " write <mount>/config api_key=-"
 	case api.BadAnswer:
 		return "Pipedream is not available: its answer could not be understood: " + e.Detail
@@ -57,30 +57,30 @@ func text(e *api.Error) string {
 func textOfAccount(e *api.Error) string {
 	switch e.Kind {
 	case api.Unauthorized:
-		return fmt.Sprintf("Pipedream refused the %s only for account %s (its answer was 401). "+
+		return fmt.Sprintf("Pipedream refused the %s only for account %s (HTTP 401). "+
 			"Check in Pipedream whether it may read the account, or reconnect the account", key(e), e.Account)
 	case api.Forbidden:
 		if e.Account == "" {
-			return fmt.Sprintf("Pipedream refused access to the accounts%s (its answer was %d): the %s in <mount>/config "+
+			return fmt.Sprintf("Pipedream refused access to the accounts%s (HTTP %d): the %s in <mount>/config "+
 				"may not read them. Give it access in Pipedream, or store another%s", where(e), e.Status, key(e), scope(e))
 		}
-		return fmt.Sprintf("Pipedream refused access to account %s (its answer was %d): the %s in <mount>/config "+
+		return fmt.Sprintf("Pipedream refused access to account %s (HTTP %d): the %s in <mount>/config "+
 			"may not read it. Give it access to the account in Pipedream, or store another%s", e.Account, e.Status, key(e), scope(e))
 	case api.NotFound:
 		if e.Account == "" {
 			return fmt.Sprintf("Pipedream has no accounts%s%s: check project_id and base_url in <mount>/config", where(e), withStatus(e))
 		}
 		if e.Status == http.StatusGone {
-			return fmt.Sprintf("account %s is gone (Pipedream's answer was 410): it was deleted. "+
+			return fmt.Sprintf("account %s is gone (HTTP 410): it was deleted. "+
 				"List what there is with: "+cli+" list <mount>/accounts", e.Account)
 		}
 		return fmt.Sprintf("Pipedream does not know account %s%s, or the %s in <mount>/config cannot see it. "+
 			"List what it sees with: "+cli+" list <mount>/accounts", e.Account, where(e), key(e))
 	case api.Rejected:
-		return fmt.Sprintf("Pipedream rejected the request%s (its answer was %d): check project_id, environment, org_id and base_url in <mount>/config",
+		return fmt.Sprintf("Pipedream rejected the request%s (HTTP %d): check project_id, environment, org_id and base_url in <mount>/config",
 			about(e), e.Status)
 	case api.PaymentRequired:
-		return "Pipedream asks for payment (its answer was 402): check the plan and the billing of the workspace in Pipedream's settings"
+		return "Pipedream requires payment (HTTP 402): check the plan and the billing of the workspace in Pipedream's settings"
 	case api.Dead:
 		return fmt.Sprintf("account %s is dead: Pipedream can no longer refresh its credentials%s. "+
 			"Reconnect the account in Pipedream; for the reason it gives: "+cli+" read <mount>/accounts/%s", e.Account, brackets(e.Detail), e.Account)
@@ -99,7 +99,7 @@ func textOfAccount(e *api.Error) string {
 				"which is the role's. Accounts on Pipedream's own client come without credentials. Check oauth_app_id of the role, and that the client is one of Pipedream's workspace",
 				e.User, e.App, where(e))
 		}
-		return fmt.Sprintf("external user %q has no healthy account with app %q%s: connect one in Pipedream, or reconnect it there",
+		return fmt.Sprintf("external user %q has no healthy account with app %q%s: connect or reconnect one in Pipedream",
 			e.User, e.App, where(e))
 	default:
 		return e.Error()
@@ -112,9 +112,9 @@ func textOfProduct(e *api.Error) string {
 	switch e.Kind {
 	case api.Throttled:
 		if e.Product == api.AccessToken {
-			return "Pipedream hands out no more access tokens at the moment (the answer was 429); " + again(e)
+			return "Pipedream hands out no more access tokens at the moment (HTTP 429); " + again(e)
 		}
-		return fmt.Sprintf("there are no more %ss for this external user at the moment (the answer was 429); ", product) + again(e)
+		return fmt.Sprintf("there are no more %ss for this external user at the moment (HTTP 429); ", product) + again(e)
 	case api.NoBudget:
 		return fmt.Sprintf("the mount has reached its limit of %ss for this minute; ", product) + again(e)
 	case api.KeyRefused:
@@ -122,16 +122,16 @@ func textOfProduct(e *api.Error) string {
 			"Allow the client that scope in Pipedream's settings, or store another with: "+cli+" write <mount>/config client_id=... client_secret=-",
 			product, e.Scope, where(e))
 	case api.Forbidden:
-		return fmt.Sprintf("Pipedream refused to make a %s%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
+		return fmt.Sprintf("Pipedream refused to make a %s%s (HTTP %d): the OAuth client in <mount>/config may not use the scope %s. "+
 			"Allow it that scope in Pipedream's settings, or store another client", product, where(e), e.Status, e.Scope)
 	case api.NotFound:
 		return fmt.Sprintf("Pipedream knows no project %s%s, so there are no %ss: check project_id and base_url in <mount>/config", e.Project, withStatus(e), product)
 	case api.Rejected:
 		if e.Product == api.ConnectToken {
-			return fmt.Sprintf("Pipedream rejected the request for a Connect token%s (its answer was %d): check the role's scope, token_ttl and allowed_origins, "+
+			return fmt.Sprintf("Pipedream rejected the request for a Connect token%s (HTTP %d): check the role's scope, token_ttl and allowed_origins, "+
 				"and project_id and environment in <mount>/config", where(e), e.Status)
 		}
-		return fmt.Sprintf("Pipedream rejected the request for a Connect link%s (its answer was %d): check connect_token_scope, project_id and environment in <mount>/config",
+		return fmt.Sprintf("Pipedream rejected the request for a Connect link%s (HTTP %d): check connect_token_scope, project_id and environment in <mount>/config",
 			where(e), e.Status)
 	default:
 		plain := *e
@@ -206,7 +206,7 @@ func withStatus(e *api.Error) string {
 	if e.Status == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" (its answer was %d)", e.Status)
+	return fmt.Sprintf(" (HTTP %d)", e.Status)
 }
 
 func about(e *api.Error) string {

@@ -245,7 +245,7 @@ func TestOneAccountsRefusalHoldsOffNobodyElse(t *testing.T) {
 			time.Sleep(7 * time.Second)
 		}
 		_, err := m.read("creds/" + github)
-		m.refused(err, http.StatusBadRequest, "for account apn_github (its answer was 401)")
+		m.refused(err, http.StatusBadRequest, "for account apn_github (HTTP 401)")
 	})
 }
 
@@ -302,8 +302,8 @@ func TestAnswersOtherThanDocumented(t *testing.T) {
 		"dead as text":                 {200, `{"data":{"id":"apn_github","dead":"true","credentials":{"a":"b"}}}`, 400, "is dead"},
 		"payment":                      {402, `{"error":"x"}`, 400, "payment"},
 		"gone":                         {410, `{"error":"x"}`, 400, "is gone"},
-		"unprocessable":                {422, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 422)"},
-		"bad request":                  {400, `{"error":"x"}`, 400, "rejected the request for account apn_github (its answer was 400)"},
+		"unprocessable":                {422, `{"error":"x"}`, 400, "rejected the request for account apn_github (HTTP 422)"},
+		"bad request":                  {400, `{"error":"x"}`, 400, "rejected the request for account apn_github (HTTP 400)"},
 		"an error in a 200":            {200, `{"error":"something else"}`, 502, "an error stands in place of what was asked for"},
 		"an error about a field":       {200, `{"error":{"account":["account and user mismatch"]}}`, 502, "an error stands in place of what was asked for"},
 		"not found in a 200":           {200, `{"error":"Record not found"}`, 400, "does not know account apn_github"},

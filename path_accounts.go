@@ -19,14 +19,14 @@ const (
 
 	pathAccountsHelpDesc = `
 Lists every connected account that the configured key or client sees, with its
-name, app and health, and the end of its credentials if they have one. With app
-it lists only the accounts of one app, by its slug or id. In a Connect project,
-external_user_id lists only those of one external user.
+name, app and health, and when its credentials expire, if they do. app limits
+the list to one app, given by its slug or id. In a Connect project,
+external_user_id limits it to one external user.
 
     $ vault list -detailed pipedream/accounts
     $ vault read -format=json pipedream/accounts list=true app=github
 
-Each 100 accounts cost one request to Pipedream.
+A list costs one request to Pipedream for every 100 accounts.
 `
 
 	pathAccountHelpSyn = `Read what Pipedream knows of an account, without its credentials, or disconnect it.`
@@ -34,14 +34,14 @@ Each 100 accounts cost one request to Pipedream.
 	pathAccountDeleteSyn = `Disconnect an account at Pipedream, whoever's it is.`
 
 	pathAccountHelpDesc = `
-Returns an account's metadata: its name, its app, its times, and whether it is
-healthy or dead and why. Never a credential. Each read costs one request to
-Pipedream.
+Returns an account's metadata: its name, its app, when it was connected and
+refreshed, and whether it is healthy or dead, and why. It never returns a
+credential. Each read costs one request to Pipedream.
 
     $ vault read pipedream/accounts/apn_XehyZPr
 
-A delete disconnects an account of a Connect project at Pipedream, for good, and
-whoever's it is. This mount does not serve it from that moment on. Tokens that
+A delete disconnects an account of a Connect project at Pipedream, for good,
+no matter whose it is. This mount does not serve it from then on. Tokens that
 were handed out before work until they expire.
 
     $ vault delete pipedream/accounts/apn_XehyZPr

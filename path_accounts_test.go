@@ -53,7 +53,7 @@ func TestAccountsListFails(t *testing.T) {
 
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden, Times: 1})
 		_, err = m.handle(logical.ListOperation, "accounts/", nil)
-		m.refused(err, http.StatusBadRequest, "refused access to the accounts (its answer was 403)")
+		m.refused(err, http.StatusBadRequest, "refused access to the accounts (HTTP 403)")
 	})
 }
 

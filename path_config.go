@@ -25,11 +25,11 @@ With project_id, the engine serves the accounts of that Connect project, in the
 environment production or development. Without it, those of the workspace.
 
 A write changes the fields that it names and keeps the others. A write that is
-refused changes nothing. An API key replaces a stored OAuth client, and the
-other way round. A new key, client, project, environment or base_url empties
+refused changes nothing. An API key replaces a stored OAuth client, and vice
+versa. A new key, client, project, environment or base_url empties
 the cache, and so does deleting the configuration. Changing base_url requires
-api_key or client_secret in the same request. So nobody who may write here can
-have the stored one sent elsewhere.
+api_key or client_secret in the same request. So a caller who may write here
+cannot have the stored one sent elsewhere.
 
     $ vault write pipedream/config api_key=-
     $ vault write pipedream/config client_id=... client_secret=- project_id=proj_1aBcDeF

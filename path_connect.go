@@ -38,24 +38,30 @@ const pathConnectHelpSyn = `Make a link by which the caller connects an account 
 const pathConnectHelpDesc = `
 Returns a link to Pipedream's page on which an account of the role's app is
 connected. The account will belong to whoever made the link, no matter who opens
-it: so open it yourself, and give it to nobody else. It works once, until expires_at.
+it. So open it yourself, and share it with nobody. It works once, until expires_at.
 
     $ vault write -force pipedream/connect/github
     $ vault read pipedream/creds/github
 
-The role is one by app and external_user_id, in a Connect project. A link
-connects an account. If there is one that is dead, unhealthy or lacks one of the
-role's required_scopes, the link signs in to it again, and its id stays. If it
-is healthy, say what you want: reconnect=true signs in to it again,
-account=<id or name> to that one, and new=true connects another one beside it.
+The role needs an app and an external user, in a Connect project. If the user
+has no account of the app, the link connects one. If the account is dead,
+unhealthy or lacks one of the role's required_scopes, the link signs in to it
+again, and its id stays. If it is healthy, say what you want: reconnect=true
+signs in to it again, account=<id or name> signs in to that one, and new=true
+connects another one.
 
-Reads look what an open link did every 3 seconds, and every 15 after two
-minutes. A read of this path shows what is connected, and with link_id and wait
-what a link did:
+While a link is open, reads of creds/ check what it did every 3 seconds, and
+every 15 after two minutes. A read of this path shows what is connected, and
+with link_id and wait what a link did:
 
     $ vault read pipedream/connect/github link_id=... wait=10s
 
-success_redirect_uri and error_redirect_uri are where the browser goes in the
+A delete disconnects the caller's account at Pipedream, for good. If there are
+several, name one with account, or disconnect all with all=true:
+
+    $ vault delete pipedream/connect/github
+
+success_redirect_uri and error_redirect_uri are where the browser goes at the
 end. They begin with https://, or with http:// for a loopback address, and the
 role's allowed_redirect_hosts must name their host. There is no lease, and each
 caller may make 10 links a minute.
@@ -86,7 +92,7 @@ func (b *backend) pathConnect() *framework.Path {
 			fieldExpiresIn: {
 				Type:         framework.TypeDurationSecond,
 				Default:      int(defaultLinkLife.Seconds()),
-				Description:  "How long the link is good. From 1m to 4h. Default 15m.",
+				Description:  "How long the link is valid. From 1m to 4h. Default 15m.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Expires in"},
 			},
 			fieldReconnect: {

@@ -22,8 +22,8 @@ Returns the credentials of a connected Pipedream account, named by its id or by
 a role. The lease ends when the credentials do. It cannot be renewed: read
 again for the next credentials.
 
-Every value is a string. There are the app's own fields, such as
-oauth_access_token; and expires_at (absent if the credentials never expire),
+Every value is a string. The fields are the app's own, such as
+oauth_access_token, and expires_at (absent if the credentials never expire),
 pipedream_account_id, pipedream_app and pipedream_account_name. Where the name
 of an app's field means something else in Vault, such as ttl, the field is
 returned as credential_ttl.
@@ -32,12 +32,12 @@ returned as credential_ttl.
     $ vault read pipedream/creds/my-role
     $ vault read -field=oauth_access_token pipedream/creds/apn_XehyZPr
 
-A role by app and external_user_id stands for one account of that user. If the
-user has others with the app, account names one of them by its id or its name.
+A role with app and external_user_id returns one account of that user. If the
+user has several with the app, choose one with account: its id or its name.
 
     $ vault read pipedream/creds/my-role account=octocat
 
-With a role for external users whom the path names, the user comes after it.
+If the role has allowed_external_user_ids, the path names the user.
 
     $ vault read pipedream/creds/crm/acme:42
 

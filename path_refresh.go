@@ -16,7 +16,7 @@ const pathRefresh = "refresh"
 const pathRefreshHelpSyn = `Fetch an account's credentials again, now.`
 
 const pathRefreshHelpDesc = `
-For a caller whose token the app refused before its time. Fetches the account's
+Use it when the app refuses a token that has not expired. It fetches the account's
 credentials from Pipedream, whatever is cached, and caches them. The response
 says when they end and whether they changed. Read creds/ for the credentials
 themselves.

@@ -23,13 +23,13 @@ static-creds/<name>. It is either for one account:
     $ vault write pipedream/roles/billing account_id=apn_XehyZPr fields=api_key ttl=15m
 
 or, in a Connect project, for the account that an external user has with an
-app. external_user_id may be an identity template: then every Vault user reads
-the credentials of their own account, with one role and one policy:
+app. If external_user_id is an identity template, every Vault user reads the
+credentials of their own account, with one role and one policy:
 
     $ vault write pipedream/roles/github app=github \
         external_user_id='{{identity.entity.aliases.auth_userpass_4b1a.name}}'
 
-A backend that works for many users has no identity of theirs. With
+A backend that works for many users does not log in as them. With
 allowed_external_user_ids, the path names the user, and policies decide who may
 read for whom:
 
@@ -37,11 +37,12 @@ read for whom:
         allowed_external_user_ids='acme:*'
     $ vault read pipedream/creds/crm/acme:42
 
-A user who has no account yet gets a link that connects one at connect/<name>.
+A user who has no account yet gets a link to connect one at connect/<name>.
 
-Of several healthy accounts the one created last is taken, and remembered while
-it lives. An unhealthy account is taken only while there is no healthy one. A
-role's name never begins with apn_. Deleting a role ends no lease.
+If a user has several healthy accounts, the role returns the one created last,
+and keeps to it while it works. It returns an unhealthy account only if there is
+no healthy one. A role's name never begins with apn_. Deleting a role does not
+end its leases.
 
 With credential_type, a role hands out tokens for Pipedream's own API, such as
 its proxy, which uses accounts that come without credentials (experimental: not
@@ -55,7 +56,7 @@ external user within its scope. Config says which scopes roles may give.
 
 	pathRolesHelpSyn  = `List the roles.`
 	pathRolesHelpDesc = `
-Lists the names of the roles. For what a role is, and what it takes:
+Lists the names of the roles. To see what a role is and which fields it has:
 
     $ vault path-help pipedream/roles/my-role
 `

@@ -13,11 +13,11 @@ const pathStaticCreds = "static-creds"
 const pathStaticCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, without a lease.`
 
 const pathStaticCredsHelpDesc = `
-Returns the same credentials as creds/, without a lease. For programs that read
-on every request, and for the Vault Secrets Operator's static credentials.
+Returns the same credentials as creds/, without a lease. It is for programs that
+read on every request, and for the Vault Secrets Operator's static credentials.
 
 Three fields tell a client when to read again: ttl (seconds until the
-credentials are due, at least 1), rotation_period (their whole life in
+credentials are due, at least 1), rotation_period (their total lifetime in
 seconds) and last_vault_rotation (when these credentials were first seen, RFC
 3339).
 
@@ -34,7 +34,7 @@ func (b *backend) pathStaticCreds() *framework.Path {
 	fields["rotation_period"] = &framework.FieldSchema{
 		Type:        framework.TypeInt64,
 		Required:    true,
-		Description: "Whole life of the credentials in seconds. static_ttl if they never expire.",
+		Description: "Total lifetime of the credentials in seconds. static_ttl if they never expire.",
 	}
 	fields["last_vault_rotation"] = &framework.FieldSchema{
 		Type:        framework.TypeString,

@@ -31,12 +31,12 @@ external user of the Connect project, with any app. It returns no credentials.
 
 A delete removes the person at Pipedream, with all their accounts and whatever
 else Pipedream has of them, for good. This mount serves nothing of theirs from
-that moment on. Tokens that were handed out before work until they expire.
+then on. Tokens that were handed out before work until they expire.
 
     $ vault delete pipedream/users/alice
 
-An id that has other characters than letters, digits and @ : _ . ~ + - is
-written b64: and then the id in base64url without padding.
+If an id has characters other than letters, digits and @ : _ . ~ + -, write it as
+b64: followed by the id in base64url without padding.
 `
 )
 

@@ -128,10 +128,10 @@ func textOfRemoval(e *api.Error) string {
 			"Allow the client that scope in Pipedream's settings, or store another with: "+cli+" write <mount>/config client_id=... client_secret=-",
 			e.Scope, where(e))
 	case api.Forbidden:
-		return fmt.Sprintf("Pipedream refused it%s (its answer was %d): the OAuth client in <mount>/config may not use the scope %s. "+
+		return fmt.Sprintf("Pipedream refused it%s (HTTP %d): the OAuth client in <mount>/config may not use the scope %s. "+
 			"Allow it that scope in Pipedream's settings, or store another client", where(e), e.Status, e.Scope)
 	case api.Rejected:
-		return fmt.Sprintf("Pipedream rejected the request%s (its answer was %d): check project_id and environment in <mount>/config", where(e), e.Status)
+		return fmt.Sprintf("Pipedream rejected the request%s (HTTP %d): check project_id and environment in <mount>/config", where(e), e.Status)
 	default:
 		plain := *e
 		plain.Removal = false

@@ -21,7 +21,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
-// HandleRequest guards the SDK's framework, which has four faults. Its error shows
+// HandleRequest guards the SDK's framework, and works around four shortcomings. Its error shows
 // the value of a secret field of the wrong type. It takes values for others: an empty
 // one for zero, 0100 for 64, -1 for true. It has no text for a path with an invalid
 // name. And it lets a panic end the process, which all mounts share.

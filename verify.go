@@ -47,7 +47,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		}
 		return badRequest("%s%s%s: check that base_url ends in /v1. To store unchecked, add verify=false", unchecked, missing, withStatus(e))
 	case e.Kind == api.Forbidden:
-		return badRequest("Pipedream accepts %s, but not for the accounts%s (the answer was 403); nothing was changed. %s",
+		return badRequest("Pipedream accepts %s, but not for the accounts%s (HTTP 403); nothing was changed. %s",
 			given, where(e), widerScope(c))
 	case e.Kind != api.KeyRefused:
 		return logical.CodedError(httpStatus(e), unchecked+atMount(req, text(e))+whereElse(e, c)+". To store unchecked, add verify=false")

@@ -100,6 +100,6 @@ func TestNoRequestGoesOutWithoutBudget(t *testing.T) {
 func TestACACertWithoutACertificateIsRefused(t *testing.T) {
 	for _, pem := range []string{"nonsense", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"} {
 		_, err := NewTransport(pem)
-		require.EqualError(t, err, "no certificate in it")
+		require.EqualError(t, err, "has no PEM certificate")
 	}
 }

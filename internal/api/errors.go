@@ -86,7 +86,7 @@ var names = map[Kind]string{
 	Throttled: "the rate limit is used up", NoBudget: "the mount's budget of requests is used up",
 	Busy: "many accounts are being fetched", KeyRefused: "Pipedream refused the API key or OAuth client", Forbidden: "Pipedream refused access",
 	Unauthorized: "Pipedream refused the API key or OAuth client for this account",
-	NotFound:     "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream asks for payment",
+	NotFound:     "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream requires payment",
 	Dead: "the account is dead", NoCredentials: "the account comes without credentials", WrongAccount: "the answer is about another account",
 	NoAccount: "the external user has no account with the app", Expired: "the credentials have already expired",
 	ListTooLong: "the list has more pages than the budget has requests",
@@ -102,7 +102,7 @@ func (e *Error) Error() string {
 		text = "an account or a user could not be removed: " + text
 	}
 	if e.Status != 0 {
-		text += fmt.Sprintf(" (its answer was %d)", e.Status)
+		text += fmt.Sprintf(" (HTTP %d)", e.Status)
 	}
 	if e.Detail != "" {
 		text += ": " + e.Detail

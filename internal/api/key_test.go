@@ -52,7 +52,7 @@ func TestA401OfOneAccountIsConfirmedFirst(t *testing.T) {
 				before := len(s.requests())
 
 				_, err = c.Account(t.Context(), stripe)
-				e := isError(t, err, Unauthorized, "Pipedream refused the API key or OAuth client for this account (its answer was 401)")
+				e := isError(t, err, Unauthorized, "Pipedream refused the API key or OAuth client for this account (HTTP 401)")
 				require.Equal(t, stripe, e.Account)
 				require.False(t, e.OfAccount(), "its live token stays")
 				require.Equal(t, []string{"/v1/accounts/apn_stripe?include_credentials=true", tc.confirm}, s.requests()[before:])
@@ -72,7 +72,7 @@ func TestARevokedKeyHoldsEverythingOff(t *testing.T) {
 		require.NoError(t, err)
 		refused = []string{"/accounts", "/users/me"}
 		_, err = c.Account(t.Context(), github)
-		isError(t, err, KeyRefused, "Pipedream refused the API key or OAuth client (its answer was 401)")
+		isError(t, err, KeyRefused, "Pipedream refused the API key or OAuth client (HTTP 401)")
 		require.Equal(t, KeyRefused, KindOf(c.holdOffs.CheckAll()))
 	})
 }
@@ -280,13 +280,13 @@ func TestHowAKeyIsVerified(t *testing.T) {
 
 			refused := []string{strings.TrimPrefix(tc.requests[len(tc.requests)-1], "/v1")}
 			_, err = newClient(t, refuses(&refused), tc.change).Verify(t.Context())
-			isError(t, err, KeyRefused, "Pipedream refused the API key or OAuth client (its answer was 401)")
+			isError(t, err, KeyRefused, "Pipedream refused the API key or OAuth client (HTTP 401)")
 		})
 	}
 }
 
 func TestAnswersOfTheTokenEndpoint(t *testing.T) {
-	const refused, unavailable = "Pipedream refused the API key or OAuth client (its answer was ", "Pipedream is not available (its answer was "
+	const refused, unavailable = "Pipedream refused the API key or OAuth client (HTTP ", "Pipedream is not available (HTTP "
 	for name, tc := range map[string]struct {
 		status int
 		body   string
@@ -299,7 +299,7 @@ func TestAnswersOfTheTokenEndpoint(t *testing.T) {
 		"404":                   {404, `{"error":"not found"}`, Unavailable, unavailable + "404): it answered with status 404"},
 		"404 of a gateway":      {404, `<html>`, Unavailable, unavailable + "404): it answered with status 404, in a form that is not Pipedream's"},
 		"410":                   {410, `{}`, Unavailable, unavailable + "410): it answered with status 410, in a form that is not Pipedream's"},
-		"429":                   {429, `{}`, Throttled, "the rate limit is used up (its answer was 429)"},
+		"429":                   {429, `{}`, Throttled, "the rate limit is used up (HTTP 429)"},
 		"500":                   {500, `{}`, Unavailable, unavailable + "500): it answered with status 500"},
 		"400 of RFC 6749":       {400, `{"error":"invalid_scope","error_description":"d","error_uri":"https://a.example"}`, KeyRefused, refused + "400)"},
 		"400 of a gateway":      {400, `<html>`, Unavailable, unavailable + "400): it answered with status 400, in a form that is not Pipedream's"},

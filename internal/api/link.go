@@ -56,7 +56,7 @@ func (c *Client) Link(ctx context.Context, r LinkRequest) (link *Link, err error
 
 var errBadLink = errors.New("its connect_link_url is no link that a browser may be sent to")
 
-// decodeLink reads the answer to a request for a link that was sent at asked.
+// decodeLink reads the answer to a request for a link, sent at the time asked.
 func decodeLink(body []byte, r LinkRequest, asked time.Time) (*Link, error) {
 	var answer struct {
 		URL       json.RawMessage `json:"connect_link_url"`

@@ -111,7 +111,7 @@ func (o *oauthClient) refused(bearer redact.Secret) bool {
 
 var errBadLife = errors.New("the expires_in of its access token is not a number of seconds")
 
-// decodeToken reads the token endpoint's answer to a request sent at asked. A token
+// decodeToken reads the token endpoint's answer to a request that was sent at the time asked. A token
 // that lives for less than two margins is used for half its life.
 func decodeToken(body []byte, asked time.Time) (*accessToken, error) {
 	var answer struct {
@@ -135,7 +135,7 @@ var (
 	ErrEmpty        = errors.New("is missing")
 	ErrTooLong      = errors.New("is longer than 4096 characters")
 	ErrQuoted       = errors.New("is in quotes: leave them out")
-	ErrBadCharacter = errors.New("holds a character that cannot be part of it, such as a space or a line break")
+	ErrBadCharacter = errors.New("has a character that is not allowed in it, such as a space or a line break")
 )
 
 // CheckSecret returns an error unless s can be a key, a client's id or secret, or a

@@ -19,7 +19,7 @@ import (
 func TestStatusErrors(t *testing.T) {
 	const object, page, fields, foreign = ` {"error":"pd_secret","code":7,"details":{}} `, `<html>pd_secret</html>`, `{"error":{"account":["pd_secret"]}}`, `{"message":"pd_secret"}`
 	unlike := func(status string) string {
-		return "Pipedream is not available (its answer was " + status + "): it answered with status " + status + ", in a form that is not Pipedream's"
+		return "Pipedream is not available (HTTP " + status + "): it answered with status " + status + ", in a form that is not Pipedream's"
 	}
 	for name, tc := range map[string]struct {
 		status    int
@@ -29,23 +29,23 @@ func TestStatusErrors(t *testing.T) {
 		ofAccount bool
 		ofAll     bool
 	}{
-		"400":                {400, object, Rejected, "Pipedream rejected the request (its answer was 400)", false, false},
-		"400 about a field":  {400, fields, Rejected, "Pipedream rejected the request (its answer was 400)", false, false},
-		"401":                {401, object, Unauthorized, "Pipedream refused the API key or OAuth client for this account (its answer was 401)", false, false},
-		"402":                {402, object, PaymentRequired, "Pipedream asks for payment (its answer was 402)", false, false},
-		"403":                {403, object, Forbidden, "Pipedream refused access (its answer was 403)", true, false},
+		"400":                {400, object, Rejected, "Pipedream rejected the request (HTTP 400)", false, false},
+		"400 about a field":  {400, fields, Rejected, "Pipedream rejected the request (HTTP 400)", false, false},
+		"401":                {401, object, Unauthorized, "Pipedream refused the API key or OAuth client for this account (HTTP 401)", false, false},
+		"402":                {402, object, PaymentRequired, "Pipedream requires payment (HTTP 402)", false, false},
+		"403":                {403, object, Forbidden, "Pipedream refused access (HTTP 403)", true, false},
 		"403 with a list":    {403, `[{}]`, Unavailable, unlike("403"), false, false},
 		"403 without more":   {403, ``, Unavailable, unlike("403"), false, false},
-		"404":                {404, object, NotFound, "Pipedream does not know it (its answer was 404)", true, false},
+		"404":                {404, object, NotFound, "Pipedream does not know it (HTTP 404)", true, false},
 		"404, cut off":       {404, `{"error":`, Unavailable, unlike("404"), false, false},
-		"410":                {410, object, NotFound, "Pipedream does not know it (its answer was 410)", true, false},
-		"418":                {418, object, Unavailable, "Pipedream is not available (its answer was 418): it answered with status 418", false, false},
-		"422":                {422, object, Rejected, "Pipedream rejected the request (its answer was 422)", false, false},
-		"429":                {429, object, Throttled, "the rate limit is used up (its answer was 429)", false, true},
-		"429 of a gateway":   {429, page, Throttled, "the rate limit is used up (its answer was 429)", false, true},
-		"500":                {500, object, Unavailable, "Pipedream is not available (its answer was 500): it answered with status 500", false, false},
-		"501":                {501, object, Unavailable, "Pipedream is not available (its answer was 501): it answered with status 501", false, false},
-		"503 of a gateway":   {503, page, Unavailable, "Pipedream is not available (its answer was 503): it answered with status 503", false, false},
+		"410":                {410, object, NotFound, "Pipedream does not know it (HTTP 410)", true, false},
+		"418":                {418, object, Unavailable, "Pipedream is not available (HTTP 418): it answered with status 418", false, false},
+		"422":                {422, object, Rejected, "Pipedream rejected the request (HTTP 422)", false, false},
+		"429":                {429, object, Throttled, "the rate limit is used up (HTTP 429)", false, true},
+		"429 of a gateway":   {429, page, Throttled, "the rate limit is used up (HTTP 429)", false, true},
+		"500":                {500, object, Unavailable, "Pipedream is not available (HTTP 500): it answered with status 500", false, false},
+		"501":                {501, object, Unavailable, "Pipedream is not available (HTTP 501): it answered with status 501", false, false},
+		"503 of a gateway":   {503, page, Unavailable, "Pipedream is not available (HTTP 503): it answered with status 503", false, false},
 		"200 of a gateway":   {200, page, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected", false, false},
 		"204 without a body": {204, ``, BadAnswer, "Pipedream's answer could not be understood: it is not the JSON that was expected", false, false},
 		"400 of a gateway":   {400, page, Unavailable, unlike("400"), false, false},
@@ -99,7 +99,7 @@ func TestARedirectIsNeverFollowed(t *testing.T) {
 			return reply{status: status, header: http.Header{"Location": {"http://elsewhere.test/pd_secret"}}, body: `{}`}
 		}}
 		_, err := newClient(t, s, func(c *Config) { c.MaxRetries = 3 }).Account(t.Context(), github)
-		isError(t, err, Unavailable, "Pipedream is not available (its answer was "+strconv.Itoa(status)+
+		isError(t, err, Unavailable, "Pipedream is not available (HTTP "+strconv.Itoa(status)+
 			"): it answered with a redirect, which is never followed; check base_url")
 		require.Len(t, s.requests(), 1)
 	}
@@ -153,7 +153,7 @@ func TestRetryAfter(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newClient(t, &script{answer: func(*http.Request) reply { return reply{status: 429, header: tc.header(), body: `{}`} }}, nil)
 				_, err := c.Account(t.Context(), github)
-				require.Equal(t, tc.wait, isError(t, err, Throttled, "the rate limit is used up (its answer was 429)").Wait)
+				require.Equal(t, tc.wait, isError(t, err, Throttled, "the rate limit is used up (HTTP 429)").Wait)
 				held := time.Until(c.holdOffs.AllUntil())
 				require.GreaterOrEqual(t, held, max(tc.wait, 750*time.Millisecond))
 				require.LessOrEqual(t, held, max(tc.wait, time.Second))

@@ -43,7 +43,7 @@ func NewTransport(caCert string) (*http.Transport, error) {
 	if caCert != "" {
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM([]byte(caCert)) {
-			return nil, errors.New("no certificate in it")
+			return nil, errors.New("has no PEM certificate")
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}

@@ -63,16 +63,16 @@ type sized[V any] struct {
 	size  int
 }
 
-// New returns a store of the keys below prefix in storage. It keeps up to most
-// values, of about maxBytes bytes together, in memory. Calls to storage that several callers share
+// New returns a store of the keys below prefix in storage. It keeps up to
+// maxEntries values, of about maxBytes bytes together, in memory. Calls to storage that several callers share
 // end with ctx.
-func New[V any](ctx context.Context, storage logical.Storage, prefix string, most, maxBytes int, codec Codec[V], logger func() hclog.Logger) *Store[V] {
+func New[V any](ctx context.Context, storage logical.Storage, prefix string, maxEntries, maxBytes int, codec Codec[V], logger func() hclog.Logger) *Store[V] {
 	s := &Store[V]{
 		ctx: ctx, storage: storage, prefix: prefix, codec: codec, logger: logger,
 		maxBytes: maxBytes, unsettled: map[string]struct{}{},
 	}
 	var err error
-	s.memory, err = lru.NewWithEvict(most, func(_ string, gone sized[V]) { s.bytes -= gone.size })
+	s.memory, err = lru.NewWithEvict(maxEntries, func(_ string, gone sized[V]) { s.bytes -= gone.size })
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
