@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
@@ -69,11 +70,11 @@ func TestAFewAccountsAreAskedForOneByOne(t *testing.T) {
 func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(5000)
+		const fleet = 1500
+		m.fleet(fleet)
 		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
-		m.readAll(5000)
-		t.Logf("5000 cold accounts: %d requests", len(m.sim.Requests()))
-		require.LessOrEqual(t, len(m.sim.Requests()), 51+fetch.MaxSingles)
+		m.readAll(fleet)
+		require.LessOrEqual(t, len(m.sim.Requests()), fleet/api.PageLimit+1+fetch.MaxSingles)
 		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 	})
 }

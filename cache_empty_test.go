@@ -127,7 +127,7 @@ func TestWhatCouldNotBeDeletedGoesWithThePasses(t *testing.T) {
 func TestAPassThatDeletesIsNotLate(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
-		const ended = 5000
+		const ended = 2000
 		m.configure(map[string]any{"rate_limit": 0})
 		for i := range ended {
 			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -154,9 +155,9 @@ func TestATokensLifeByPipedreamsClock(t *testing.T) {
 
 func livesThrough(t *testing.T, m *mount, e *elsewhen, step time.Duration, restart bool) {
 	t.Helper()
-	wall := time.Duration(0) // by which this machine's clock was stepped while the plugin ran
+	var wall atomic.Int64 // in nanoseconds, by which this machine's clock was stepped while the plugin ran
 	m.b.connections.reset()
-	m.b.clock = clock.New(func(now time.Time) time.Time { return now.Round(0).Add(wall) })
+	m.b.clock = clock.New(func(now time.Time) time.Time { return now.Round(0).Add(time.Duration(wall.Load())) })
 	m.sim.SetAccount(oauthAccount(plain, 40*time.Minute))
 	m.sim.Update(plain, func(a *pipedreamtest.Account) { a.Override = map[string]any{"next_refresh_at": nil} })
 	for minute := range 30 {
@@ -168,7 +169,7 @@ func livesThrough(t *testing.T, m *mount, e *elsewhen, step time.Duration, resta
 				}
 				time.Sleep(time.Minute) // until the first pass that has something to judge
 			} else {
-				wall = step
+				wall.Store(int64(step))
 			}
 		}
 		m.periodic()
@@ -188,7 +189,7 @@ func livesThrough(t *testing.T, m *mount, e *elsewhen, step time.Duration, resta
 		}
 		time.Sleep(5*time.Minute - 10*time.Second)
 	}
-	require.InDelta(t, (e.ahead + wall).Seconds(), m.get("status", "clock_ahead"), 2)
+	require.InDelta(t, (e.ahead + time.Duration(wall.Load())).Seconds(), m.get("status", "clock_ahead"), 2)
 	require.Less(t, m.sim.Count(pipedreamtest.KindAccount), 30)
 }
 

@@ -69,7 +69,7 @@ func (a *manyAccounts) render(w io.Writer, i int) {
 // how many accounts there are.
 func TestALargeMount(t *testing.T) {
 	t.Parallel()
-	n := 2000
+	n := 1000
 	if more, err := strconv.Atoi(os.Getenv("LARGE_FLEET")); err == nil {
 		n = more
 	}

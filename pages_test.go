@@ -126,7 +126,7 @@ func TestAReaderJoinsThePageOfAnAccount(t *testing.T) {
 func TestPagesThatWaitForTheBudget(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
-		const fleet, limit = 1000, 8
+		const fleet, limit = 500, 8
 		m.fleet(fleet)
 		m.readAll(fleet)
 		_, err := m.write("config", map[string]any{"rate_limit": limit})

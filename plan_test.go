@@ -212,7 +212,7 @@ func TestThePassEndsWithItsConnection(t *testing.T) {
 func TestThePassLeavesARefusedListAlone(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
-		const fleet = 4000
+		const fleet = 1000
 		for i := range fleet {
 			a := oauthAccount(accountName(i), time.Hour)
 			a.RefreshBefore = 20 * time.Minute
