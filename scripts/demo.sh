@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
 # Shows the plugin at work in a real Vault server with a simulated Pipedream: leases, cached reads, policies, one role for
-# many users, a user who connects an account through Vault, an account without credentials, Vault Agent replacing a token in a file, and the audit log.
+# many users, users who connect, mend and disconnect their own accounts, an account without credentials, Vault Agent
+# replacing a token in a file, and the audit log.
 #
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
@@ -41,6 +42,7 @@ main() {
   check_policy
   [[ $simulated ]] && share_one_role
   [[ $simulated ]] && connect_an_account
+  [[ $simulated ]] && mend_and_end_a_connection
   [[ $simulated ]] && use_the_proxy
   [[ $simulated ]] && run_agent
   check_logs
@@ -526,7 +528,7 @@ share_one_role() {
 own_github() {
   cat <<'END'
 path "pipedream-connect/creds/github"   { capabilities = ["read"] }
-path "pipedream-connect/connect/github" { capabilities = ["update"] }
+path "pipedream-connect/connect/github" { capabilities = ["update", "read", "delete"] }
 path "pipedream-connect/static-creds/slack" { capabilities = ["read"] }
 END
 }
@@ -534,12 +536,7 @@ END
 connect_an_account() {
   title "Let Carol connect her own account"
   local link page id clicked
-  show "VAULT_TOKEN=\$(<carol.token) vault write -force pipedream-connect/connect/github"
-  out=$(VAULT_TOKEN=$(<"$work/carol.token") vault write -force pipedream-connect/connect/github 2>&1) || fail "refused: $out"
-  shorten "$out"
-  link=$(field connect_link_url)
-  [[ $link =~ [?\&]token=(ctok_[0-9a-f]+) ]] || fail "that is not a link"
-  printf '%s\n' "${BASH_REMATCH[1]}" >>"$work/secrets"
+  ask_for_link carol -force
   [[ $(field external_user_id) == carol && $link == *app=github* && $link == *oauthAppId=oa_demo* ]] || fail "the link is for something else"
   say "She opens the link in her browser. The real Pipedream would ask her to sign in to GitHub. The simulator shows a button:"
   show "curl \"\$LINK\""
@@ -547,16 +544,72 @@ connect_an_account() {
   [[ $page == *'id="connect"'* ]] || fail "the page has no button: $page"
   grep -A 1 '<h1>' <<<"$page"
   show "curl --data result=connect \"\$LINK\"     # sent by the browser when she clicks the button"
-  page=$(visit "$link" result=connect)
+  click
   clicked=$SECONDS
-  [[ $page =~ \<span\ id=\"account\"\>(apn_[0-9a-z]+)\< ]] || fail "nothing was connected: $page"
-  id=${BASH_REMATCH[1]}
-  say "Connected: $id"
   wait_for 60 reads_an_account carol || fail "carol still cannot read her account"
   clicked=$((SECONDS - clicked))
   read_as carol
   [[ $(field pipedream_account_id) == "$id" ]] || fail "carol reads another account"
   promise "Carol could read her token within $((clicked + 1)) s of the click. No administrator had to do anything."
+}
+
+# ask_for_link has a user make a Connect link, which is in $link then. The other arguments are those of the command.
+ask_for_link() {
+  local user=$1
+  shift
+  local options=() parameters=() argument
+  for argument in "$@"; do
+    if [[ $argument == -* ]]; then options+=("$argument"); else parameters+=("$argument"); fi
+  done
+  local command=(vault write ${options[@]+"${options[@]}"} pipedream-connect/connect/github ${parameters[@]+"${parameters[@]}"})
+  show "VAULT_TOKEN=\$(<$user.token) ${command[*]}"
+  out=$(VAULT_TOKEN=$(<"$work/$user.token") "${command[@]}" 2>&1) || fail "refused: $out"
+  shorten "$out"
+  link=$(field connect_link_url)
+  [[ $link =~ [?\&]token=(ctok_[0-9a-f]+) ]] || fail "that is not a link"
+  printf '%s\n' "${BASH_REMATCH[1]}" >>"$work/secrets"
+}
+
+# click does what the browser does when somebody clicks the button on the page of $link. The account is in $id then.
+click() {
+  page=$(visit "$link" result=connect)
+  [[ $page =~ \<span\ id=\"account\"\>(apn_[0-9a-z]+)\< ]] || fail "nothing was connected: $page"
+  id=${BASH_REMATCH[1]}
+  say "Connected: $id"
+}
+
+mend_and_end_a_connection() {
+  title "Let Bob mend his connection, and end it"
+  local link page id before
+  read_as bob
+  before=$(field oauth_access_token)
+  say "GitHub refuses Bob's token, so he signs in again, and clicks the button of this link:"
+  ask_for_link bob reconnect=true
+  [[ $(field reconnects_account_id) == apn_bob1 ]] || fail "the link is for another account"
+  click
+  [[ $id == apn_bob1 ]] || fail "the account has another id now"
+  wait_for 10 reads_other_than bob "$before" || fail "bob still reads the token that was refused"
+  read_as bob
+  [[ $(field pipedream_account_id) == apn_bob1 && $(field oauth_access_token) != "$before" ]] || fail "that is not the new token"
+  promise "The same account has a new token. Nobody else's changed."
+  say "He looks at what is connected, and disconnects it:"
+  show "VAULT_TOKEN=\$(<bob.token) vault read pipedream-connect/connect/github"
+  out=$(VAULT_TOKEN=$(<"$work/bob.token") vault read pipedream-connect/connect/github 2>&1) || fail "refused: $out"
+  printf '%s\n' "$out"
+  [[ $(field connected) == true && $(field account_id) == apn_bob1 ]] || fail "that is not his account"
+  show "VAULT_TOKEN=\$(<bob.token) vault delete pipedream-connect/connect/github"
+  out=$(VAULT_TOKEN=$(<"$work/bob.token") vault delete pipedream-connect/connect/github 2>&1) || fail "refused: $out"
+  printf '%s\n' "$out"
+  show "VAULT_TOKEN=\$(<bob.token) vault read pipedream-connect/creds/github"
+  if out=$(VAULT_TOKEN=$(<"$work/bob.token") vault read pipedream-connect/creds/github 2>&1); then fail "bob still reads his account"; fi
+  printf '%s\n' "$out"
+  [[ $out == *"Code: 400"* && $out == *bob* ]] || fail "the error does not say that bob has no account"
+  promise "The account is gone at Pipedream, and Vault serves it to nobody from that moment on."
+}
+
+# reads_other_than succeeds once a user's read returns another token than this one.
+reads_other_than() {
+  [[ $(VAULT_TOKEN=$(<"$work/$1.token") vault read -field=oauth_access_token pipedream-connect/creds/github 2>/dev/null) != "$2" ]]
 }
 
 reads_an_account() {
