@@ -83,7 +83,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 	case t.named != "":
 		c, changed, err = t.view.RefreshChosen(ctx, t.reader, t.user, t.named)
 	default:
-		c, changed, err = t.view.RefreshOf(ctx, t.reader, t.user)
+		c, changed, err = t.view.RefreshForUser(ctx, t.reader, t.user)
 	}
 	if err != nil {
 		return nil, b.refuse(req, t.about(err))

@@ -170,7 +170,7 @@ func (b *backend) credential(ctx context.Context, req *logical.Request, data *fr
 	case t.named != "":
 		got.credential, err = t.view.GetChosen(ctx, t.reader, t.user, t.named)
 	default:
-		got.credential, err = t.view.GetOf(ctx, t.reader, t.user)
+		got.credential, err = t.view.GetForUser(ctx, t.reader, t.user)
 	}
 	if err != nil {
 		return nil, t.about(err)

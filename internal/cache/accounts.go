@@ -218,7 +218,7 @@ func (v *View) suits(c *credential.Credential, u User, named string) error {
 	return nil
 }
 
-// GetChosen is like [View.GetOf], for the account of u that is named as in
+// GetChosen is like [View.GetForUser], for the account of u that is named as in
 // [View.Choose]. The choice is remembered, and made again if the account is at fault or
 // has another name. Its errors can also be a [*ChoiceError].
 func (v *View) GetChosen(ctx context.Context, r Reader, u User, named string) (*credential.Credential, error) {

@@ -110,10 +110,10 @@ var userCodec = durable.Codec[found]{
 // heldName returns the name of a user in the hold-offs.
 func heldName(key string) string { return "users/" + key }
 
-// GetOf returns a live credential of u's account. If the remembered account is at
-// fault, GetOf searches for u once more, since the user may have connected again,
+// GetForUser returns a live credential of u's account. If the remembered account is at
+// fault, GetForUser searches for u once more, since the user may have connected again,
 // under another id.
-func (v *View) GetOf(ctx context.Context, r Reader, u User) (*credential.Credential, error) {
+func (v *View) GetForUser(ctx context.Context, r Reader, u User) (*credential.Credential, error) {
 	if e := v.freshOf(r, u); e != nil {
 		return e.Credential, nil
 	}
@@ -179,9 +179,9 @@ func (v *View) healthier(ctx context.Context, caller pace.Caller, u User, rememb
 	return remembered
 }
 
-// RefreshOf is like [View.Refresh], for u's account, which it finds like
-// [View.GetOf].
-func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.Credential, changed bool, err error) {
+// RefreshForUser is like [View.Refresh], for u's account, which it finds like
+// [View.GetForUser].
+func (v *View) RefreshForUser(ctx context.Context, r Reader, u User) (c *credential.Credential, changed bool, err error) {
 	ctx, cancel := v.deadline(ctx)
 	defer cancel()
 	f, err := v.known(ctx, u.Key())
@@ -195,12 +195,12 @@ func (v *View) RefreshOf(ctx context.Context, r Reader, u User) (c *credential.C
 			before = nil
 		}
 	}
-	c, err = v.refreshOf(ctx, r, u, id)
+	c, err = v.refreshForUser(ctx, r, u, id)
 	return c, err == nil && isNew(c, before), err
 }
 
-// refreshOf does the work of RefreshOf. id is the remembered account; empty for none.
-func (v *View) refreshOf(ctx context.Context, r Reader, u User, id string) (*credential.Credential, error) {
+// refreshForUser does the work of RefreshForUser. id is the remembered account; empty for none.
+func (v *View) refreshForUser(ctx context.Context, r Reader, u User, id string) (*credential.Credential, error) {
 	key := u.Key()
 	if id != "" {
 		if !v.isQuiet(id) {
