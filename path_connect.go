@@ -65,6 +65,11 @@ success_redirect_uri and error_redirect_uri are where the browser goes at the
 end. They begin with https://, or with http:// for a loopback address, and the
 role's allowed_redirect_hosts must name their host. There is no lease, and each
 caller may make 10 links a minute.
+
+With a role by allowed_external_user_ids, the path names the user to whom the
+account will belong. The caller passes the link on to that user, and to nobody else:
+
+    $ vault write -force pipedream/connect/crm/acme:42
 `
 
 func (b *backend) pathConnect() *framework.Path {
@@ -128,7 +133,7 @@ func (b *backend) pathConnect() *framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                  b.connectionRead,
 				Summary:                   pathConnectReadSyn,
-				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "connection"},
+				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: forUserToo("connection")},
 				ForwardPerformanceStandby: true,
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: connectionFields()}},
@@ -138,7 +143,7 @@ func (b *backend) pathConnect() *framework.Path {
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.connectLink,
 				Summary:                   pathConnectHelpSyn,
-				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "connect", OperationSuffix: "account"},
+				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "connect", OperationSuffix: forUserToo("account")},
 				ForwardPerformanceStandby: true, // the active node reads for the user, and has the quota
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: linkFields()}},

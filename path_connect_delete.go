@@ -20,7 +20,7 @@ func (b *backend) connectDelete() *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                  b.disconnect,
 		Summary:                   pathConnectDeleteSyn,
-		DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "disconnect", OperationSuffix: "account"},
+		DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "disconnect", OperationSuffix: forUserToo("account")},
 		ForwardPerformanceStandby: true,
 		Responses: map[int][]framework.Response{
 			http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: removedFields()}},

@@ -66,7 +66,7 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 		return &framework.PathOperation{
 			Callback:                  handler,
 			Summary:                   synopsis,
-			DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: suffix},
+			DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: forUserToo(suffix)},
 			ForwardPerformanceStandby: true, // a fetch writes to storage, and the cache of one node serves all
 			Responses: map[int][]framework.Response{
 				http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}},

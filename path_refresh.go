@@ -31,6 +31,10 @@ ends. Each caller may have 10 tokens a minute replaced.
 
     $ vault write -force pipedream/refresh/apn_XehyZPr
     $ vault write pipedream/refresh/github account=octocat
+
+With a role by allowed_external_user_ids, the path names the user:
+
+    $ vault write -force pipedream/refresh/crm/acme:42
 `
 
 func (b *backend) pathRefresh() *framework.Path {
@@ -42,7 +46,7 @@ func (b *backend) pathRefresh() *framework.Path {
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                  b.refresh,
 				Summary:                   pathRefreshHelpSyn,
-				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "refresh", OperationSuffix: "account"},
+				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "refresh", OperationSuffix: forUserToo("account")},
 				ForwardPerformanceStandby: true,
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{

@@ -22,6 +22,10 @@ seconds) and last_vault_rotation (when these credentials were first seen, RFC
 3339).
 
     $ vault read pipedream/static-creds/apn_XehyZPr
+
+With a role by allowed_external_user_ids, the path names the user:
+
+    $ vault read pipedream/static-creds/crm/acme:42
 `
 
 func (b *backend) pathStaticCreds() *framework.Path {

@@ -69,6 +69,10 @@ func nameRegex() string {
 	return framework.GenericNameRegex(fieldName) + framework.OptionalParamRegex(fieldUser)
 }
 
+// forUserToo returns the end of an operation's id in the OpenAPI document, for a path by
+// [nameRegex]: without a user in the path, and with one.
+func forUserToo(suffix string) string { return suffix + "|user-" + suffix }
+
 // userField describes the external user in a path.
 func userField() *framework.FieldSchema {
 	return &framework.FieldSchema{

@@ -20,4 +20,9 @@ func TestEveryPathHasHelp(t *testing.T) {
 		assert.NotEmpty(t, help.Help, path)
 		assert.NotContains(t, help.Help, "<no value>", path)
 	}
+	for _, path := range []string{"creds", "static-creds", "refresh", "connect"} {
+		help, err := m.vault.root.Help(m.in(path + "/crm/acme:42"))
+		require.NoError(t, err, path)
+		assert.Contains(t, help.Help, "pipedream/"+path+"/crm/acme:42")
+	}
 }
