@@ -61,10 +61,16 @@ func TestOddNamesOverHTTP(t *testing.T) {
 // raw sends a request with its path unchanged. It follows no redirects.
 func (m *mount) raw(t *testing.T, method, path, body string) (status int, answer string) {
 	t.Helper()
+	return m.rawAs(t, m.vault.rootToken, method, path, body)
+}
+
+// rawAs is like raw, with another token.
+func (m *mount) rawAs(t *testing.T, vaultToken, method, path, body string) (status int, answer string) {
+	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, m.vault.addr, strings.NewReader(body))
 	require.NoError(t, err)
 	request.URL.Opaque = "/v1/" + m.in(path)
-	request.Header.Set("X-Vault-Token", m.vault.rootToken)
+	request.Header.Set("X-Vault-Token", vaultToken)
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	require.NoError(t, err)
