@@ -165,7 +165,8 @@ func memory(s *server) (all []footprint, err error) {
 }
 
 // eachUsersOwn enables the engine at connect/ for a Connect project, with the
-// role own for each Vault user's own account, and returns a client of a user.
+// role own for each Vault user's own account, and the role named for users whom
+// the path names, and returns a client of a user.
 func eachUsersOwn(s *server, sim *pipedreamtest.Server, url string) (*api.Client, error) {
 	const clientID, clientSecret, project = "benchmark", "pd_benchmark_secret", "proj_bench"
 	sim.SetOAuthClient(clientID, clientSecret, 12*time.Hour)
@@ -182,6 +183,11 @@ func eachUsersOwn(s *server, sim *pipedreamtest.Server, url string) (*api.Client
 	}
 	if _, err := s.client.Logical().Write("connect/config", map[string]any{
 		"client_id": clientID, "client_secret": clientSecret, "project_id": project, "base_url": url, "rate_limit": 0,
+	}); err != nil {
+		return nil, err
+	}
+	if _, err := s.client.Logical().Write("connect/roles/named", map[string]any{
+		"app": "github", "allowed_external_user_ids": "*",
 	}); err != nil {
 		return nil, err
 	}
@@ -212,6 +218,7 @@ func measure(o options, s *server, user *api.Client) (all []read, err error) {
 		{"creds/<role>, leased", one(engine + "/creds/bench"), one(nothing + "/creds/a"), nil},
 		{"static-creds/<role>, no lease", one(engine + "/static-creds/bench"), one(nothing + "/static-creds/a"), nil},
 		{"static-creds/<role>, each user's own account", one("connect/static-creds/own"), one(nothing + "/static-creds/a"), user},
+		{"static-creds/<role>/<user>, named by the path", one("connect/static-creds/named/alice"), one(nothing + "/static-creds/a"), user},
 		{"static-creds/<id>, 10,000 accounts in turn", inTurn(engine + "/static-creds/"), inTurn(nothing + "/static-creds/"), nil},
 	} {
 		if c.client == nil {
