@@ -202,11 +202,11 @@ func TestAListThatFails(t *testing.T) {
 func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(3000)
+		m.fleet(1500)
 		m.sim.SetAccount(oauthAccount("apn_0late", time.Hour))
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Delay: 500 * time.Millisecond})
 		var readers sync.WaitGroup
-		readers.Go(func() { m.readAll(3000) })
+		readers.Go(func() { m.readAll(1500) })
 		time.Sleep(3 * time.Second)
 		before := time.Now()
 		m.creds("apn_0late")
