@@ -169,8 +169,13 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 			err = f.client.NoAnswer(w.ID)
 		}
 		f.budget.Do(func(now time.Time) {
-			w.claim.GiveBack()
+			unsent := w.claim.GiveBack()
 			delete(f.singles, w)
+			if unsent && !f.mayAsk(now) { // everything is held off since its turn came
+				w.state, w.asked = pending, time.Time{}
+				f.place(w, now)
+				return
+			}
 			f.serve(w, a, w.asked, err) // as of the request, since the answer may be that old
 			switch _, listed := f.fleet.index.of(w.ID); {
 			case err == nil && !listed:
