@@ -301,8 +301,8 @@ func TestFleets(t *testing.T) {
 	t.Parallel()
 	all := allFleets()
 	n := 40
-	if more, err := strconv.Atoi(os.Getenv("FLEETS")); err == nil {
-		n = more
+	if largeFleets() {
+		n, _ = strconv.Atoi(os.Getenv("FLEETS"))
 	} else {
 		all = smallFleets(all)
 	}
@@ -314,6 +314,15 @@ func TestFleets(t *testing.T) {
 			c.check(t, c.run(t))
 		})
 	}
+}
+
+// largestInSuite is how many accounts a fleet has at most if largeFleets is false.
+const largestInSuite = 2500
+
+// largeFleets reports whether fleets may take minutes, as in make test-fleets.
+func largeFleets() bool {
+	_, err := strconv.Atoi(os.Getenv("FLEETS"))
+	return err == nil
 }
 
 // smallFleets returns those that are tried quickly.
