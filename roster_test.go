@@ -105,3 +105,58 @@ func TestACustomerWhoConnectsLater(t *testing.T) {
 		require.Equal(t, "apn_late", resp.Data["pipedream_account_id"])
 	})
 }
+
+// Where the list of an app needs more than a minute's budget, it goes on where it stopped.
+// Readers who come again when told to are all served, for about what its pages cost.
+func TestCustomersOfAListBeyondTheBudget(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		const customers, pages, limit = 500, 5, 4
+		paths := m.customers(customers)
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": limit})
+		m.sim.ResetRequests()
+		require.LessOrEqual(t, m.comeAgainUntilServed(paths), pages+12, "the pages, and the searches before they pay")
+		require.LessOrEqual(t, m.mostPerMinute(), limit)
+	})
+}
+
+// A page that fails for a moment has those who wait for it searched for. A few seconds
+// later, the list of the app goes on.
+func TestCustomersOfAListWhosePageFails(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		paths := m.customers(500)
+		m.sim.AddFault(pipedreamtest.Fault{
+			Kind: pipedreamtest.KindList, Status: http.StatusInternalServerError, After: 3, Times: 3,
+			Where: func(r pipedreamtest.Request) bool { return !strings.Contains(r.RawQuery, "external_user_id") },
+		})
+		m.readCustomers(paths[:50], 50, 1)
+		time.Sleep(6 * time.Second)
+		m.sim.ResetRequests()
+		require.LessOrEqual(t, m.readCustomers(paths, 50, 1), 20)
+	})
+}
+
+// comeAgainUntilServed reads all paths at once, and again when told to. It returns how many
+// requests that cost.
+func (m *mount) comeAgainUntilServed(paths []string) int {
+	m.Helper()
+	began := time.Now()
+	var readers sync.WaitGroup
+	for i, path := range paths {
+		readers.Go(func() {
+			for time.Since(began) < 20*time.Minute {
+				resp, err := m.b.HandleRequest(m.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: m.storage, EntityID: "backend"})
+				if err == nil {
+					if resp.Data["pipedream_account_id"] != fmt.Sprintf("apn_c%05d", i) {
+						m.Errorf("%s: %v", path, resp.Data["pipedream_account_id"])
+					}
+					return
+				}
+				time.Sleep(toldToWait(m.T, err))
+			}
+			m.Errorf("%s was not served", path)
+		})
+	}
+	readers.Wait()
+	m.Logf("%d requests, %s", len(m.sim.Requests()), time.Since(began))
+	return len(m.sim.Requests())
+}

@@ -14,11 +14,15 @@ const (
 	// rosterFrom is how many users of an app must be searched for within a minute before
 	// the list of all its accounts is used for them.
 	rosterFrom = 12
-	// rosterFor is how long a roster is used after its last page came.
+	// rosterFor is how long a complete roster is used after its last page came.
 	rosterFor = time.Minute
 	// maxRosterBytes bounds the accounts of a roster. A larger one is of no use.
 	maxRosterBytes = 32 << 20
-	maxRosters     = 100
+	// rosterRetry is how long a roster is not used after a page of it failed, and twice as
+	// long after each further failure, up to rosterUseless.
+	rosterRetry   = 5 * time.Second
+	rosterUseless = 10 * pace.Window
+	maxRosters    = 100
 )
 
 // roster has all accounts of an app, for searches: where more users are searched for in a
@@ -38,6 +42,7 @@ type roster struct {
 	asked    time.Time // before the first page was asked for
 	cameAt   time.Time // when the last page came
 	notUntil time.Time // until when it is of no use
+	failures int       // since a page came
 }
 
 // rosterOf returns the roster of u's app.
@@ -54,14 +59,28 @@ func (c *Cache) rosterOf(filter api.Filter) *roster {
 func (r *roster) wants(key string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Sub(r.since) > pace.Window || r.wanted == nil {
+	r.expire(now)
+	if underWay := r.pages > 0 && !r.way.Done(); r.wanted == nil || now.Sub(r.since) > pace.Window && !underWay {
 		r.wanted, r.since = map[string]struct{}{}, now
 	}
 	r.wanted[key] = struct{}{}
-	if !r.cameAt.IsZero() && now.Sub(r.cameAt) > rosterFor {
+	return r.pays(now)
+}
+
+// expire forgets the accounts when their time is over. The caller holds mu.
+func (r *roster) expire(now time.Time) {
+	if !r.cameAt.IsZero() && now.Sub(r.cameAt) > r.life() {
 		r.reset()
 	}
-	return r.pays(now)
+}
+
+// life is how long the accounts are kept after the last page came. The readers of a list
+// that is not complete may have been told to come again in a minute.
+func (r *roster) life() time.Duration {
+	if r.way.Done() {
+		return rosterFor
+	}
+	return rosterFor + pace.Window
 }
 
 // reset forgets the accounts. The caller holds mu.
@@ -100,6 +119,7 @@ func (r *roster) came(p *api.Page, now time.Time) {
 		r.bytes += a.Size()
 	}
 	r.way.Note(p)
+	r.failures = 0
 	r.pages++
 	r.cameAt = now
 	if p.Total > 0 {
@@ -108,19 +128,31 @@ func (r *roster) came(p *api.Page, now time.Time) {
 	if r.bytes > maxRosterBytes || r.way.Done() && !r.way.Whole() {
 		r.useless(now)
 	}
-	time.AfterFunc(rosterFor+time.Second, func() {
+	time.AfterFunc(r.life()+time.Second, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if time.Since(r.cameAt) > rosterFor {
-			r.reset()
-		}
+		r.expire(time.Now())
 	})
 }
 
 // useless has the roster not be used for a while. The caller holds mu.
 func (r *roster) useless(now time.Time) {
 	r.reset()
-	r.notUntil = now.Add(10 * pace.Window)
+	r.notUntil = now.Add(rosterUseless)
+}
+
+// failed notes that a page could not be fetched. If it may come later, the others are kept.
+func (r *roster) failed(err error, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case api.Unsent(err) || api.KindOf(err) == api.Throttled:
+	case api.KindOf(err) == api.Unavailable:
+		r.notUntil = now.Add(min(rosterRetry<<min(r.failures, 10), rosterUseless))
+		r.failures++
+	default:
+		r.useless(now)
+	}
 }
 
 // of returns the accounts of a user, and when they were asked for; nil if the roster is
@@ -178,11 +210,7 @@ func (v *View) callRoster(claim *pace.Claim, r *roster, filter api.Filter) error
 		p, err := v.client.PageOf(ctx, filter, after)
 		cancel()
 		if err != nil {
-			if !api.Unsent(err) && api.KindOf(err) != api.Throttled {
-				r.mu.Lock()
-				r.useless(time.Now())
-				r.mu.Unlock()
-			}
+			r.failed(err, time.Now())
 			return err
 		}
 		r.came(p, time.Now())
