@@ -2,6 +2,7 @@ package contract
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"strings"
@@ -81,9 +82,47 @@ func (e *engine) use(link bool) {
 		readers.Go(func() { e.do(logical.ReadOperation, fmt.Sprintf("creds/apn_fleet%d", i), nil) })
 	}
 	readers.Wait()
+	if link {
+		e.useTokens()
+		e.disconnect()
+	}
 	_, err := e.backend.HandleRequest(e.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.storage})
 	require.NoError(e, err)
 }
+
+// useTokens makes the engine fetch a token of each kind, and replace it.
+func (e *engine) useTokens() {
+	e.Helper()
+	for credentialType, data := range map[string]map[string]any{
+		"connect_token": {"external_user_id": "alice", "app": "github", "allowed_origins": "https://app.example.com", "token_ttl": "1h"},
+		"access_token":  {},
+	} {
+		data["credential_type"], data["scope"] = credentialType, "connect:proxy"
+		e.do(logical.UpdateOperation, "roles/"+credentialType, data)
+		e.do(logical.ReadOperation, "creds/"+credentialType, nil)
+		e.do(logical.UpdateOperation, "refresh/"+credentialType, nil)
+	}
+}
+
+// disconnect makes the engine look at accounts, and remove them in each way that it knows.
+func (e *engine) disconnect() {
+	e.Helper()
+	for _, path := range []string{"connect/mine", "users/carol", "users/" + segmentOfOddUser} {
+		e.do(logical.ReadOperation, path, nil)
+	}
+	for path, account := range map[string]string{
+		"connect/mine": "apn_github", "accounts/apn_leaving": "apn_leaving", "users/carol": "apn_carol", "users/" + segmentOfOddUser: "apn_odd",
+	} {
+		resp := e.do(logical.DeleteOperation, path, nil)
+		require.Equal(e, map[string]any{"disconnected": []string{account}}, resp.Data, path)
+	}
+}
+
+// oddUser is an external user whose id a URL cannot have as it is.
+const oddUser = "acme/the user+é?"
+
+// segmentOfOddUser is how that id is written in a path of the engine.
+var segmentOfOddUser = "b64:" + base64.RawURLEncoding.EncodeToString([]byte(oddUser))
 
 // fleet is how many accounts are read at the same time.
 const fleet = 60
@@ -100,6 +139,12 @@ func connected(sim *pipedreamtest.Server, a pipedreamtest.Account) {
 	for i := range fleet {
 		a.ID = fmt.Sprintf("apn_fleet%d", i)
 		sim.SetAccount(a)
+	}
+	if a.Project != "" {
+		for id, user := range map[string]string{"apn_leaving": "dave", "apn_carol": "carol", "apn_odd": oddUser} {
+			a.ID, a.ExternalUserID = id, user
+			sim.SetAccount(a)
+		}
 	}
 }
 
@@ -127,12 +172,15 @@ func TestTheEngineAsksAsDocumented(t *testing.T) {
 
 	connected(sim, pipedreamtest.Account{Project: "proj_demo", ExternalUserID: "alice", OAuthAppID: "oa_demo"})
 	sim.ResetRequests()
-	client := map[string]any{"base_url": base, "client_id": "client", "client_secret": "secret_of_the_client", "project_id": "proj_demo"}
+	client := map[string]any{
+		"base_url": base, "client_id": "client", "client_secret": "secret_of_the_client", "project_id": "proj_demo",
+		"allowed_token_scopes": "connect:proxy", "allow_access_tokens": true,
+	}
 	newEngine(t, client).use(true)
 	require.Positive(t, pages(sim))
 
 	require.Empty(t, Settle(recorder.Findings(Path, Request), departuresOfTheEngine))
-	for _, operation := range []string{"createOAuthToken", "createToken", "listAccounts", "retrieveAccount"} {
+	for _, operation := range []string{"createOAuthToken", "createToken", "listAccounts", "retrieveAccount", "deleteAccount", "deleteExternalUser"} {
 		require.Contains(t, recorder.Operations(), operation)
 	}
 	require.Empty(t, sim.Violations())
