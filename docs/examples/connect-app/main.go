@@ -146,7 +146,7 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	// That the browser came back proves nothing. The engine knows what the link did.
 	if link, err := r.Cookie(linkCookie); err == nil && r.URL.Query().Has("connected") {
 		if status, err := a.linkStatus(r.Context(), client, link.Value); err != nil || status != "connected" {
-			log.Printf("the link of a user who came back is %q: %v", status, err)
+			log.Printf("the link of a user who came back is %q: %v", status, err) //nolint:gosec // quoted
 		}
 	}
 	data, err := a.credentials(r.Context(), client)
@@ -186,7 +186,7 @@ func (a *app) connect(w http.ResponseWriter, r *http.Request) {
 	}
 	link, _ := secret.Data["connect_link_url"].(string)
 	id, _ := secret.Data["link_id"].(string)
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever the application itself is
 		Name: linkCookie, Value: id, Path: "/", HttpOnly: true, Secure: a.url.Scheme == "https", SameSite: http.SameSiteLaxMode,
 	})
 	w.Header().Set("Cache-Control", "no-store")
