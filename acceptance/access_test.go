@@ -139,7 +139,10 @@ func TestAuditLogRecordsReadsButNoSecrets(t *testing.T) {
 // audited returns the first response in the audit log for a path of the mount.
 func (m *mount) audited(t *testing.T, path string) auditEntry {
 	t.Helper()
-	for line := range strings.Lines(m.vault.readAudit(t)) {
+	for line := range strings.Lines(m.audit(t)) {
+		if !strings.Contains(line, m.in(path)) {
+			continue
+		}
 		var entry auditEntry
 		require.NoError(t, json.Unmarshal([]byte(line), &entry))
 		if entry.Type == "response" && entry.Request.Path == m.in(path) {

@@ -81,8 +81,8 @@ func TestConfigIsRefused(t *testing.T) {
 	assert.Empty(t, elsewhere.Requests(), "requests to a URL that was rejected")
 	assert.Equal(t, token, m.read(t, "creds/"+githubID).Data["oauth_access_token"], "a cached token")
 	assert.Equal(t, stripeKey, m.read(t, "creds/"+stripeID).Data["api_key"], "an account that was not cached")
-	lacks(t, "the audit log", m.vault.readAudit(t), wrongKey)
-	lacks(t, "the server's log", m.vault.readLog(t), wrongKey)
+	lacks(t, "the audit log", m.audit(t), wrongKey)
+	lacks(t, "the server's log", m.log(t), wrongKey)
 }
 
 func TestConfigNeedsAKeyAtFirst(t *testing.T) {

@@ -153,8 +153,8 @@ func TestConnectConfigIsRefused(t *testing.T) {
 	c.read(t, "creds/apn_alice")
 	assert.Equal(t, requests, c.sim.Count(pipedreamtest.KindAccount), "a cached account")
 	assert.Equal(t, c.sim.Token("apn_bob"), c.read(t, "creds/apn_bob").Data["oauth_access_token"], "an account that was not cached")
-	lacks(t, "the audit log", c.vault.readAudit(t), wrong)
-	lacks(t, "the server's log", c.vault.readLog(t), wrong)
+	lacks(t, "the audit log", c.audit(t), wrong)
+	lacks(t, "the server's log", c.log(t), wrong)
 }
 
 // TestConnectSecretOfTheWrongType writes a secret as a list or an object. The write is refused, and the secret is shown
@@ -170,8 +170,8 @@ func TestConnectSecretOfTheWrongType(t *testing.T) {
 			lacks(t, "the error", err.Error(), wrong)
 		}
 	}
-	lacks(t, "the audit log", c.vault.readAudit(t), wrong)
-	lacks(t, "the server's log", c.vault.readLog(t), wrong)
+	lacks(t, "the audit log", c.audit(t), wrong)
+	lacks(t, "the server's log", c.log(t), wrong)
 }
 
 func TestConnectConfigIsNotVerifiedWhereAskedNotTo(t *testing.T) {

@@ -50,7 +50,7 @@ func TestGoClientFollowsALease(t *testing.T) {
 	reads := m.reads(t, "creds/"+githubID)
 	t.Logf("%d tokens, %d reads, %d of them in time", len(kept), reads, inTime)
 	assert.LessOrEqual(t, reads, mostReads*len(kept))
-	assert.NotContains(t, m.vault.readAudit(t), `"path":"sys/leases/renew/`+m.path)
+	assert.NotContains(t, m.audit(t), `"path":"sys/leases/renew/`+m.path)
 }
 
 // TestGoClientWithNothingToWatch asks for the renewal of what cannot be renewed. The program gets an error at once, not a

@@ -150,13 +150,12 @@ func (m *mount) stayAlive(t *testing.T, keepers []*keeper) {
 // reads counts in the audit log how often a path below the mount was read successfully, with any operation.
 func (m *mount) reads(t *testing.T, path string) int {
 	t.Helper()
-	return m.vault.successes(t, m.in(path))
+	return successes(responses(m.audit(t), m.in(path)))
 }
 
-// successes counts in the audit log how often a request for a path succeeded.
-func (s *vaultServer) successes(t *testing.T, path string) (n int) {
-	t.Helper()
-	for _, text := range s.responses(t, path) {
+// successes counts responses without an error.
+func successes(texts []string) (n int) {
+	for _, text := range texts {
 		if text == "" {
 			n++
 		}
@@ -164,10 +163,9 @@ func (s *vaultServer) successes(t *testing.T, path string) (n int) {
 	return n
 }
 
-// responses returns the error of each response for a path in the audit log, which is empty for a success.
-func (s *vaultServer) responses(t *testing.T, path string) (texts []string) {
-	t.Helper()
-	for line := range strings.Lines(s.readAudit(t)) {
+// responses returns the error of each response for a path in an audit log, which is empty for a success.
+func responses(audit, path string) (texts []string) {
+	for line := range strings.Lines(audit) {
 		if !strings.Contains(line, path) {
 			continue
 		}

@@ -253,8 +253,8 @@ func TestConfigWriteEndsAHoldOff(t *testing.T) {
 func (m *mount) keepsQuiet(t *testing.T, err error) {
 	t.Helper()
 	lacks(t, "the error", err.Error(), append(m.sim.Secrets(), "upstream words")...)
-	lacks(t, "the server's log", m.vault.readLog(t), "upstream words")
-	lacks(t, "the audit log", m.vault.readAudit(t), "upstream words")
+	lacks(t, "the server's log", m.log(t), "upstream words")
+	lacks(t, "the audit log", m.audit(t), "upstream words")
 }
 
 // fault makes Pipedream answer every request for an account this way.

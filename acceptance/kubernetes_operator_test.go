@@ -142,7 +142,7 @@ func TestKubernetesVaultSecretsOperatorLogsInAgain(t *testing.T) {
 	startVaultSecretsOperator(t, c)
 	c.apply(t, exampleText(t, "vault-secrets-operator.yaml", "https://vault.example.com:8200", m.vault.addr))
 
-	for m.vault.successes(t, "auth/kubernetes/login") < 5 {
+	for successes(responses(m.audit(t), "auth/kubernetes/login")) < 5 {
 		m.stayAlive(t, []*keeper{
 			{account: account, path: "creds/" + exampleID, held: c.tokenIn(t, "github-leased")},
 			{account: account, path: "static-creds/" + exampleID, held: c.tokenIn(t, "github")},

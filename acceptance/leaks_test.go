@@ -287,8 +287,8 @@ func TestASecretOfTheWrongTypeIsNotRepeated(t *testing.T) {
 			lacks(t, "the error for "+field+" as "+name, err.Error(), secret)
 		}
 	}
-	lacks(t, "the audit log", m.vault.readAudit(t), secret)
-	lacks(t, "the server's log", m.vault.readLog(t), secret)
+	lacks(t, "the audit log", m.audit(t), secret)
+	lacks(t, "the server's log", m.log(t), secret)
 }
 
 // formsOf returns a secret in each encoding in which it might be written down.

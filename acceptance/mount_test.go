@@ -23,6 +23,8 @@ type mount struct {
 	sim    *pipedreamtest.Server
 	apiURL string
 	apiKey string
+	// auditFrom and logFrom are how long the logs were when the mount was made. What came before is of other tests.
+	auditFrom, logFrom int64
 	// watcher is set by watch.
 	watcher *watcher
 }
@@ -54,7 +56,7 @@ func onOwnVault(t *testing.T) *mount {
 
 func enable(t *testing.T, vault *vaultServer, path string, opts ...pipedreamtest.Option) *mount {
 	t.Helper()
-	m := &mount{vault: vault, path: path, apiKey: "pdkey_" + rand.Text()}
+	m := &mount{vault: vault, path: path, apiKey: "pdkey_" + rand.Text(), auditFrom: sizeOf(vault.auditPath()), logFrom: sizeOf(vault.logPath())}
 	m.sim = pipedreamtest.New(append(opts, pipedreamtest.WithAPIKey(m.apiKey))...)
 	t.Cleanup(m.sim.Close)
 	var err error
@@ -82,10 +84,22 @@ func (m *mount) configure(t *testing.T, fields map[string]any) {
 // checkLogs runs after every test. It asserts that no log contains a secret, a data race or a panic.
 func (m *mount) checkLogs(t *testing.T) {
 	t.Helper()
-	audit, log := m.vault.readAudit(t), m.vault.readLog(t)
-	lacks(t, "the audit log", audit, m.sim.Secrets()...)
+	log := m.log(t)
+	lacks(t, "the audit log", m.audit(t), m.sim.Secrets()...)
 	lacks(t, "the server's log", log, m.sim.Secrets()...)
 	lacks(t, "the server's log", log, "DATA RACE", "panic:")
+}
+
+// audit returns the audit log since the mount was made.
+func (m *mount) audit(t *testing.T) string {
+	t.Helper()
+	return readFrom(t, m.vault.auditPath(), m.auditFrom)
+}
+
+// log returns the server's log since the mount was made.
+func (m *mount) log(t *testing.T) string {
+	t.Helper()
+	return readFrom(t, m.vault.logPath(), m.logFrom)
 }
 
 // lacks asserts that a text contains none of the words. It does not print the text, which may be long.

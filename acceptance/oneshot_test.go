@@ -97,7 +97,7 @@ func TestOneShotPrograms(t *testing.T) {
 				stdout, stderr, err = run(ctx, missing)
 			}()
 			if test.hangs {
-				waitUntil(t, "the refusal", func() bool { return len(m.vault.responses(t, m.in(missing))) > 0 })
+				waitUntil(t, "the refusal", func() bool { return len(responses(m.audit(t), m.in(missing))) > 0 })
 				stop()
 			}
 			<-ended

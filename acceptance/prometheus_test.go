@@ -392,7 +392,7 @@ func (m *mount) metricsAreAudited(t *testing.T) {
 	assert.Equal(t, "read", read.Request.Operation)
 	assert.Contains(t, read.Response.Data["http_raw_body"], "hmac-sha256:")
 	for encoding, form := range formsOf("vault_pipedream_build_info") {
-		lacks(t, "the audit log, "+encoding, m.vault.readAudit(t), form)
+		lacks(t, "the audit log, "+encoding, m.audit(t), form)
 	}
 	t.Logf("the audit log of a scrape: %v", read.Response.Data)
 }

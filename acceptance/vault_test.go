@@ -342,11 +342,6 @@ func (s *vaultServer) readLog(t *testing.T) string {
 	return readFile(t, s.logPath())
 }
 
-func (s *vaultServer) readAudit(t *testing.T) string {
-	t.Helper()
-	return readFile(t, s.auditPath())
-}
-
 // showLog prints the end of the log if the test failed.
 func (s *vaultServer) showLog(t *testing.T) {
 	t.Helper()
@@ -363,9 +358,29 @@ func (s *vaultServer) showLog(t *testing.T) {
 
 func readFile(t *testing.T, path string) string {
 	t.Helper()
-	content, err := os.ReadFile(path) //nolint:gosec // a file of the test's own
+	return readFrom(t, path, 0)
+}
+
+// readFrom returns a file from that byte on.
+func readFrom(t *testing.T, path string, from int64) string {
+	t.Helper()
+	f, err := os.Open(path) //nolint:gosec // a file of the test's own
+	require.NoError(t, err)
+	defer func() { _ = f.Close() }()
+	_, err = f.Seek(from, io.SeekStart)
+	require.NoError(t, err)
+	content, err := io.ReadAll(f)
 	require.NoError(t, err)
 	return string(content)
+}
+
+// sizeOf returns how long a file is; 0 if there is none.
+func sizeOf(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // freePorts returns different ports that were free a moment ago.
