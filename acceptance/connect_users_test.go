@@ -265,9 +265,9 @@ func TestConnectAwkwardUsers(t *testing.T) {
 					}
 				}
 			}
-			asked := c.asked(t)
-			slices.Sort(asked)
-			assert.Equal(t, slices.Sorted(slices.Values(names)), slices.Compact(asked), "Pipedream was asked for exactly these users")
+			// So many users at a time are found in the list of all of them, which names nobody.
+			asked := slices.DeleteFunc(c.asked(t), func(name string) bool { return name == "" })
+			assert.Subset(t, names, asked, "Pipedream was asked for these users alone")
 		})
 	}
 }

@@ -58,7 +58,14 @@ func (c *connect) prepareFor(t *testing.T, title string) {
 	inProject := map[string]any{"project_id": projectID}
 	role := map[string]any{"app": "github", "external_user_id": "alice"}
 	switch title {
-	case "Write the configuration", "Write a role", "Make a Connect link", "See what is connected", "List accounts":
+	case "Make a Connect link": // of a user who has no account
+		role["external_user_id"] = "carol"
+	case "Disconnect an account of one's own":
+		c.sim.SetAccount(connectedWith("apn_octocat", "alice", func(a *pipedreamtest.Account) { a.Name = "octocat" }))
+	case "Disconnect an account by its id", "Read a user", "Remove a user":
+	case "List accounts":
+		c.sim.SetAccount(connected("apn_alice3", "alice"))
+	case "Write the configuration", "Write a role", "See what is connected":
 	default: // with an API key, for the accounts of the workspace
 		inProject = nil
 		role = map[string]any{"account_id": githubID}

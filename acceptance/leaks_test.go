@@ -103,7 +103,7 @@ func (s *surface) everything(names ...string) {
 			s.note(nil, err)
 		}
 		s.note(client.Write(s.in("refresh/"+name), nil))
-		_, err := client.Write(s.in("connect/"+name), nil)
+		_, err := client.Write(s.in("connect/"+name), map[string]any{"new": true})
 		s.note(nil, err)
 		if strings.HasPrefix(name, "apn_") {
 			// The metadata shows why an account is dead, in Pipedream's own words.

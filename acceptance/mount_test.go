@@ -112,6 +112,14 @@ func lacks(t *testing.T, where, text string, words ...string) {
 	}
 }
 
+// askedForNoAccount asserts that Pipedream was not asked for what is cached. A pass may ask for the time.
+func (m *mount) askedForNoAccount(t *testing.T) {
+	t.Helper()
+	for _, r := range m.sim.Requests() {
+		assert.Equal(t, pipedreamtest.KindMe, r.Kind)
+	}
+}
+
 // in returns the full path of a path below the mount.
 func (m *mount) in(path string) string { return m.path + "/" + path }
 

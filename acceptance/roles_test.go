@@ -56,6 +56,7 @@ func TestRolesAreWrittenReadListedAndDeleted(t *testing.T) {
 		"account_id": stripeID, "app": "", "oauth_app_id": "", "external_user_id": "", "fields": []any{"api_key", "other"},
 		"ttl": json.Number("900"), "min_ttl": json.Number("60"), "allowed_redirect_hosts": []any{},
 		"oauth_scope_profile": "", "app_override_id": "", "required_scopes": []any{}, "enforce_scopes": false,
+		"allowed_external_user_ids": []any{}, "credential_type": "account", "scope": "", "token_ttl": json.Number("0"), "allowed_origins": []any{},
 	}, m.read(t, "roles/billing").Data)
 	keys, _ := m.list(t, "roles", nil)
 	assert.Equal(t, []string{"billing", "ci"}, keys)

@@ -85,11 +85,11 @@ func TestRequestsBesideTheSDK(t *testing.T) {
 		{
 			"link", pipedreamtest.KindConnectToken,
 			func() {
-				p.login(t, "alice").link(t, map[string]any{"success_redirect_uri": "https://app.example.com/done"})
+				p.login(t, "alice").link(t, map[string]any{"new": true, "success_redirect_uri": "https://app.example.com/done"})
 			},
 			"tokens.create",
 			[]any{map[string]any{
-				"externalUserId": "alice", "expiresIn": 900, "scope": "connect:accounts:read connect:accounts:write connect:apps:*",
+				"externalUserId": "alice", "expiresIn": 900, "scope": "connect:accounts:write connect:apps:*",
 				"appId": "github", "successRedirectUri": "https://app.example.com/done",
 			}},
 		},

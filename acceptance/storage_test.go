@@ -179,7 +179,7 @@ func (m *mount) readsButCannotWrite(t *testing.T) {
 	}))
 	assert.Contains(t, m.metricsText(t), "\nvault_pipedream_storage_failing 1\n")
 	assert.True(t, m.refusesWrites(t))
-	assert.Contains(t, m.log(t), "the mount's storage cannot be written to")
+	assert.Contains(t, m.vault.readLog(t), "the mount's storage cannot be written to")
 	m.serves(t, pluginVersion, m.sim.Token(githubID))
 }
 
@@ -230,7 +230,7 @@ func (m *mount) writesAgain(t *testing.T, restart func()) {
 	}))
 	assert.Equal(t, fetched, found.Data["oauth_access_token"])
 	assert.Equal(t, "420", fmt.Sprint(m.read(t, "config").Data["static_ttl"]))
-	assert.Empty(t, m.sim.Requests(), "requests for what is stored")
+	m.askedForNoAccount(t)
 }
 
 // metricsText returns the metrics as Prometheus gets them.

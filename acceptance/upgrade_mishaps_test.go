@@ -48,7 +48,7 @@ func (m *mount) serves(t *testing.T, version, token string) {
 	require.NoError(t, err)
 	assert.Equal(t, version, found)
 	assert.Equal(t, token, m.read(t, "static-creds/"+githubID).Data["oauth_access_token"])
-	assert.Empty(t, m.sim.Requests(), "requests for live credentials")
+	m.askedForNoAccount(t)
 }
 
 // isGone asserts that there is no engine, both for a reader and in Vault's log.
@@ -57,7 +57,7 @@ func (m *mount) isGone(t *testing.T) {
 	secret, err := m.vault.root.Logical().Read(m.in("status"))
 	require.NoError(t, err, "a path without an engine is a 404 without a text")
 	require.Nil(t, secret)
-	assert.Contains(t, m.log(t), "skipping plugin-based mount entry: path="+m.in(""))
+	assert.Contains(t, m.vault.readLog(t), "skipping plugin-based mount entry: path="+m.in(""))
 }
 
 // otherArchitecture returns a program for another processor: the plugin with another machine number in its header.
