@@ -1,8 +1,12 @@
 package acceptance
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,12 +50,13 @@ func trespasses() []trespass {
 		} {
 			all = append(all, trespass{method: method, target: "MOUNT/" + path + "/" + name})
 		}
-		// Fields of the role and other parameters. Only min_ttl has a meaning here.
+		// Fields of the role and other parameters. Of these, only min_ttl has a meaning. user is refused. For account, see
+		// accountParameters.
 		for _, query := range []string{
 			"external_user_id=bob", "account_id=apn_bob", "name=bobs", "name=apn_bob", "name=bobs&name=pinned", "role=bobs",
 			"app=github&external_user_id=bob", "entity_id=BOBS_ENTITY", "fields=oauth_refresh_token", "ttl=0", "external_id=bob", "user=bob", "path=creds/bobs", "min_ttl=1000h", "version=1", "help=1",
 		} {
-			all = append(all, trespass{method: method, target: "MOUNT/" + path + "/github?" + query, own: query != "help=1"})
+			all = append(all, trespass{method: method, target: "MOUNT/" + path + "/github?" + query, own: query != "help=1" && query != "user=bob"})
 		}
 		for _, body := range []string{
 			`{"name":"bobs"}`, `{"name":"apn_bob"}`, `{"name":["bobs"]}`, `{"name":{"a":"bobs"}}`, `{"Name":"bobs","NAME":"bobs"}`,
@@ -177,6 +182,213 @@ func TestConnectAttemptsOnAnothersAccount(t *testing.T) {
 			bob.reads(t, "apn_bob")
 			_, err := c.vault.root.Sys().Lookup(lease)
 			require.NoError(t, err)
+		})
+	}
+}
+
+// accountParameters are what alice might add to a request to reach bob's account with it. Values of one name are sent as
+// a list.
+func accountParameters(t *testing.T) []url.Values {
+	t.Helper()
+	all := []url.Values{{}}
+	for _, named := range []string{
+		"apn_bob", "bob on GitHub", "bob", "APN_BOB", "Apn_bob", "bob on github", "BOB ON GITHUB", "apn_nobody",
+		// Parts, patterns and lists.
+		"", " ", "apn_", "apn_b", "bob on", "*", "apn_*", "%", "apn_bo_", "apn_bob,HERS", "HERS,apn_bob", "HERS apn_bob", `["apn_bob"]`, "{{identity.entity.name}}",
+		// Paths and characters that end or split text in other programs.
+		"apn_bob/", "../apn_bob", "HERS/../apn_bob", "apn_bob?external_user_id=bob", "apn_bob#", "HERS&account=apn_bob", "apn_bob;", "%61pn_bob", `apn_bob\`, `"apn_bob"`,
+		"apn_bob\x00", "HERS\x00apn_bob", "HERS\napn_bob", "HERS\r\napn_bob", " apn_bob", "apn_bob\t", "apn_bob\u200b", "\ufeffapn_bob", "ａpn_bob", "bob on GitHub\xff",
+		strings.Repeat("bob on GitHub ", 100),
+	} {
+		all = append(all, url.Values{"account": {named}})
+	}
+	for _, query := range []string{
+		"acount=apn_bob", "Account=apn_bob", "ACCOUNT=apn_bob", "accounts=apn_bob", "account_id=apn_bob", "account%5B%5D=apn_bob", "account%00=apn_bob", "id=apn_bob",
+		"account=HERS&account=apn_bob", "account=HERS&Account=apn_bob", "account=HERS&acount=apn_bob", "account=apn_bob&external_user_id=bob", "account=apn_bob&user=bob",
+		"all=true&account=apn_bob", "all=true&account=HERS", "all=1&account=bob+on+GitHub", "all=true&acount=HERS", "all=true&Account=HERS", "all=true&external_user_id=bob",
+		"all=false", "all=true&user=bob", "All=true", "al=true", "user=bob", "external_user_id=bob", "link_id=BOBS_LINK", "link_id=BOBS_LINK&account=apn_bob",
+		"list=true", "list=true&account=apn_bob", "min_ttl=1h&account=apn_bob",
+	} {
+		values, err := url.ParseQuery(query)
+		require.NoError(t, err)
+		all = append(all, values)
+	}
+	return all
+}
+
+var someAccountParameters = []url.Values{{}, {"account": {"apn_bob"}}, {"account": {"bob on GitHub"}}, {"all": {"true"}, "account": {"HERS"}}}
+
+// getsOwn reports whether the request of a user is one for an account of their own. creds/, static-creds/ and refresh/
+// ignore what they do not know, and a read of connect/ is about all accounts, whichever it names.
+func getsOwn(method, path string, sent url.Values) bool {
+	reads, writes := method == http.MethodGet, method == http.MethodPut || method == http.MethodPost
+	if sent.Has("user") || reads && sent.Has("list") || len(sent["account"]) > 1 {
+		return false
+	}
+	hers := sent.Get("account") == "HERS"
+	switch path {
+	case "creds/github", "static-creds/github":
+		return (reads || writes) && (hers || !sent.Has("account"))
+	case "refresh/github":
+		return writes && (hers || !sent.Has("account"))
+	case "connect/github":
+		known := []string{"account", "all", "link_id"}
+		return (reads || writes && hers) && !slices.ContainsFunc(slices.Collect(maps.Keys(sent)), func(name string) bool { return !slices.Contains(known, name) })
+	default:
+		return false
+	}
+}
+
+// accountTrespasses are requests of each kind, to each path that is about accounts. What a path supports is tried with all
+// these parameters, the rest with some.
+func accountTrespasses(t *testing.T, parameters []url.Values) (all []trespass) {
+	t.Helper()
+	const get, put, remove = http.MethodGet, http.MethodPut, http.MethodDelete
+	supported := map[string][]string{
+		"connect/github": {get, put, remove}, "creds/github": {get, put}, "static-creds/github": {get, put}, "refresh/github": {put},
+	}
+	paths := []string{
+		"connect/github", "creds/github", "static-creds/github", "refresh/github", "connect/github/bob", "connect/apn_bob", "creds/github/bob", "creds/apn_bob",
+		"static-creds/apn_bob", "refresh/apn_bob", "users/bob", "users/b64:Ym9i", "users/", "users/alice", "users/*", "accounts/apn_bob", "accounts/HERS", "accounts/",
+	}
+	for _, path := range paths {
+		for _, method := range []string{get, put, http.MethodPost, http.MethodPatch, remove, "LIST"} {
+			sent := someAccountParameters
+			if slices.Contains(supported[path], method) {
+				sent = parameters
+			}
+			for _, values := range sent {
+				all = append(all, withParameters(t, method, path, values))
+			}
+		}
+	}
+	for path, methods := range supported {
+		for _, method := range methods {
+			for _, body := range []string{
+				`{"account":{"id":"apn_bob"}}`, `{"account":null}`, `{"account":7}`, `{"account":true}`, `{"account":[]}`, `{"account":["apn_bob"]}`,
+			} {
+				if method != get {
+					all = append(all, trespass{method: method, target: "MOUNT/" + path, body: body})
+				}
+			}
+		}
+	}
+	return append(all, trespass{method: remove, target: "MOUNT/connect/github", body: `{"all":true}`}) // only its query counts
+}
+
+// withParameters is a request with parameters, in its body for a write and in its query otherwise.
+func withParameters(t *testing.T, method, path string, sent url.Values) trespass {
+	t.Helper()
+	try := trespass{method: method, target: "MOUNT/" + path, own: getsOwn(method, path, sent)}
+	if !strings.HasPrefix(method, "P") {
+		try.target += "?" + sent.Encode()
+		return try
+	}
+	fields := map[string]any{}
+	for name, values := range sent {
+		if fields[name] = values[0]; len(values) > 1 {
+			fields[name] = values
+		}
+	}
+	body, err := json.Marshal(fields)
+	require.NoError(t, err)
+	try.body, try.header = string(body), map[string]string{"Content-Type": "application/merge-patch+json"}
+	return try
+}
+
+// given returns everything that the sender of a request wrote.
+func (try *trespass) given() string {
+	if target, err := url.QueryUnescape(try.target); err == nil {
+		return target + try.body
+	}
+	return try.target + try.body
+}
+
+// TestConnectVerbsOnAnothersAccount has alice, who has two accounts, try every verb and parameter to see, use or
+// disconnect an account of bob's. One of his has the name of one of hers.
+func TestConnectVerbsOnAnothersAccount(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		role       string // the role that alice may use
+		account    bool   // whether credentials can be read by account id
+		parameters []url.Values
+	}{
+		"with a policy for one role":   {"github", true, someAccountParameters},
+		"with a policy for every role": {"*", false, accountParameters(t)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := onConnect(t, pipedreamtest.WithLimit(0))
+			c.write(t, "config", map[string]any{"rate_limit": 0, "allow_account_ids": test.account})
+			var rules strings.Builder
+			for _, path := range []string{"creds/", "static-creds/", "refresh/", "connect/"} {
+				fmt.Fprintf(&rules, "path %q { capabilities = [\"create\", \"read\", \"update\", \"patch\", \"delete\", \"list\"] }\n", c.in(path+test.role))
+			}
+			p := c.people(t, rules.String())
+			role := p.ownAccount()
+			role["oauth_app_id"] = ourClient
+			c.write(t, "roles/github", role)
+			tokens := map[string]string{} // of all accounts
+			connects := func(id, user, name string, life time.Duration) {
+				c.sim.SetAccount(connectedWith(id, user, func(a *pipedreamtest.Account) { a.OAuthAppID, a.Name, a.TokenLife = ourClient, name, life }))
+				tokens[id] = c.sim.Token(id)
+			}
+			connects("apn_bob", "bob", "bob on GitHub", 3*time.Hour)
+			connects("apn_twin", "bob", "work", 5*time.Hour)
+			bob := p.login(t, "bob")
+			made := bob.link(t, map[string]any{"new": true}).Data
+			clicked, err := c.sim.Click(asType[string](t, made["connect_link_url"]))
+			require.NoError(t, err)
+			tokens[clicked] = c.sim.Token(clicked)
+			his := []string{"bob on GitHub"}
+			for id, token := range tokens {
+				his = append(his, id, token, c.sim.ExpiresAt(id).Format(time.RFC3339))
+			}
+			c.sim.ResetRequests()
+
+			// Each alice is another one, because one may ask for 10 links in a minute.
+			var alice *person
+			var hers []string
+			links := 10
+			for _, try := range accountTrespasses(t, test.parameters) {
+				if links == 10 {
+					user := fmt.Sprintf("alice%d", len(tokens))
+					connects("apn_"+user, user, "home", 2*time.Hour)
+					connects("apn_"+user+"x", user, "work", 2*time.Hour)
+					alice, links = p.login(t, user), 0
+					hers = []string{tokens["apn_"+user], tokens["apn_"+user+"x"]}
+				}
+				if try.target == "MOUNT/connect/github" { // without a query: a write
+					links++
+				}
+				whatIsThere := strings.NewReplacer("MOUNT", c.path, "HERS", "apn_"+alice.name, "BOBS_LINK", asType[string](t, made["link_id"]))
+				try.target, try.body = whatIsThere.Replace(try.target), whatIsThere.Replace(try.body)
+				code, answer := alice.send(t, try.method, try.target, try.body, try.header)
+				what := fmt.Sprint(try.method, " ", try.target, " ", try.body)
+				given := try.given()
+				lacks(t, what, answer, slices.DeleteFunc(slices.Clone(his), func(word string) bool { return strings.Contains(given, word) })...)
+				if !try.own {
+					assert.Contains(t, []int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed}, code, "%s: %s", what, answer)
+					lacks(t, what, answer, hers...)
+					continue
+				}
+				assert.Equal(t, http.StatusOK, code, "%s: %s", what, answer)
+				switch {
+				case strings.Contains(try.target, "/connect/"):
+					assert.Contains(t, answer, `"external_user_id":"`+alice.name+`"`, what)
+					lacks(t, what, answer, `"link_status":"connected"`, `"link_status":"open"`)
+				case !strings.Contains(try.target, "/refresh/"):
+					assert.True(t, slices.ContainsFunc(hers, func(token string) bool { return strings.Contains(answer, token) }), what)
+				}
+			}
+
+			for _, request := range c.sim.Requests() {
+				assert.NotEqual(t, http.MethodDelete, request.Method, request.Path)
+				assert.NotContains(t, request.Path+"?"+request.RawQuery+request.Body, "bob")
+			}
+			for id, token := range tokens {
+				assert.Equal(t, token, c.sim.Token(id), "%s is as it was", id)
+			}
 		})
 	}
 }
