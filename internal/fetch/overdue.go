@@ -19,6 +19,10 @@ func (f *Fetcher) Overdue(id string) (err error) {
 		if w := f.wants[id]; w != nil {
 			claim, unproven = w.claim, w.claim.ClassNow() == pace.Unproven
 			if asked := w.askedAt(); !asked.IsZero() {
+				if held := f.holdOffs.CheckAll(); api.KindOf(held) == api.Throttled { // it is sent again after that
+					err = api.WithAccount(held, id)
+					return
+				}
 				err = &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
 				// Most of the time that it is wanted for may be less than Timeout.
 				if now.Sub(asked) > asked.Sub(w.Began) || f.keepsWaiting(asked, now) || f.isSilent(now) {
@@ -61,7 +65,10 @@ func (f *Fetcher) OverdueSearch(claim *pace.Claim, began time.Time) error {
 	if asked.IsZero() {
 		asked = began // it waits for an access token
 	}
+	held := f.holdOffs.CheckAll()
 	switch {
+	case api.KindOf(held) == api.Throttled: // it is sent again after that
+		return held
 	case waits:
 		return noBudget("", max(claim.NextFree(), busyRetry))
 	case f.keepsWaiting(asked, time.Now()):
