@@ -113,12 +113,9 @@ func (h *connections) reset() {
 	h.epoch++
 	if old := h.current.Swap(nil); old != nil {
 		old.fetcher.Close()
-		old.client.Close()
-		old.links.Close()
 		old.connectTokens.Close()
 		old.accessTokens.Close()
-		old.accounts.Close()
-		old.users.Close()
+		old.client.Close() // the others have its transport
 	}
 }
 
@@ -147,22 +144,11 @@ func (h *connections) cached() *cache.Cache {
 func (b *backend) connect(ctx context.Context, storage logical.Storage, c *config, latest *connection) (*connection, error) {
 	b.restoreClock(ctx, storage)
 	holdOffs := pace.NewHoldOffs()
-	client, err := b.newClient(b.ctx, c, b.clock, holdOffs, b.stats)
+	there, err := b.reach(c)
 	if err != nil {
 		return nil, err
 	}
-	links, err := b.newMaker(c, api.ConnectLink, b.linkBudget, pace.NewHoldOffs())
-	if err != nil {
-		return nil, err
-	}
-	accounts, err := b.newRemover(c, api.ScopeOfAccounts)
-	if err != nil {
-		return nil, err
-	}
-	users, err := b.newRemover(c, api.ScopeOfUsers)
-	if err != nil {
-		return nil, err
-	}
+	client := b.newClient(b.ctx, c, there, b.clock, holdOffs, b.stats)
 	var known *cache.Cache
 	var predecessor *fetch.Fetcher
 	switch {
@@ -177,59 +163,55 @@ func (b *backend) connect(ctx context.Context, storage logical.Storage, c *confi
 	made := &connection{
 		config: c, client: client, holdOffs: holdOffs, fetcher: fetcher,
 		view:  known.View(client, fetcher, b.budget, holdOffs, c.policy()),
-		links: links, linkHoldOffs: pace.NewHoldOffs(),
-		accounts: accounts, users: users,
+		links: b.newMaker(c, there, api.ConnectLink, b.linkBudget, pace.NewHoldOffs()), linkHoldOffs: pace.NewHoldOffs(),
+		accounts: b.newRemover(c, there, api.ScopeOfAccounts), users: b.newRemover(c, there, api.ScopeOfUsers),
 	}
-	return made, b.addTokens(made)
+	b.addTokens(made, there)
+	return made, nil
 }
 
 // newClient returns a client that learns the time for clk, or for nobody if that is nil.
-func (b *backend) newClient(ctx context.Context, c *config, clk *clock.Clock, holdOffs *pace.HoldOffs, observer api.Observer) (*api.Client, error) {
-	base, transport, err := b.reach(c)
-	if err != nil {
-		return nil, err
-	}
-	settings := c.api(base)
+func (b *backend) newClient(ctx context.Context, c *config, there route, clk *clock.Clock, holdOffs *pace.HoldOffs, observer api.Observer) *api.Client {
+	settings := c.api(there.base)
 	settings.Clock = clk
-	return api.New(ctx, settings, transport, b.budget, holdOffs, observer, b.Logger), nil
+	return api.New(ctx, settings, there.transport, b.budget, holdOffs, observer, b.Logger)
 }
 
 // newMaker returns a client for links or tokens. Its failures hold no readers of
 // accounts off, and its requests do not use their budget.
-func (b *backend) newMaker(c *config, what api.Product, budget *pace.Budget, holdOffs *pace.HoldOffs) (*api.Client, error) {
-	base, transport, err := b.reach(c)
-	if err != nil {
-		return nil, err
-	}
-	own := c.api(base)
+func (b *backend) newMaker(c *config, there route, what api.Product, budget *pace.Budget, holdOffs *pace.HoldOffs) *api.Client {
+	own := c.api(there.base)
 	own.Makes, own.Scope, own.Clock = what, api.ScopeOfTokens, b.clock
-	return api.New(b.ctx, own, transport, budget, holdOffs, b.stats, b.Logger), nil
+	return api.New(b.ctx, own, there.transport, budget, holdOffs, b.stats, b.Logger)
 }
 
 // newRemover returns a client that removes accounts or users, with an access token for
 // that scope alone, which it gets when it is first needed. Its failures hold no readers
 // off. It does not repeat a request, so that the answer to the only one counts.
-func (b *backend) newRemover(c *config, scope string) (*api.Client, error) {
-	base, transport, err := b.reach(c)
-	if err != nil {
-		return nil, err
-	}
-	own := c.api(base)
+func (b *backend) newRemover(c *config, there route, scope string) *api.Client {
+	own := c.api(there.base)
 	own.Removes, own.Scope, own.MaxRetries, own.Clock = true, scope, 0, b.clock
-	return api.New(b.ctx, own, transport, b.budget, pace.NewHoldOffs(), b.stats, b.Logger), nil
+	return api.New(b.ctx, own, there.transport, b.budget, pace.NewHoldOffs(), b.stats, b.Logger)
 }
 
-// reach returns where the Pipedream of a configuration is, and how to get there.
-func (b *backend) reach(c *config) (*url.URL, http.RoundTripper, error) {
+// route is where the Pipedream of a configuration is, and how to get there. All clients
+// of a connection share one, and its idle network connections.
+type route struct {
+	base      *url.URL
+	transport http.RoundTripper
+}
+
+// reach returns the route for a configuration.
+func (b *backend) reach(c *config) (route, error) {
 	base, err := parseBaseURL(c.BaseURL)
 	if err != nil || b.transport != nil {
-		return base, b.transport, err
+		return route{base, b.transport}, err
 	}
 	transport, err := api.NewTransport(c.CACert)
 	if err != nil {
-		return nil, nil, badRequest("ca_cert %s", err)
+		return route{}, badRequest("ca_cert %s", err)
 	}
-	return base, transport, nil
+	return route{base, transport}, nil
 }
 
 func (c *config) api(base *url.URL) api.Config {

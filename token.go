@@ -38,21 +38,14 @@ const (
 )
 
 // addTokens gives a connection its caches of tokens.
-func (b *backend) addTokens(c *connection) error {
+func (b *backend) addTokens(c *connection, there route) {
 	holdOffs := pace.NewHoldOffs()
-	client, err := b.newMaker(c.config, api.ConnectToken, b.tokenBudget, holdOffs)
-	if err != nil {
-		return err
-	}
+	client := b.newMaker(c.config, there, api.ConnectToken, b.tokenBudget, holdOffs)
 	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, b.clock, c.connectTokenMaker(client), b.Logger)
 
 	holdOffs = pace.NewHoldOffs()
-	client, err = b.newMaker(c.config, api.AccessToken, b.accessTokenBudget, holdOffs)
-	if err != nil {
-		return err
-	}
+	client = b.newMaker(c.config, there, api.AccessToken, b.accessTokenBudget, holdOffs)
 	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, b.clock, accessTokenMaker(client), b.Logger)
-	return nil
 }
 
 // connectTokenMaker returns what makes Connect tokens. Where the key names an app, it

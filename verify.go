@@ -17,10 +17,11 @@ import (
 // Pipedream's. none is set if the check saw that there are no accounts.
 func (b *backend) verify(ctx context.Context, c *config) (none bool, err error) {
 	claim := b.budget.NewClaim(pace.Check, pace.Caller{})
-	client, err := b.newClient(claim.With(b.ctx), c, nil, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
+	there, err := b.reach(c)
 	if err != nil {
 		return false, err
 	}
+	client := b.newClient(claim.With(b.ctx), c, there, nil, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
 	defer cancel()
