@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
-	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -201,7 +201,7 @@ func TestPipedreamDown(t *testing.T) {
 
 				// Reads succeed again by themselves within the longest hold-off.
 				remove()
-				time.Sleep(pace.LongestHoldOff)
+				time.Sleep(backoff.LongestHoldOff)
 				require.NotEqual(t, token, m.token(github))
 				m.noSecretIn(m.logs.String())
 			})
@@ -275,7 +275,7 @@ func TestHoldOffGrowsAndEnds(t *testing.T) {
 		require.GreaterOrEqual(t, m.sim.Count(pipedreamtest.KindAccount), 8)
 
 		m.sim.SetAccount(oauthAccount("apn_nobody", time.Hour))
-		time.Sleep(pace.LongestLasting)
+		time.Sleep(backoff.LongestLasting)
 		m.creds("apn_nobody")
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/fetch"
@@ -25,14 +26,14 @@ type connection struct {
 
 	config   *config
 	client   *api.Client
-	holdOffs *pace.HoldOffs // end with the connection: a write of config ends them all
+	holdOffs *backoff.HoldOffs // end with the connection: a write of config ends them all
 	fetcher  *fetch.Fetcher
 	view     *cache.View
 
-	links        *api.Client    // makes Connect links, with an access token of its own
-	accounts     *api.Client    // disconnects accounts, likewise
-	users        *api.Client    // removes external users, likewise
-	linkHoldOffs *pace.HoldOffs // of users for whom Pipedream makes no more links for now
+	links        *api.Client       // makes Connect links, with an access token of its own
+	accounts     *api.Client       // disconnects accounts, likewise
+	users        *api.Client       // removes external users, likewise
+	linkHoldOffs *backoff.HoldOffs // of users for whom Pipedream makes no more links for now
 
 	connectTokens, accessTokens *token.Cache // end with the connection
 }
@@ -143,7 +144,7 @@ func (h *connections) cached() *cache.Cache {
 // one knew, if that has the same ids.
 func (b *backend) connect(ctx context.Context, storage logical.Storage, c *config, latest *connection) (*connection, error) {
 	b.restoreClock(ctx, storage)
-	holdOffs := pace.NewHoldOffs()
+	holdOffs := backoff.NewHoldOffs()
 	there, err := b.reach(c)
 	if err != nil {
 		return nil, err
@@ -163,7 +164,7 @@ func (b *backend) connect(ctx context.Context, storage logical.Storage, c *confi
 	made := &connection{
 		config: c, client: client, holdOffs: holdOffs, fetcher: fetcher,
 		view:  known.View(client, fetcher, b.budget, holdOffs, c.policy()),
-		links: b.newMaker(c, there, api.ConnectLink, b.linkBudget, pace.NewHoldOffs()), linkHoldOffs: pace.NewHoldOffs(),
+		links: b.newMaker(c, there, api.ConnectLink, b.linkBudget, backoff.NewHoldOffs()), linkHoldOffs: backoff.NewHoldOffs(),
 		accounts: b.newRemover(c, there, api.ScopeOfAccounts), users: b.newRemover(c, there, api.ScopeOfUsers),
 	}
 	b.addTokens(made, there)
@@ -171,7 +172,7 @@ func (b *backend) connect(ctx context.Context, storage logical.Storage, c *confi
 }
 
 // newClient returns a client that learns the time for clk, or for nobody if that is nil.
-func (b *backend) newClient(ctx context.Context, c *config, there route, clk *clock.Clock, holdOffs *pace.HoldOffs, observer api.Observer) *api.Client {
+func (b *backend) newClient(ctx context.Context, c *config, there route, clk *clock.Clock, holdOffs *backoff.HoldOffs, observer api.Observer) *api.Client {
 	settings := c.api(there.base)
 	settings.Clock = clk
 	return api.New(ctx, settings, there.transport, b.budget, holdOffs, observer, b.Logger)
@@ -179,7 +180,7 @@ func (b *backend) newClient(ctx context.Context, c *config, there route, clk *cl
 
 // newMaker returns a client for links or tokens. Its failures hold no readers of
 // accounts off, and its requests do not use their budget.
-func (b *backend) newMaker(c *config, there route, what api.Product, budget *pace.Budget, holdOffs *pace.HoldOffs) *api.Client {
+func (b *backend) newMaker(c *config, there route, what api.Product, budget *pace.Budget, holdOffs *backoff.HoldOffs) *api.Client {
 	own := c.api(there.base)
 	own.Makes, own.Scope, own.Clock = what, api.ScopeOfTokens, b.clock
 	return api.New(b.ctx, own, there.transport, budget, holdOffs, b.stats, b.Logger)
@@ -191,7 +192,7 @@ func (b *backend) newMaker(c *config, there route, what api.Product, budget *pac
 func (b *backend) newRemover(c *config, there route, scope string) *api.Client {
 	own := c.api(there.base)
 	own.Removes, own.Scope, own.MaxRetries, own.Clock = true, scope, 0, b.clock
-	return api.New(b.ctx, own, there.transport, b.budget, pace.NewHoldOffs(), b.stats, b.Logger)
+	return api.New(b.ctx, own, there.transport, b.budget, backoff.NewHoldOffs(), b.stats, b.Logger)
 }
 
 // route is where the Pipedream of a configuration is, and how to get there. All clients

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-pipedream/internal/pace"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -182,7 +182,7 @@ func (m *mount) underGateway(what string, f pipedreamtest.Fault, hits string) {
 
 	remove()
 	searched := m.searches("alice")
-	time.Sleep(pace.LongestHoldOff)
+	time.Sleep(backoff.LongestHoldOff)
 	m.token("alices")
 	m.periodic()
 	time.Sleep(10 * time.Second)

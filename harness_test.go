@@ -19,8 +19,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
-	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -425,7 +425,7 @@ func (s *delayedStorage) wait(ctx context.Context, operation, key string) error 
 	if d == 0 {
 		return nil
 	}
-	return pace.Sleep(ctx, d)
+	return backoff.Sleep(ctx, d)
 }
 
 func (s *delayedStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -235,7 +236,7 @@ func metadata(ctx context.Context, c *connection, id string) (*api.Account, erro
 	case err == nil:
 		c.holdOffs.Succeeded(held)
 	case errors.As(err, &e) && !e.OfAll():
-		c.holdOffs.Failed(held, pace.Failure{Err: e, Lasting: e.OfAccount()})
+		c.holdOffs.Failed(held, backoff.Failure{Err: e, Lasting: e.OfAccount()})
 	}
 	return a, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
@@ -285,7 +286,7 @@ func (t *target) makeLink(ctx context.Context, r api.LinkRequest, plan *cache.Li
 	link, err := t.links.Link(ctx, r)
 	var e *api.Error
 	if errors.As(err, &e) && e.Kind == api.Throttled {
-		t.linkHoldOffs.Failed(held, pace.Failure{Err: e, Least: e.Wait})
+		t.linkHoldOffs.Failed(held, backoff.Failure{Err: e, Least: e.Wait})
 	}
 	if err != nil {
 		return nil, err

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
-	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -638,7 +638,7 @@ func TestAUserWithoutAnAccountCannotDrainTheBudget(t *testing.T) {
 		require.LessOrEqual(t, m.sim.Count(pipedreamtest.KindList), 8)
 
 		m.sim.SetAccount(connectAccount("apn_eve", "eve"))
-		time.Sleep(pace.LongestLasting)
+		time.Sleep(backoff.LongestLasting)
 		m.creds("github")
 	})
 }

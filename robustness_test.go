@@ -18,11 +18,11 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/fetch"
-	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -186,7 +186,7 @@ func TestManyReadersOfAPipedreamThatHangs(t *testing.T) {
 		require.Zero(t, time.Since(before), "held off")
 
 		remove()
-		time.Sleep(pace.LongestHoldOff)
+		time.Sleep(backoff.LongestHoldOff)
 		require.Empty(t, m.readFleet(0, fleet))
 	})
 }
@@ -399,7 +399,7 @@ func TestATokenEndpointThatHangs(t *testing.T) {
 		require.Zero(t, time.Since(before), "held off")
 
 		remove()
-		time.Sleep(pace.LongestHoldOff)
+		time.Sleep(backoff.LongestHoldOff)
 		m.creds("apn_alice")
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -39,11 +40,11 @@ const (
 
 // addTokens gives a connection its caches of tokens.
 func (b *backend) addTokens(c *connection, there route) {
-	holdOffs := pace.NewHoldOffs()
+	holdOffs := backoff.NewHoldOffs()
 	client := b.newMaker(c.config, there, api.ConnectToken, b.tokenBudget, holdOffs)
 	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, b.clock, c.connectTokenMaker(client), b.Logger)
 
-	holdOffs = pace.NewHoldOffs()
+	holdOffs = backoff.NewHoldOffs()
 	client = b.newMaker(c.config, there, api.AccessToken, b.accessTokenBudget, holdOffs)
 	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, b.clock, accessTokenMaker(client), b.Logger)
 }

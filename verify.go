@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -21,7 +22,7 @@ func (b *backend) verify(ctx context.Context, c *config) (none bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	client := b.newClient(claim.With(b.ctx), c, there, nil, pace.NewHoldOffs(), newStats()) // the token of the client is part of the check
+	client := b.newClient(claim.With(b.ctx), c, there, nil, backoff.NewHoldOffs(), newStats()) // the token of the client is part of the check
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, c.RequestTimeout)
 	defer cancel()

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -88,7 +89,7 @@ type Client struct {
 	auth     authorizer
 	http     *retryablehttp.Client
 	budget   *pace.Budget
-	holdOffs *pace.HoldOffs
+	holdOffs *backoff.HoldOffs
 	observer Observer
 	logger   func() hclog.Logger
 	proxyFor func(*http.Request) (*url.URL, error) // nil for a transport without proxies
@@ -104,7 +105,7 @@ type Client struct {
 // New returns a client that sends over transport. It keeps within budget, and a
 // 401 or 429 holds everything off in holdOffs. Fetches of access tokens, and other
 // work that requests share, end with ctx.
-func New(ctx context.Context, config Config, transport http.RoundTripper, budget *pace.Budget, holdOffs *pace.HoldOffs,
+func New(ctx context.Context, config Config, transport http.RoundTripper, budget *pace.Budget, holdOffs *backoff.HoldOffs,
 	observer Observer, logger func() hclog.Logger,
 ) *Client {
 	believed, err := lru.New[string, Kind](maxBelieved)
@@ -352,7 +353,7 @@ func (c *Client) note(what string, began time.Time, err error) {
 	case err == nil:
 		c.holdOffs.SucceededAll()
 	case errors.As(err, &e) && e.Kind == KeyRefused:
-		c.holdOffs.FailedAll(pace.Failure{Err: e})
+		c.holdOffs.FailedAll(backoff.Failure{Err: e})
 		c.budget.Do(func(time.Time) {}) // those in line hear of it now
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -107,7 +108,7 @@ type client struct {
 	*Client
 
 	budget   *pace.Budget
-	holdOffs *pace.HoldOffs
+	holdOffs *backoff.HoldOffs
 	counts   *counts
 }
 
@@ -121,7 +122,7 @@ func newClient(t *testing.T, transport http.RoundTripper, change func(*Config)) 
 	if change != nil {
 		change(&config)
 	}
-	c := &client{budget: pace.NewBudget(0), holdOffs: pace.NewHoldOffs(), counts: &counts{}}
+	c := &client{budget: pace.NewBudget(0), holdOffs: backoff.NewHoldOffs(), counts: &counts{}}
 	c.Client = New(t.Context(), config, transport, c.budget, c.holdOffs, c.counts, hclog.NewNullLogger)
 	t.Cleanup(c.Close)
 	return c

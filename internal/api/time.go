@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"time"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/guard"
-	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 const (
@@ -46,7 +46,7 @@ func isAged(resp *http.Response) bool {
 // was changed from a Date that is wrong. Until then, nobody can judge how long the
 // credentials live that came with the answer.
 func (c *Client) settleTime(ctx context.Context) {
-	if !c.config.Clock.Doubts() || pace.Sleep(ctx, laterDate) != nil || !c.config.Clock.Doubts() {
+	if !c.config.Clock.Doubts() || backoff.Sleep(ctx, laterDate) != nil || !c.config.Clock.Doubts() {
 		return
 	}
 	if bearer, err := c.auth.bearer(ctx); err == nil && c.config.Clock.Doubts() {

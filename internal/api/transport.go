@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-retryablehttp"
 
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/redact"
 )
@@ -262,7 +263,7 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 	ofUser := m.client.config.Makes.ofUser() && req.Header.Get("Authorization") != "" // not of the client's own access token
 	if resp.StatusCode == http.StatusTooManyRequests && !ofUser {
 		wait := m.client.retryAfter(resp)
-		m.client.holdOffs.FailedAll(pace.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
+		m.client.holdOffs.FailedAll(backoff.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
 	}
 	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
 	return resp, nil

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/flight"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -310,7 +311,7 @@ func (v *View) choose(ctx context.Context, caller pace.Caller, u User, named str
 	chosen, err := v.Choose(l.owned(), u, named)
 	if err != nil {
 		if !v.holdOffs.Held(name) { // by another reader of the same list
-			v.holdOffs.Failed(name, pace.Failure{Err: err, Lasting: true, Exists: len(l.accounts) > 0})
+			v.holdOffs.Failed(name, backoff.Failure{Err: err, Lasting: true, Exists: len(l.accounts) > 0})
 		}
 		return "", err
 	}

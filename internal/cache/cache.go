@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
@@ -179,12 +180,12 @@ type View struct {
 	client   *api.Client
 	fetcher  *fetch.Fetcher
 	budget   *pace.Budget
-	holdOffs *pace.HoldOffs
+	holdOffs *backoff.HoldOffs
 	policy   credential.Policy
 }
 
 // View returns c for the readers of a connection.
-func (c *Cache) View(client *api.Client, fetcher *fetch.Fetcher, budget *pace.Budget, holdOffs *pace.HoldOffs, policy credential.Policy) *View {
+func (c *Cache) View(client *api.Client, fetcher *fetch.Fetcher, budget *pace.Budget, holdOffs *backoff.HoldOffs, policy credential.Policy) *View {
 	v := &View{Cache: c, client: client, fetcher: fetcher, budget: budget, holdOffs: holdOffs, policy: policy}
 	fetcher.DeliverTo(v.arrived)
 	return v

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -95,7 +96,7 @@ func (v *View) look(ctx context.Context, caller pace.Caller, u User, f found) fo
 	}
 	chosen, err := v.best(l, u, reason{})
 	if err != nil { // the next look comes before the next search
-		v.holdOffs.Failed(heldName(key), pace.Failure{Err: err, Lasting: true, Exists: true, Least: every})
+		v.holdOffs.Failed(heldName(key), backoff.Failure{Err: err, Lasting: true, Exists: true, Least: every})
 		return latest
 	}
 	v.offer(l.account(chosen.ID), l.asked)

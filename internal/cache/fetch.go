@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/fetch"
@@ -148,7 +149,7 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 	w.Tries++
 	ctx, cancel := context.WithDeadline(v.ctx, w.At.Add(v.client.Timeout()))
 	defer cancel()
-	switch err := pace.Sleep(ctx, c.UntilNext(now)); {
+	switch err := backoff.Sleep(ctx, c.UntilNext(now)); {
 	case errors.Is(err, context.Canceled): // the mount is going away
 		return nil, false, err
 	case err != nil:
@@ -190,7 +191,7 @@ func (v *View) failed(id string, err error) {
 	}
 	if !e.OfAll() {
 		lasting := e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized
-		v.holdOffs.Failed(id, pace.Failure{Err: e, Lasting: lasting, Gone: e.OfAccount()})
+		v.holdOffs.Failed(id, backoff.Failure{Err: e, Lasting: lasting, Gone: e.OfAccount()})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/flight"
@@ -174,7 +175,7 @@ func (v *View) healthier(ctx context.Context, caller pace.Caller, u User, rememb
 		return found
 	}
 	if !v.holdOffs.Held(heldName(key)) { // the reader ran out of patience, or the budget is used up
-		v.holdOffs.Failed(heldName(key), pace.Failure{Err: err, Lasting: true, Exists: true})
+		v.holdOffs.Failed(heldName(key), backoff.Failure{Err: err, Lasting: true, Exists: true})
 	}
 	return remembered
 }
@@ -333,7 +334,7 @@ func (v *View) searchNow(claim *pace.Claim, class pace.Class, caller pace.Caller
 		v.holdUserOff(heldName(key), err)
 		return "", err
 	case a.ID == why.known: // there is nothing better
-		v.holdOffs.Failed(heldName(key), pace.Failure{Err: v.client.NoAccount(u.ExternalID, u.App), Lasting: true, Exists: true})
+		v.holdOffs.Failed(heldName(key), backoff.Failure{Err: v.client.NoAccount(u.ExternalID, u.App), Lasting: true, Exists: true})
 	default:
 		v.holdOffs.Succeeded(heldName(key))
 	}
@@ -394,7 +395,7 @@ func (v *View) holdUserOff(name string, err error) {
 	var e *api.Error
 	if errors.As(err, &e) && !e.OfAll() {
 		refused := e.Kind == api.Forbidden || e.Kind == api.NotFound // the list, for everybody
-		v.holdOffs.Failed(name, pace.Failure{Err: e, Lasting: refused || e.OfAccount(), Exists: refused})
+		v.holdOffs.Failed(name, backoff.Failure{Err: e, Lasting: refused || e.OfAccount(), Exists: refused})
 	}
 }
 

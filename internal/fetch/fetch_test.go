@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
@@ -418,7 +419,7 @@ func TestAHoldOffOfEverythingHoldsForTheQueue(t *testing.T) {
 }
 
 func TestClass(t *testing.T) {
-	lasting := pace.Failure{Err: errors.New("gone"), Lasting: true}
+	lasting := backoff.Failure{Err: errors.New("gone"), Lasting: true}
 	bubble(t, 150, func(t *testing.T, f *fetcher) {
 		require.Equal(t, pace.Known, f.Class("apn_new", false), "nobody is guessing yet")
 		require.Equal(t, pace.Known, f.Class("apn_new", true))
@@ -446,7 +447,7 @@ func TestTheListIsSeldomFetchedToLearnWhatExists(t *testing.T) {
 		f.sim.AddFault(pipedreamtest.Fault{Kind: list, After: 1, Status: http.StatusBadGateway})
 		for range 3 {
 			for i := range 9 {
-				f.holdOffs.Failed(fmt.Sprint("apn_guess", i), pace.Failure{Lasting: true})
+				f.holdOffs.Failed(fmt.Sprint("apn_guess", i), backoff.Failure{Lasting: true})
 			}
 			for range 5 {
 				f.Class("apn_new", false)

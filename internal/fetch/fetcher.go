@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/guard"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
@@ -30,7 +31,7 @@ type Fetcher struct {
 	ctx      context.Context // ends when the mount does
 	client   *api.Client
 	budget   *pace.Budget
-	holdOffs *pace.HoldOffs
+	holdOffs *backoff.HoldOffs
 	logger   func() hclog.Logger
 	deliver  func(*Want)
 	fleet    *fleet // shared by the connections to the same accounts
@@ -72,7 +73,7 @@ type Fetcher struct {
 // All requests end with ctx, and do not depend on the contexts of readers. deliver is
 // called with the outcome of each want, on a goroutine of its own, and must call its
 // Deliver or Retry.
-func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *pace.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
+func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *backoff.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
 	f := &Fetcher{
 		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger, fleet: newFleet(),
 		wants: map[string]*Want{}, pages: map[string]*page{}, running: map[*page]struct{}{}, singles: map[*Want]time.Time{}, ahead: map[*Want]struct{}{}, failing: map[string]struct{}{},

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
@@ -54,7 +55,7 @@ func bubble(t *testing.T, accounts int, f func(t *testing.T, f *fetcher)) {
 		}
 		base, err := url.Parse("http://pipedream.test/v1")
 		require.NoError(t, err)
-		budget, holdOffs := pace.NewBudget(0), pace.NewHoldOffs()
+		budget, holdOffs := pace.NewBudget(0), backoff.NewHoldOffs()
 		config := api.Config{BaseURL: base, APIKey: "pd_test_key", Timeout: timeout}
 		client := api.New(t.Context(), config, sim.Transport(), budget, holdOffs, nobody{}, hclog.NewNullLogger)
 		t.Cleanup(client.Close)

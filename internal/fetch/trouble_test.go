@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
@@ -48,15 +49,15 @@ func TestAPanicAfterAnAnswer(t *testing.T) {
 }
 
 // held returns a failure that holds everything off.
-func held(kind api.Kind, wait time.Duration) pace.Failure {
-	return pace.Failure{Err: &api.Error{Kind: kind, Wait: wait}, Least: wait}
+func held(kind api.Kind, wait time.Duration) backoff.Failure {
+	return backoff.Failure{Err: &api.Error{Kind: kind, Wait: wait}, Least: wait}
 }
 
 // Whichever request finds that everything is to be held off, those who wait for their
 // turn are told at once, unless they can wait for the end of a 429.
 func TestThoseInLineAreToldOfAHoldOff(t *testing.T) {
 	for name, tc := range map[string]struct {
-		failure pace.Failure
+		failure backoff.Failure
 		stay    bool
 	}{
 		"a 429 for longer than they can wait":   {held(api.Throttled, time.Minute), false},

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
@@ -149,7 +150,7 @@ func (l *look) engineWith(token, got *answer) *api.Client {
 		BaseURL: &url.URL{Scheme: "http", Host: "127.0.0.1", Path: "/v1"}, ClientID: "i", ClientSecret: "s",
 		ProjectID: l.at.project, Environment: l.at.environment, Timeout: time.Minute,
 	}
-	return api.New(l.unhurried(), c, &replies{token: token, other: got}, pace.NewBudget(0), pace.NewHoldOffs(), deaf{}, hclog.NewNullLogger)
+	return api.New(l.unhurried(), c, &replies{token: token, other: got}, pace.NewBudget(0), backoff.NewHoldOffs(), deaf{}, hclog.NewNullLogger)
 }
 
 // unhurried is the context of what sends nothing. An interrupted check still reads what came.

@@ -1,6 +1,5 @@
 // Package pace decides when a request may go to Pipedream. It keeps the requests
-// of a mount within its limit, shares that limit fairly, and holds back what
-// failed a moment ago.
+// of a mount within its limit, and shares that limit fairly.
 package pace
 
 import (
@@ -415,16 +414,4 @@ func (b *Budget) PagesIn(class Class, span time.Duration) int {
 		return -1
 	}
 	return b.share(class) * int((span+Window-1)/Window)
-}
-
-// Sleep waits for d, or until ctx ends and returns its error.
-func Sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

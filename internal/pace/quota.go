@@ -23,7 +23,11 @@ type Quota struct {
 
 // NewQuota returns a quota that each caller may use most times in any minute.
 func NewQuota(most int) *Quota {
-	return &Quota{most: most, times: newLRU[Caller, []time.Time](maxCallers)}
+	times, err := lru.New[Caller, []time.Time](maxCallers)
+	if err != nil { // only for a size below 1
+		panic(err)
+	}
+	return &Quota{most: most, times: times}
 }
 
 // Take uses the quota of caller once and returns 0. If it is used up, Take

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
@@ -116,7 +117,7 @@ func BenchmarkScale(b *testing.B) {
 			for b.Loop() {
 				base, err := url.Parse("http://pipedream.test/v1")
 				require.NoError(b, err)
-				budget, holdOffs := pace.NewBudget(bc.limit), pace.NewHoldOffs()
+				budget, holdOffs := pace.NewBudget(bc.limit), backoff.NewHoldOffs()
 				budget.Guard(&lock)
 				client := api.New(b.Context(), api.Config{BaseURL: base, APIKey: "pd_test_key", Timeout: 20 * time.Second}, bc.cheap, budget, holdOffs, nobody{}, hclog.NewNullLogger)
 				f := fetch.New(b.Context(), client, budget, holdOffs, nil, hclog.NewNullLogger)

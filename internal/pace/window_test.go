@@ -208,15 +208,3 @@ func TestPagesTheBudgetAllows(t *testing.T) {
 	require.Equal(t, 1, NewBudget(1).Pages(Listing, time.Minute))
 	require.Equal(t, -1, NewBudget(0).Pages(Ahead, time.Minute))
 }
-
-func TestSleepEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		require.NoError(t, Sleep(t.Context(), time.Minute))
-		require.Equal(t, time.Minute, time.Since(began))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		require.ErrorIs(t, Sleep(ctx, time.Minute), context.DeadlineExceeded)
-		require.Equal(t, time.Minute+time.Second, time.Since(began))
-	})
-}

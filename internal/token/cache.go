@@ -13,6 +13,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/flight"
@@ -87,7 +88,7 @@ type Cache struct {
 	product  api.Product
 	timeout  time.Duration // for making one token
 	budget   *pace.Budget
-	holdOffs *pace.HoldOffs
+	holdOffs *backoff.HoldOffs
 	clock    *clock.Clock
 	maker    Maker
 	logger   func() hclog.Logger
@@ -108,7 +109,7 @@ type making struct {
 
 // New returns an empty cache of tokens that maker makes. holdOffs are those of the
 // client that it makes them with.
-func New(ctx context.Context, product api.Product, timeout time.Duration, budget *pace.Budget, holdOffs *pace.HoldOffs,
+func New(ctx context.Context, product api.Product, timeout time.Duration, budget *pace.Budget, holdOffs *backoff.HoldOffs,
 	clk *clock.Clock, maker Maker, logger func() hclog.Logger,
 ) *Cache {
 	c := &Cache{
@@ -259,9 +260,9 @@ func (c *Cache) holdOff(k Key, err error) {
 	switch {
 	case !errors.As(err, &e), api.Unsent(err), e.Kind == api.NoAccount: // a search holds itself off
 	case e.Kind == api.Throttled:
-		c.holdOffs.Failed(ofUser(k.User), pace.Failure{Err: e, Least: e.Wait})
+		c.holdOffs.Failed(ofUser(k.User), backoff.Failure{Err: e, Least: e.Wait})
 	default:
-		c.holdOffs.Failed(k.name(), pace.Failure{Err: e, Least: e.Wait})
+		c.holdOffs.Failed(k.name(), backoff.Failure{Err: e, Least: e.Wait})
 	}
 }
 

@@ -1,6 +1,7 @@
-package pace
+package backoff
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -175,13 +176,13 @@ func TestManyMissesInAMinuteLookLikeGuessing(t *testing.T) {
 		require.False(t, h.Guessing(), "a failure that may pass is no miss")
 		miss(1)
 		require.True(t, h.Guessing())
-		time.Sleep(Window)
+		time.Sleep(time.Minute)
 		require.True(t, h.Guessing())
 		time.Sleep(time.Nanosecond)
 		require.False(t, h.Guessing())
 		miss(1000)
 		require.True(t, h.Guessing())
-		time.Sleep(Window + 1)
+		time.Sleep(time.Minute + 1)
 		require.False(t, h.Guessing(), "however many there were")
 	})
 }
@@ -244,5 +245,17 @@ func TestMemoryForGuessedNamesIsBounded(t *testing.T) {
 		}
 		require.Equal(t, maxHeldOff, h.Count())
 		require.LessOrEqual(t, len(h.misses), guessesFrom+1)
+	})
+}
+
+func TestSleepEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		require.NoError(t, Sleep(t.Context(), time.Minute))
+		require.Equal(t, time.Minute, time.Since(began))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, Sleep(ctx, time.Minute), context.DeadlineExceeded)
+		require.Equal(t, time.Minute+time.Second, time.Since(began))
 	})
 }

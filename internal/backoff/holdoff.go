@@ -1,6 +1,8 @@
-package pace
+// Package backoff holds back requests for what failed a moment ago.
+package backoff
 
 import (
+	"context"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -91,15 +93,11 @@ type HoldOffs struct {
 
 // NewHoldOffs returns HoldOffs that hold nothing off.
 func NewHoldOffs() *HoldOffs {
-	return &HoldOffs{named: newLRU[string, holdOff](maxHeldOff)}
-}
-
-func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
-	cache, err := lru.New[K, V](size)
+	named, err := lru.New[string, holdOff](maxHeldOff)
 	if err != nil { // only for a size below 1
 		panic(err)
 	}
-	return cache
+	return &HoldOffs{named: named}
 }
 
 // Check returns the error that name is held off with, or nil if it is not held
@@ -191,7 +189,7 @@ func (h *HoldOffs) Guessing() bool {
 // recentMisses returns the misses of the last minute. The caller holds mu.
 func (h *HoldOffs) recentMisses(now time.Time) []time.Time {
 	old := 0
-	for old < len(h.misses) && now.Sub(h.misses[old]) > Window {
+	for old < len(h.misses) && now.Sub(h.misses[old]) > time.Minute {
 		old++
 	}
 	return h.misses[old:]
@@ -259,4 +257,16 @@ func (h *HoldOffs) Count() (held int) {
 		}
 	}
 	return held
+}
+
+// Sleep waits for d, or until ctx ends and returns its error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
