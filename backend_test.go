@@ -3,8 +3,11 @@ package pipedream
 import (
 	"context"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -191,3 +194,59 @@ func TestAWriteGoesOnWithoutItsClient(t *testing.T) {
 		m.refused(err, http.StatusBadRequest, `no role "ci"`)
 	})
 }
+
+// One bug must not end the process, which other mounts share. That includes bugs in
+// goroutines that the engine starts. Each case runs in a process of its own, which
+// would end.
+func TestAPanicEndsNoProcess(t *testing.T) {
+	const variable = "TEST_A_PANIC_IN"
+	reads := map[string]func(*mount) error{
+		"an account": func(m *mount) error {
+			m.configure(map[string]any{"verify": false})
+			return ignoreAnswer(m.read("creds/" + github))
+		},
+		"metadata": func(m *mount) error {
+			m.configure(map[string]any{"verify": false})
+			return ignoreAnswer(m.read("accounts/" + github))
+		},
+		"a list": func(m *mount) error {
+			m.configure(map[string]any{"verify": false})
+			return ignoreAnswer(m.handle(logical.ListOperation, "accounts/", nil))
+		},
+		"the check of a key": func(m *mount) error {
+			return ignoreAnswer(m.write("config", map[string]any{"api_key": testKey, "base_url": testBaseURL}))
+		},
+		"the search for a user's account": func(m *mount) error {
+			m.configureClient(map[string]any{"verify": false, "project_id": testProject})
+			m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+			return ignoreAnswer(m.read("creds/alices"))
+		},
+		"a workspace token": func(m *mount) error {
+			m.configureClient(map[string]any{"verify": false})
+			return ignoreAnswer(m.read("creds/" + github))
+		},
+	}
+	if name := os.Getenv(variable); name != "" {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMount(t)
+			m.b.transport = panicking{}
+			require.Error(t, reads[name](m))
+			require.NotContains(t, m.logs.String(), "pdtok_in_a_panic")
+		})
+		return
+	}
+	for name := range reads {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAPanicEndsNoProcess$") //nolint:gosec // this test itself
+			again.Env = append(os.Environ(), variable+"="+name)
+			output, err := again.CombinedOutput()
+			require.NoError(t, err, string(output[:min(len(output), 1000)]))
+		})
+	}
+}
+
+// panicking is a transport that panics, like a bug in any code below it.
+type panicking struct{}
+
+func (panicking) RoundTrip(*http.Request) (*http.Response, error) { panic("pdtok_in_a_panic") }

@@ -1,43 +1,23 @@
 package pipedream
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
-
-func TestAColdFleetStaysWithinTheLimit(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		const fleet = 250
-		for i := range fleet {
-			m.sim.SetAccount(oauthAccount(accountName(i), 12*time.Hour))
-		}
-		var readers sync.WaitGroup
-		for i := range fleet {
-			readers.Go(func() {
-				for {
-					before := time.Now()
-					_, err := m.read("creds/" + accountName(i))
-					if time.Since(before) > defaultRequestTimeout {
-						t.Errorf("a reader waited for %s", time.Since(before))
-					}
-					if err == nil {
-						return
-					}
-					m.refused(err, http.StatusTooManyRequests, "try again in")
-					time.Sleep(5 * time.Second)
-				}
-			})
-		}
-		readers.Wait()
-		require.LessOrEqual(t, pipedreamtest.MostPerMinute(m.sim.Requests()), defaultRateLimit)
-	})
-}
 
 func TestAConfigWriteDoesNotRefillTheBudget(t *testing.T) {
 	bubble(t, func(_ *testing.T, m *mount) {
@@ -56,4 +36,155 @@ func TestAConfigWriteDoesNotRefillTheBudget(t *testing.T) {
 		time.Sleep(time.Minute)
 		m.creds("apn_third")
 	})
+}
+
+// net/http repeats a request by itself when a reused connection is dead. That request
+// counts like any other.
+func TestRepeatedRequestsAreCounted(t *testing.T) {
+	var got atomic.Int64
+	var dead atomic.Bool
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // on loopback
+	require.NoError(t, err)
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got.Add(1)
+		if dead.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = fmt.Fprintf(w, `{"data":{"id":%q,"credentials":{"api_key":"x"}}}`, strings.TrimPrefix(r.URL.Path, "/v1/accounts/")) //nolint:gosec // no browser reads it
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	m := &mount{T: t, storage: &faultyStorage{storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
+	m.b = newBackend(m.storage, nil)
+	require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: m.system, StorageView: m.storage}))
+	t.Cleanup(func() { m.b.Cleanup(context.Background()) })
+	_, err = m.write("config", map[string]any{
+		"api_key": testKey, "base_url": "http://" + listener.Addr().String() + "/v1", "verify": false, "max_retries": 0,
+	})
+	require.NoError(t, err)
+	var readers sync.WaitGroup
+	for i := range 8 {
+		readers.Go(func() { _, _ = m.read(fmt.Sprintf("creds/apn_a%d", i)) })
+	}
+	readers.Wait() // up to 8 idle connections are left
+	counted, seen := m.b.stats.requests.Load(), got.Load()
+	dead.Store(true)
+	_, err = m.read("creds/apn_z")
+	require.Error(t, err)
+	require.Equal(t, got.Load()-seen, m.b.stats.requests.Load()-counted)
+}
+
+func TestTheLimitHoldsWhenConnectionsDie(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet = 400
+		m.fleet(fleet)
+		for i := range 40 {
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: accountName(i * 10), Cut: true})
+		}
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 300 * time.Millisecond})
+		var readers sync.WaitGroup
+		for i := range fleet {
+			readers.Go(func() {
+				time.Sleep(time.Duration(i) * 450 * time.Millisecond)
+				for range 5 {
+					if _, err := m.read("creds/" + accountName(i)); err == nil {
+						return
+					}
+					time.Sleep(10 * time.Second)
+				}
+			})
+		}
+		readers.Wait()
+		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+	}, pipedreamtest.WithLimit(0))
+}
+
+// A list that is longer than the budget says so at once.
+func TestAListLongerThanTheBudget(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(7600)
+		_, err := m.handle(logical.ListOperation, "accounts/", nil)
+		m.refused(err, http.StatusBadRequest, "7602 accounts", "rate_limit", "app=github")
+		require.Len(t, m.sim.Requests(), 1)
+	})
+}
+
+// A list that the budget can never pay for says so, even if only its pages show that.
+func TestAListInPagesTooSmallForTheBudget(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 20})
+		for i := range 200 {
+			m.sim.SetAccount(connectAccount(accountName(i), "alice"))
+		}
+		m.creds("apn_alice") // brings the access token, too
+		time.Sleep(2 * time.Minute)
+		_, err := m.handle(logical.ListOperation, "accounts/", nil)
+		m.refused(err, http.StatusBadRequest, "202 accounts", "rate_limit", "app=github")
+	}, pipedreamtest.WithPageCap(10))
+}
+
+// A reader who runs out of time because of the mount's own limit, or because others
+// were first, is told to come again, and when. Pipedream is not blamed: it answers
+// within 100 ms.
+func TestPipedreamIsNotBlamedForTheMountsOwnLimit(t *testing.T) {
+	t.Parallel()
+	// expectTooMany has many read at the same time. None of them may be told that
+	// Pipedream is not available.
+	expectTooMany := func(m *mount, readers int, read func(i int) error) {
+		m.Helper()
+		var mu sync.Mutex
+		var errs []error
+		var all sync.WaitGroup
+		for i := range readers {
+			all.Go(func() {
+				err := read(i)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					errs = append(errs, err)
+				}
+			})
+		}
+		all.Wait()
+		require.NotEmpty(m, errs)
+		for _, err := range errs {
+			m.refused(err, http.StatusTooManyRequests, "try again in ")
+		}
+	}
+	late := pipedreamtest.Fault{Delay: 100 * time.Millisecond}
+	t.Run("slots that come free at the last moment", func(t *testing.T) {
+		t.Parallel()
+		bubble(t, func(_ *testing.T, m *mount) {
+			m.fleet(400)
+			m.sim.AddFault(late)
+			m.creds(github)
+			time.Sleep(2 * time.Minute)
+			m.spend(98)
+			time.Sleep(time.Minute - defaultRequestTimeout + 50*time.Millisecond)
+			expectTooMany(m, 400, func(i int) error {
+				return m.request(m.Context(), "caller"+strconv.Itoa(i%20), logical.ReadOperation, "creds/"+accountName(i), nil)
+			})
+		})
+	})
+	for name, storage := range map[string]time.Duration{"storage is fast": 0, "storage is slow": 3 * time.Second} {
+		t.Run("a search that waits for the budget, "+name, func(t *testing.T) {
+			t.Parallel()
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.configureClient(map[string]any{"rate_limit": 30, "verify": false})
+				m.role("github", eachUsersGithub)
+				m.sim.AddFault(late)
+				_, err := m.as("alice") // so that there is an access token
+				require.NoError(t, err)
+				time.Sleep(2 * time.Minute)
+				m.spend(28)
+				time.Sleep(time.Minute - defaultRequestTimeout - time.Second)
+				m.slow(storage, 0, 0)
+				expectTooMany(m, 20, func(i int) error {
+					_, err := m.as("user" + strconv.Itoa(i%4))
+					return err
+				})
+			})
+		})
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/clock"
+	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -353,4 +354,21 @@ func TestAWaitUntilADateByPipedreamsClock(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A credential stored by a clock that was ahead has no longer lease than others, and
+// a refresh brings the key that Pipedream has now.
+func TestAClockThatWasAhead(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		ahead := time.Now().Add(48 * time.Hour)
+		entry, err := logical.StorageEntryJSON(m.cacheKey(stripe), &credential.Credential{
+			AccountID: stripe, Fields: map[string]string{"api_key": "old"}, FetchedAt: ahead, CheckedAt: ahead,
+		})
+		require.NoError(t, err)
+		require.NoError(t, m.storage.Put(t.Context(), entry))
+		require.LessOrEqual(t, m.creds(stripe).Secret.TTL, time.Hour)
+		_, err = m.write("refresh/"+stripe, nil)
+		require.NoError(t, err)
+		require.NotEqual(t, "old", m.creds(stripe).Data["api_key"])
+	})
 }

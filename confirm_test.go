@@ -1,7 +1,6 @@
 package pipedream
 
 import (
-	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -218,61 +218,6 @@ func TestWhatAnUnknownNameCosts(t *testing.T) {
 	})
 }
 
-// The check of config decodes what it gets. What is no answer of Pipedream's refuses
-// the write, and the configuration in use goes on.
-func TestConfigOfSomethingElseThanPipedream(t *testing.T) {
-	for name, fault := range map[string]pipedreamtest.Fault{
-		"HTML":             {Garbage: true},
-		"an empty object":  {Status: http.StatusOK, Body: `{}`},
-		"a message":        {Status: http.StatusOK, Body: `{"message":"hello"}`},
-		"an error":         {Status: http.StatusOK, Body: `{"error":"so"}`},
-		"nothing":          {Empty: true},
-		"a gateway":        {Status: http.StatusNotFound, Body: `{"message":"no Route matched with those values"}`},
-		"a gateway's 401":  {Status: http.StatusUnauthorized, Body: `{"message":"Unauthorized"}`},
-		"record not found": {Status: http.StatusOK, Body: `{"error":"record not found"}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, m *mount) {
-				m.creds(github)
-				m.sim.ResetRequests()
-				m.sim.AddFault(fault)
-				_, err := m.write("config", map[string]any{"api_key": "pd_new_key", "base_url": "http://[::1]/v1"})
-				require.ErrorContains(t, err, "nothing was changed")
-				require.ErrorContains(t, err, "base_url")
-				m.creds(github)
-				require.Len(t, m.sim.Requests(), 1)
-			})
-			connectBubble(t, func(t *testing.T, m *mount) {
-				m.creds("apn_alice")
-				m.sim.ResetRequests()
-				fault.Kind = pipedreamtest.KindList
-				m.sim.AddFault(fault)
-				_, err := m.write("config", map[string]any{"project_id": "proj_other"})
-				require.ErrorContains(t, err, "nothing was changed")
-				require.ErrorContains(t, err, "project")
-				m.creds("apn_alice")
-				require.Zero(t, m.sim.Count(pipedreamtest.KindAccount), "the cache was not emptied")
-			})
-		})
-	}
-}
-
-func TestConfigOfAnEmptyProjectIsStoredWithAWarning(t *testing.T) {
-	connectBubble(t, func(t *testing.T, m *mount) {
-		for environment, warnings := range map[string]int{"development": 1, "production": 0} {
-			resp, err := m.write("config", map[string]any{"environment": environment})
-			require.NoError(t, err)
-			if warnings == 0 {
-				require.Nil(t, resp)
-				continue
-			}
-			require.Equal(t, []string{fmt.Sprintf("there are no accounts yet in project %s, environment development: "+
-				"if that is a surprise, check project_id, environment and org_id", testProject)}, resp.Warnings)
-		}
-		require.Len(t, m.sim.Requests(), 4, "a token and a list for each")
-	})
-}
-
 // If nothing works, nobody knows whether an account is at fault, whatever the list says.
 func TestNothingWorksAndTheListIsRefused(t *testing.T) {
 	for name, restart := range map[string]bool{"an account worked before": false, "nothing is known since a restart": true} {
@@ -311,5 +256,49 @@ func TestAnAnswerAboutMetadataConfirmsNothing(t *testing.T) {
 			m.periodic()
 			time.Sleep(time.Second)
 		}
+	})
+}
+
+// One account's 401 is confirmed before everybody is held off.
+func TestOneAccountsRefusalHoldsOffNobodyElse(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet = 50
+		m.fleet(fleet)
+		token := m.token(github)
+		time.Sleep(58 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: github, Status: http.StatusUnauthorized, Delay: 50 * time.Millisecond})
+		for i := range fleet {
+			m.creds(accountName(i))
+			if i < 10 { // while it lives
+				require.Equal(t, token, m.token(github))
+			} else {
+				_, _ = m.read("creds/" + github)
+			}
+			time.Sleep(7 * time.Second)
+		}
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "for account apn_github (HTTP 401)")
+	})
+}
+
+// One account's 401 holds nobody else off, even if there is no budget to confirm it.
+func TestOneAccountsRefusalIsConfirmedWithoutBudget(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.configure(map[string]any{"verify": false, "rate_limit": 40})
+		m.sim.AddFault(pipedreamtest.Fault{AccountID: "apn_odd", Status: http.StatusUnauthorized})
+		m.creds(github)
+		_, err := m.read("creds/apn_odd")
+		require.Error(t, err)
+		time.Sleep(2 * time.Second)
+		for range 19 { // all but one of the slots for unproven requests
+			release, err := m.b.budget.Acquire(m.b.budget.NewClaim(pace.Unproven, pace.Caller{Name: "somebody"}).With(t.Context()))
+			require.NoError(t, err)
+			release()
+		}
+		m.creds(stripe)
+		_, err = m.read("creds/apn_odd")
+		require.Error(t, err)
+		m.sim.SetAccount(oauthAccount("apn_new", time.Hour))
+		m.creds("apn_new")
 	})
 }

@@ -51,64 +51,110 @@ func TestAnEvictionWhileStorageIsBeingRead(t *testing.T) {
 	})
 }
 
-// A credential of the old key that is stored or read late replaces nothing that the
-// new key fetched meanwhile, in memory or in storage.
-func TestTheOldKeyReplacesNothingOfTheNew(t *testing.T) {
-	tests := map[string]func(*mount){
-		"storage is slow": func(m *mount) {
-			m.creds(stripe) // something for the change of key to delete
-			m.slow(0, 500*time.Millisecond, 0)
-		},
-		"a write is late": func(m *mount) {
-			m.slowOnce("put", m.cacheKey(github), 2*time.Second)
-		},
-		"a read is late": func(m *mount) {
-			m.creds(github)
-			m.start()
-			m.creds(stripe) // loads config
-			m.slowOnce("get", m.cacheKey(github), 2*time.Second)
-		},
+func TestFailuresOfTheAccountEvict(t *testing.T) {
+	tests := map[string]struct {
+		change func(*mount)
+		code   int
+		text   string
+		cost   int // in requests: it is asked for twice, and once whether a refusal is about the account
+	}{
+		"unknown": {func(m *mount) { m.sim.DeleteAccount(github) }, http.StatusBadRequest, "does not know", 3},
+		"forbidden": {func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Status: http.StatusForbidden})
+		}, http.StatusBadRequest, "access", 3},
+		"dead": {func(m *mount) {
+			m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "pdtok_leak: invalid_grant" })
+		}, http.StatusBadRequest, "dead: Pipedream can no longer refresh its credentials (invalid_grant)", 2},
+		"no credentials": {func(m *mount) {
+			m.sim.Update(github, func(a *pipedreamtest.Account) { a.NoCredentials = true })
+		}, http.StatusBadRequest, "no credentials", 2},
+		"another account": {func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{AccountID: github, WrongAccount: stripe})
+		}, http.StatusBadGateway, "another account", 2},
 	}
-	for name, prepare := range tests {
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, m *mount) {
-				prepare(m)
-				var old sync.WaitGroup
-				old.Go(func() { _, _ = m.read("creds/" + github) })
-				time.Sleep(100 * time.Millisecond)
-				m.sim.SetAPIKey("pd_test_key_2")
-				m.configure(map[string]any{"api_key": "pd_test_key_2"})
-				time.Sleep(50 * time.Millisecond)
 				m.creds(github)
-				old.Wait()
-				time.Sleep(5 * time.Second)
+				test.change(m)
+				time.Sleep(59 * time.Minute)
 				m.sim.ResetRequests()
-				m.creds(github)
-				m.start()
-				m.creds(github)
-				require.Empty(t, m.sim.Requests(), "requests for a live token")
+				_, err := m.read("creds/" + github)
+				m.refused(err, test.code, github, test.text)
+				require.Len(t, m.sim.Requests(), test.cost)
+
+				stored, err := m.storage.below().Get(t.Context(), m.cacheKey(github))
+				require.NoError(t, err)
+				require.Nil(t, stored)
+
+				// The account is held off: the next answer comes at once and costs no request.
+				asked := m.sim.Count(pipedreamtest.KindAccount)
+				_, err = m.read("creds/" + github)
+				m.refused(err, test.code, github, test.text)
+				require.Equal(t, asked, m.sim.Count(pipedreamtest.KindAccount))
 			})
 		})
 	}
 }
 
-// A delete causes no writes of other accounts.
-func TestADeleteCausesNoOtherWrites(t *testing.T) {
+// A dead account is dropped at once, even for readers who come while storage is still
+// deleting it.
+func TestAnEvictedCredentialStaysEvicted(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
-		const fleet = 60
-		for i := range fleet {
-			m.sim.SetAccount(oauthAccount(accountName(i), 30*time.Minute))
-			m.creds(accountName(i))
+		m.creds(github)
+		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
+		time.Sleep(59 * time.Minute)
+		m.slow(0, 0, 2*time.Second)
+
+		var readers sync.WaitGroup
+		for _, after := range []time.Duration{0, 100 * time.Millisecond, 600 * time.Millisecond} { // it is being deleted
+			readers.Go(func() {
+				time.Sleep(after)
+				if _, err := m.read("creds/" + github); err == nil {
+					t.Errorf("a reader %s after the first was served the credential of a dead account", after)
+				}
+			})
 		}
-		time.Sleep(61 * time.Minute)
-		m.slow(0, 100*time.Millisecond, 50*time.Millisecond)
+		readers.Wait()
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "dead")
+	})
+}
+
+// It does not come back if storage cannot delete it.
+func TestAnEvictedCredentialThatStorageKeepsIsNotServed(t *testing.T) {
+	bubble(t, func(_ *testing.T, m *mount) {
+		m.creds(github)
+		m.sim.Update(github, func(a *pipedreamtest.Account) { a.Dead = true })
+		time.Sleep(59 * time.Minute)
+		m.storage.fail(nil, nil, errStorage, nil)
+		_, err := m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "dead")
+		_, err = m.read("creds/" + github)
+		m.refused(err, http.StatusBadRequest, "dead")
+	})
+}
+
+// A credential that is read from storage while another account is dropped is still
+// served. After a restart, a sweep drops thousands.
+func TestAnEvictionTouchesNoOtherAccount(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.SetAccount(oauthAccount("apn_brief", 20*time.Second))
+		m.creds("apn_brief")
+		token := m.token(github)
+		time.Sleep(time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusInternalServerError})
+		m.sim.ResetRequests()
+		m.start()
+		m.slow(100*time.Millisecond, 0, 0)
 		var sweep sync.WaitGroup
 		sweep.Go(m.periodic)
-		time.Sleep(20 * time.Millisecond)
-		m.creds(github)
-		m.creds(stripe)
+		for range 10 {
+			time.Sleep(30 * time.Millisecond)
+			m.b.InvalidateKey(t.Context(), m.cacheKey(github))
+			require.Equal(t, token, m.token(github))
+		}
 		sweep.Wait()
-		require.Equal(t, 1, m.storage.writes(m.cacheKey(github)))
-		require.Equal(t, 1, m.storage.writes(m.cacheKey(stripe)))
+		require.Empty(t, m.sim.Requests())
 	})
 }

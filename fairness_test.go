@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -33,14 +34,6 @@ type victims struct {
 	cold, coldServed      int
 	slowestCold           time.Duration
 	coldErr, firstWarmErr error
-}
-
-// request sends a request from a caller.
-func (m *mount) request(ctx context.Context, caller string, op logical.Operation, path string, data map[string]any) error {
-	_, err := m.b.HandleRequest(ctx, &logical.Request{
-		Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "pipedream/", EntityID: caller,
-	})
-	return err
 }
 
 // attack sends requests from that many callers until ctx ends, each caller one after
@@ -454,4 +447,54 @@ func (m *mount) assertFairUnder(attack func(context.Context, *mount), restarted 
 	resp, err := m.read("config")
 	require.NoError(m, err)
 	require.LessOrEqual(m, m.mostPerMinute(), resp.Data["rate_limit"])
+}
+
+// A client that asks for an unknown account all the time, from many connections, leaves
+// enough of the budget to others.
+func TestAStuckClientLeavesTheBudgetToOthers(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.write("config", map[string]any{"rate_limit": 20})
+		require.NoError(t, err)
+		const others = 10
+		for i := range others {
+			m.sim.SetAccount(oauthAccount(accountName(i), 12*time.Hour))
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var stuck sync.WaitGroup
+		for range 10 {
+			stuck.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/apn_nobody", Storage: m.storage})
+					time.Sleep(200 * time.Millisecond)
+				}
+			})
+		}
+		for i := range others {
+			time.Sleep(6 * time.Second)
+			m.creds(accountName(i))
+		}
+		stop()
+		stuck.Wait()
+	})
+}
+
+// Accounts for which Pipedream never answers do not keep the readers of others waiting.
+func TestSlowAccountsHoldUpNobodyElse(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const slow = 12
+		for i := range slow {
+			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+			m.sim.AddFault(pipedreamtest.Fault{AccountID: accountName(i), Hang: true})
+		}
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Hang: true})
+		var stuck sync.WaitGroup
+		stuck.Go(func() { m.readFleet(0, slow) })
+		time.Sleep(time.Second)
+		before := time.Now()
+		_, err := m.read("creds/" + github)
+		waited := time.Since(before)
+		stuck.Wait()
+		require.NoError(t, err)
+		require.LessOrEqual(t, waited, cache.Patience)
+	})
 }

@@ -1,7 +1,6 @@
 package pipedream
 
 import (
-	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,17 +30,5 @@ func TestTokenFingerprint(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "1", resp.Data["oauth_uid"])
 		require.NotContains(t, resp.Data, name, "the token is not returned either")
-	})
-}
-
-func TestLargestRateLimit(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		_, err := m.write("config", map[string]any{"rate_limit": 1_000_000})
-		require.NoError(t, err)
-		m.creds(github)
-		for _, limit := range []int{1_000_001, 1 << 62} {
-			_, err := m.write("config", map[string]any{"rate_limit": limit})
-			m.refused(err, http.StatusBadRequest, "rate_limit must be at most 1000000")
-		}
 	})
 }

@@ -2,9 +2,7 @@ package pipedream
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,62 +10,10 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
-
-// coldFleet is the outcome of reading a fleet of which nothing is cached.
-type coldFleet struct {
-	served, refused int
-	took            time.Duration
-}
-
-// readOver reads accounts over that many connections. A connection goes on to the
-// next account after each answer, and a reader who is refused comes again after 5 s.
-func (m *mount) readOver(connections int, order []int) (met coldFleet) {
-	m.Helper()
-	began := time.Now()
-	places := make(chan struct{}, connections)
-	var mu sync.Mutex // guards met
-	var readers sync.WaitGroup
-	for _, i := range order {
-		readers.Go(func() {
-			for time.Since(began) < 10*time.Minute {
-				places <- struct{}{}
-				resp, err := m.b.HandleRequest(m.Context(), &logical.Request{
-					Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage, MountPoint: "pipedream/",
-				})
-				<-places
-				mu.Lock()
-				if err == nil {
-					token, isOAuth := resp.Data["oauth_access_token"]
-					if isOAuth && token != m.sim.Token(accountName(i)) || !isOAuth && resp.Data["api_key"] != fmt.Sprintf("k%d", i) {
-						m.Errorf("the reader of %s got another token", accountName(i))
-					}
-					met.served, met.took = met.served+1, time.Since(began)
-					mu.Unlock()
-					return
-				}
-				met.refused++
-				mu.Unlock()
-				time.Sleep(5 * time.Second)
-			}
-		})
-	}
-	readers.Wait()
-	return met
-}
-
-func inOrder(n int) []int {
-	order := make([]int, n)
-	for i := range order {
-		order[i] = i
-	}
-	return order
-}
-
-func shuffled(n int) []int {
-	return rand.New(rand.NewPCG(1, 2)).Perm(n) //nolint:gosec // an order, the same each time
-}
 
 // A fleet that reads over few connections never has more accounts waiting than there
 // are connections. The list is fetched for it anyway, once.
@@ -140,160 +86,151 @@ func reportColdFleet(t *testing.T, list bool, accounts, connections int, m *moun
 	})
 }
 
-// A useless list costs a request or two. Readers wait no longer than the budget makes
-// all of them wait.
-func TestAColdFleetWithoutAUsefulList(t *testing.T) {
-	const accounts, connections = 80, 20
-	page := func(total string, with func(i int) string) string {
-		var all []string
-		for i := range accounts {
-			all = append(all, fmt.Sprintf(`{"id":%q%s}`, accountName(i), with(i)))
-		}
-		return fmt.Sprintf(`{"page_info":{%s"end_cursor":null},"data":[%s]}`, total, strings.Join(all, ","))
-	}
-	faults := map[string]pipedreamtest.Fault{
-		"fails":          {Status: http.StatusInternalServerError},
-		"is refused":     {Status: http.StatusForbidden},
-		"hangs":          {Hang: true},
-		"no credentials": {Status: http.StatusOK, Body: page(`"total_count":80,`, func(int) string { return "" })},
-		"no total": {Status: http.StatusOK, Body: page("", func(i int) string {
-			return fmt.Sprintf(`,"credentials":{"api_key":"k%d"}`, i)
-		})},
-	}
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, m *mount) {
-				for i := range accounts {
-					a := keyAccount(accountName(i))
-					a.Credentials = map[string]any{"api_key": fmt.Sprintf("k%d", i)}
-					m.sim.SetAccount(a)
-				}
-				fault.Kind = pipedreamtest.KindList
-				m.sim.AddFault(fault)
-				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 60 * time.Millisecond})
-				met := m.readOver(connections, inOrder(accounts))
-				t.Logf("%d requests, %d refused, %s", len(m.sim.Requests()), met.refused, met.took)
-				require.Equal(t, accounts, met.served)
-				require.Zero(t, met.refused)
-				require.LessOrEqual(t, len(m.sim.Requests()), accounts+3, "one by one, and the tries of the list")
-			})
-		})
-	}
-}
-
-// A page serves readers of its accounts for a minute, and is then forgotten. An
-// account that nobody reads is not stored.
-func TestAPageIsRememberedForAMinute(t *testing.T) {
+func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
+	t.Parallel()
 	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(90)
-		m.readAll(40)
-		m.sim.ResetRequests()
-		stored, err := m.cachedKeys()
-		require.NoError(t, err)
-		require.Len(t, stored, 40, "only accounts that were read are stored")
-		m.creds(accountName(60))
-		require.Empty(t, m.sim.Requests())
-		time.Sleep(2 * time.Minute)
-		m.creds(accountName(61))
-		require.Len(t, m.sim.Requests(), 1)
+		const fleet = 1500
+		m.fleet(fleet)
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
+		m.readAll(fleet)
+		require.LessOrEqual(t, len(m.sim.Requests()), fleet/api.PageLimit+1+fetch.MaxSingles)
+		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 	})
 }
 
-// A page does not serve these reads, each of which costs a request of its own.
-func TestReadsThatAPageDoesNotServe(t *testing.T) {
-	const id = "apn_00085"
-	tests := map[string]struct {
-		change func(*pipedreamtest.Account) // before the page comes
-		then   func(*mount)                 // after it
-		fails  bool
+// Everything restarts at once: none of 2,000 accounts is cached, and each has a reader
+// who comes again when told to.
+func TestThousandsOfColdAccounts(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		fleet int
+		fault func(*mount)
 	}{
-		"an account near its end": {
-			change: func(a *pipedreamtest.Account) {
-				a.TokenLife, a.OmitNextRefresh, a.RefreshBefore = time.Minute, true, time.Second
-			},
-			then: func(*mount) { time.Sleep(10 * time.Second) },
-		},
-		"a dead account":          {change: func(a *pipedreamtest.Account) { a.Dead = true }, fails: true},
-		"one without credentials": {change: func(a *pipedreamtest.Account) { a.NoCredentials = true }, fails: true},
-		"a refresh":               {then: func(m *mount) { _, _ = m.write("refresh/"+id, nil) }},
-	}
-	for name, test := range tests {
+		"by the list": {2000, func(*mount) {}},
+		"one by one": {1000, func(m *mount) {
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+		}},
+		"with answers after 4 s":  {500, func(m *mount) { m.sim.AddFault(pipedreamtest.Fault{Delay: 4 * time.Second}) }},
+		"with every fifth a 500":  {500, func(m *mount) { everyFifth(m, pipedreamtest.Fault{Status: http.StatusInternalServerError}) }},
+		"with every fifth cut up": {500, func(m *mount) { everyFifth(m, pipedreamtest.Fault{CutBody: true}) }},
+	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			bubble(t, func(t *testing.T, m *mount) {
-				m.fleet(90)
-				if test.change != nil {
-					m.sim.Update(id, test.change)
-				}
-				m.readAll(40)
-				time.Sleep(time.Second)
-				m.sim.ResetRequests()
-				if test.then != nil {
-					test.then(m)
-				}
-				_, err := m.read("creds/" + id)
-				require.Equal(t, test.fails, err != nil, "%v", err)
-				require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+				test.fault(m)
+				m.readAFleet(test.fleet)
+				require.LessOrEqual(t, pipedreamtest.MostPerMinute(m.sim.Requests()), defaultRateLimit)
 			})
 		})
 	}
 }
 
-// A page replaces no credential that was fetched after it, and an account that has
-// failed since is not served from it.
-func TestAPageReplacesNothingNewer(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(90)
-		const rotated, deleted = "apn_00085", "apn_00086"
-		m.readAll(40)
-		_, err := m.write("refresh/"+deleted, nil)
-		require.NoError(t, err)
-		m.sim.DeleteAccount(deleted)
-		time.Sleep(6 * time.Second)
-		_, err = m.write("refresh/"+deleted, nil)
-		m.refused(err, http.StatusBadRequest, "does not know")
-
-		m.sim.Rotate(rotated)
-		_, err = m.write("refresh/"+rotated, nil)
-		require.NoError(t, err)
-		m.fleetPage()
-		require.Equal(t, m.sim.Token(rotated), m.token(rotated))
-		_, err = m.read("creds/" + deleted)
-		m.refused(err, http.StatusBadRequest, "does not know")
-	})
-}
-
-// fleetPage reads accounts of a page that is remembered.
-func (m *mount) fleetPage() {
-	m.Helper()
-	for i := 40; i < 80; i++ {
-		m.creds(accountName(i))
+// everyFifth makes every fifth of the next thousand requests meet a fault.
+func everyFifth(m *mount, fault pipedreamtest.Fault) {
+	fault.Times = 1
+	for i := range 200 {
+		fault.After = 4 * (i + 1)
+		m.sim.AddFault(fault)
 	}
 }
 
-// Refresh tokens from a page are left out like any other.
-func TestAPageBringsNoRefreshToken(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(90)
-		m.readAll(40)
-		m.sim.ResetRequests()
-		require.NotContains(t, m.creds(accountName(80)).Data, "oauth_refresh_token")
-		require.Empty(t, m.sim.Requests())
-		raw, err := m.storage.below().Get(t.Context(), m.cacheKey(accountName(80)))
-		require.NoError(t, err)
-		require.NotContains(t, string(raw.Value), "pdrefresh_")
-	})
+// readAFleet reads that many cold accounts at once until all have been served. At 100
+// a minute that takes long, and readers who come a little late take longer.
+func (m *mount) readAFleet(fleet int) {
+	m.Helper()
+	for i := range fleet {
+		m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+	}
+	began := time.Now()
+	var readers sync.WaitGroup
+	for i := range fleet {
+		readers.Go(func() {
+			for {
+				before := time.Now()
+				resp, err := m.b.HandleRequest(m.Context(), &logical.Request{
+					Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage, MountPoint: "pipedream/",
+				})
+				if took := time.Since(before); took > defaultRequestTimeout {
+					m.Errorf("a reader waited for %s", took)
+				}
+				if err == nil {
+					if resp.Data["pipedream_account_id"] != accountName(i) || resp.Data["oauth_access_token"] != m.sim.Token(accountName(i)) {
+						m.Errorf("the reader of %s got %s", accountName(i), resp.Data["pipedream_account_id"])
+					}
+					return
+				}
+				time.Sleep(toldToWait(m.T, err))
+			}
+		})
+	}
+	readers.Wait()
+	took := time.Since(began)
+	m.Logf("all were served after %s, with %d requests", took, len(m.sim.Requests()))
+	require.LessOrEqual(m, took, time.Duration(fleet/defaultRateLimit)*3*time.Minute/2)
 }
 
-// The lease of a credential that never expires counts from when its page was asked
-// for, not from the read.
-func TestALeaseCountsFromThePage(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(80)
-		m.sim.SetAccount(keyAccount("apn_key"))
-		m.readAll(40)
-		time.Sleep(30 * time.Second)
-		m.sim.ResetRequests()
-		require.LessOrEqual(t, m.creds("apn_key").Secret.TTL, time.Hour-30*time.Second)
-		require.Empty(t, m.sim.Requests())
-	})
+// Config is written again and again while a fleet is read.
+func TestAFleetWhileConfigIsWritten(t *testing.T) {
+	t.Parallel()
+	for _, every := range []time.Duration{10 * time.Second, time.Second} {
+		t.Run(every.String(), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, m *mount) {
+				const fleet, connections = 1000, 50
+				m.fleet(fleet)
+				m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
+				began := time.Now()
+				work := make(chan int)
+				var readers sync.WaitGroup
+				for range connections {
+					readers.Go(func() {
+						for i := range work {
+							m.readUntilServed(i, i+1, 10)
+						}
+					})
+				}
+				written := time.Now()
+				for i := range fleet {
+					work <- i
+					time.Sleep(5 * time.Millisecond) // a program does something with it
+					if time.Since(written) >= every {
+						m.configure(map[string]any{"min_ttl": "5m", "verify": false})
+						written = time.Now()
+					}
+				}
+				close(work)
+				readers.Wait()
+				require.Less(t, time.Since(began), time.Minute)
+				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
+			})
+		})
+	}
+}
+
+// Accounts that are connected after the list was fetched to its end exist like any other.
+func TestAccountsConnectedAfterAWholeList(t *testing.T) {
+	t.Parallel()
+	for name, restart := range map[string]bool{"the same process": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, m *mount) {
+				m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
+				m.fleet(1000)
+				m.readAll(1000)
+				time.Sleep(3 * time.Hour)
+				for i := 1000; i < 2000; i++ {
+					m.sim.SetAccount(oauthAccount(accountName(i), 24*time.Hour))
+				}
+				if restart {
+					m.start()
+				}
+				m.sim.ResetRequests()
+				began := time.Now()
+				m.readUntilServed(1000, 2000, 20)
+				require.Less(t, time.Since(began), 70*time.Second)
+				// 30 or so; which readers come first makes a difference. The list has 20 pages.
+				require.LessOrEqual(t, len(m.sim.Requests()), 46)
+			})
+		})
+	}
 }

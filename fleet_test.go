@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -333,4 +334,56 @@ func smallFleets(all []fleetCase) (small []fleetCase) {
 		}
 	}
 	return small
+}
+
+// A fleet has more pages than a minute's budget allows. The list is fetched on from where
+// the budget ended, and readers who come again when they are told to are served.
+func TestAFleetBeyondAMinutesPages(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		accounts, limit, connections int
+		list                         string
+		requests                     int
+		within                       time.Duration
+	}{
+		{2000, 100, 2000, "works", 25, 5 * time.Second},
+		{2000, 100, 2000, "is throttled", 25, 17 * time.Second},
+		{12_000, 100, 12_000, "works", 130, 70 * time.Second},
+		{12_000, 100, 12_000, "is throttled", 130, 85 * time.Second},
+		{2500, 20, 2500, "works", 35, 70 * time.Second},
+		{1200, 20, 30, "works", 30, 70 * time.Second},
+	} {
+		c := fleetCase{test.accounts, test.limit, test.connections, false, "cold", test.list, "obey"}
+		if !largeFleets() && test.accounts > largestInSuite {
+			continue
+		}
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			met := c.run(t)
+			c.check(t, met)
+			require.LessOrEqual(t, met.requests, test.requests)
+			require.LessOrEqual(t, met.took, test.within)
+		})
+	}
+}
+
+// Accounts whose pages are known, and whose tokens have all ended, cost a page for each
+// hundred, however few programs read them.
+func TestAFleetAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	fleet := 2000
+	if largeFleets() {
+		fleet = 5000
+	}
+	for connections, shuffled := range map[int]bool{1: true, 8: false, 50: true, 1000: false} {
+		c := fleetCase{fleet, defaultRateLimit, connections, shuffled, "known pages, ended tokens", "works", "obey"}
+		t.Run(c.String(), func(t *testing.T) {
+			t.Parallel()
+			met := c.run(t)
+			c.check(t, met)
+			require.LessOrEqual(t, met.requests, fleet/api.PageLimit+40)
+			require.Zero(t, met.refused)
+			require.Less(t, met.took, 6*time.Second)
+		})
+	}
 }

@@ -254,3 +254,29 @@ func (m *mount) searches(user string) (n int) {
 	}
 	return n
 }
+
+// A 404 of the token endpoint is not about an account.
+func TestAMissingTokenEndpointDropsNoToken(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.creds("apn_alice")
+		time.Sleep(59*time.Minute + 15*time.Second)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindToken, Status: http.StatusNotFound})
+		m.creds("apn_alice")
+	})
+}
+
+// Neither is the answer of a proxy in front of Pipedream.
+func TestAProxysRefusalDropsNoToken(t *testing.T) {
+	for _, status := range []int{http.StatusForbidden, http.StatusNotFound} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			bubble(t, func(_ *testing.T, m *mount) {
+				m.creds(github)
+				time.Sleep(59 * time.Minute)
+				m.sim.AddFault(pipedreamtest.Fault{Status: status, Garbage: true})
+				m.creds(github)
+				_, err := m.read("creds/apn_never_read")
+				m.refused(err, http.StatusBadGateway, "in a form that is not Pipedream's")
+			})
+		})
+	}
+}

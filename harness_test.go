@@ -477,3 +477,31 @@ func (m *mount) slowOnce(operation, key string, d time.Duration) {
 func (m *mount) delay(delay func(operation, key string) time.Duration) {
 	m.storage.replace(func(s logical.Storage) logical.Storage { return &delayedStorage{Storage: s, delay: delay} })
 }
+
+func ignoreAnswer(_ *logical.Response, err error) error { return err }
+
+// rotateKey gives the workspace another API key, in Pipedream and in Vault.
+func (m *mount) rotateKey() {
+	m.sim.SetAPIKey("pd_test_key_2")
+	m.configure(map[string]any{"api_key": "pd_test_key_2"})
+}
+
+// rotateClient gives the OAuth client another secret, in Pipedream and in Vault.
+func (m *mount) rotateClient() {
+	m.sim.SetOAuthClient(testClientID, "pd_client_secret_2", time.Hour)
+	m.configureClient(map[string]any{"client_secret": "pd_client_secret_2", "project_id": testProject})
+}
+
+// stayRemembered reads roles whose users are known and whose tokens are live. That
+// must cost no request, even after a restart.
+func (m *mount) stayRemembered(roles ...string) {
+	m.Helper()
+	m.sim.ResetRequests()
+	for range 2 {
+		for _, role := range roles {
+			m.creds(role)
+		}
+		m.start()
+	}
+	require.Empty(m, m.sim.Requests(), "requests for live tokens")
+}

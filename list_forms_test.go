@@ -2,10 +2,8 @@ package pipedream
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -90,18 +88,4 @@ func TestAColdFleetIsServedInEveryFormOfLists(t *testing.T) {
 		require.Empty(t, m.readFleet(0, 249))
 		require.Equal(t, 249, m.cachedInMemory())
 	})
-}
-
-// A list that the budget can never pay for says so, even if only its pages show that.
-func TestAListInPagesTooSmallForTheBudget(t *testing.T) {
-	connectBubble(t, func(_ *testing.T, m *mount) {
-		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 20})
-		for i := range 200 {
-			m.sim.SetAccount(connectAccount(accountName(i), "alice"))
-		}
-		m.creds("apn_alice") // brings the access token, too
-		time.Sleep(2 * time.Minute)
-		_, err := m.handle(logical.ListOperation, "accounts/", nil)
-		m.refused(err, http.StatusBadRequest, "202 accounts", "rate_limit", "app=github")
-	}, pipedreamtest.WithPageCap(10))
 }

@@ -144,3 +144,142 @@ func TestPagesThatWaitForTheBudget(t *testing.T) {
 		}
 	})
 }
+
+// A page serves readers of its accounts for a minute, and is then forgotten. An
+// account that nobody reads is not stored.
+func TestAPageIsRememberedForAMinute(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(90)
+		m.readAll(40)
+		m.sim.ResetRequests()
+		stored, err := m.cachedKeys()
+		require.NoError(t, err)
+		require.Len(t, stored, 40, "only accounts that were read are stored")
+		m.creds(accountName(60))
+		require.Empty(t, m.sim.Requests())
+		time.Sleep(2 * time.Minute)
+		m.creds(accountName(61))
+		require.Len(t, m.sim.Requests(), 1)
+	})
+}
+
+// A page does not serve these reads, each of which costs a request of its own.
+func TestReadsThatAPageDoesNotServe(t *testing.T) {
+	const id = "apn_00085"
+	tests := map[string]struct {
+		change func(*pipedreamtest.Account) // before the page comes
+		then   func(*mount)                 // after it
+		fails  bool
+	}{
+		"an account near its end": {
+			change: func(a *pipedreamtest.Account) {
+				a.TokenLife, a.OmitNextRefresh, a.RefreshBefore = time.Minute, true, time.Second
+			},
+			then: func(*mount) { time.Sleep(10 * time.Second) },
+		},
+		"a dead account":          {change: func(a *pipedreamtest.Account) { a.Dead = true }, fails: true},
+		"one without credentials": {change: func(a *pipedreamtest.Account) { a.NoCredentials = true }, fails: true},
+		"a refresh":               {then: func(m *mount) { _, _ = m.write("refresh/"+id, nil) }},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.fleet(90)
+				if test.change != nil {
+					m.sim.Update(id, test.change)
+				}
+				m.readAll(40)
+				time.Sleep(time.Second)
+				m.sim.ResetRequests()
+				if test.then != nil {
+					test.then(m)
+				}
+				_, err := m.read("creds/" + id)
+				require.Equal(t, test.fails, err != nil, "%v", err)
+				require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+			})
+		})
+	}
+}
+
+// A page replaces no credential that was fetched after it, and an account that has
+// failed since is not served from it.
+func TestAPageReplacesNothingNewer(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(90)
+		const rotated, deleted = "apn_00085", "apn_00086"
+		m.readAll(40)
+		_, err := m.write("refresh/"+deleted, nil)
+		require.NoError(t, err)
+		m.sim.DeleteAccount(deleted)
+		time.Sleep(6 * time.Second)
+		_, err = m.write("refresh/"+deleted, nil)
+		m.refused(err, http.StatusBadRequest, "does not know")
+
+		m.sim.Rotate(rotated)
+		_, err = m.write("refresh/"+rotated, nil)
+		require.NoError(t, err)
+		m.fleetPage()
+		require.Equal(t, m.sim.Token(rotated), m.token(rotated))
+		_, err = m.read("creds/" + deleted)
+		m.refused(err, http.StatusBadRequest, "does not know")
+	})
+}
+
+// fleetPage reads accounts of a page that is remembered.
+func (m *mount) fleetPage() {
+	m.Helper()
+	for i := 40; i < 80; i++ {
+		m.creds(accountName(i))
+	}
+}
+
+// Refresh tokens from a page are left out like any other.
+func TestAPageBringsNoRefreshToken(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(90)
+		m.readAll(40)
+		m.sim.ResetRequests()
+		require.NotContains(t, m.creds(accountName(80)).Data, "oauth_refresh_token")
+		require.Empty(t, m.sim.Requests())
+		raw, err := m.storage.below().Get(t.Context(), m.cacheKey(accountName(80)))
+		require.NoError(t, err)
+		require.NotContains(t, string(raw.Value), "pdrefresh_")
+	})
+}
+
+// The lease of a credential that never expires counts from when its page was asked
+// for, not from the read.
+func TestALeaseCountsFromThePage(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.fleet(80)
+		m.sim.SetAccount(keyAccount("apn_key"))
+		m.readAll(40)
+		time.Sleep(30 * time.Second)
+		m.sim.ResetRequests()
+		require.LessOrEqual(t, m.creds("apn_key").Secret.TTL, time.Hour-30*time.Second)
+		require.Empty(t, m.sim.Requests())
+	})
+}
+
+// A page that came a moment ago serves readers however short tokens live.
+func TestTokensOfAMinuteOnAPage(t *testing.T) {
+	t.Parallel()
+	for _, life := range []time.Duration{70 * time.Second, 90 * time.Second} {
+		t.Run(life.String(), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, m *mount) {
+				for i := range 90 {
+					m.sim.SetAccount(oauthAccount(accountName(i), life))
+				}
+				m.readAll(40)
+				m.sim.ResetRequests()
+				time.Sleep(time.Second)
+				for i := 40; i < 90; i++ {
+					m.creds(accountName(i))
+				}
+				require.LessOrEqual(t, len(m.sim.Requests()), 5)
+			})
+		})
+	}
+}

@@ -1,62 +1,19 @@
 package pipedream
 
 import (
-	"math/rand/v2"
+	"fmt"
 	"net/http"
-	"os"
-	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
-
-// fleet gives Pipedream n accounts with tokens of an hour.
-func (m *mount) fleet(n int) {
-	for i := range n {
-		m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
-	}
-}
-
-// readAll reads the first n accounts of the fleet at once. After a 429 a reader tries
-// again until it is served. No read may take longer than request_timeout.
-func (m *mount) readAll(n int) {
-	m.Helper()
-	var readers sync.WaitGroup
-	for i := range n {
-		readers.Go(func() {
-			for {
-				before := time.Now()
-				resp, err := m.read("creds/" + accountName(i))
-				if time.Since(before) > defaultRequestTimeout {
-					m.Errorf("a reader waited for %s", time.Since(before))
-				}
-				if err == nil {
-					if resp.Data["pipedream_account_id"] != accountName(i) {
-						m.Errorf("%s got the credentials of %s", accountName(i), resp.Data["pipedream_account_id"])
-					}
-					return
-				}
-				if coded, ok := err.(logical.HTTPCodedError); !ok || coded.Code() != http.StatusTooManyRequests { //nolint:errorlint // it must not be wrapped
-					m.Errorf("%s: %v", accountName(i), err)
-					return
-				}
-				time.Sleep(5 * time.Second)
-			}
-		})
-	}
-	readers.Wait()
-}
-
-func (m *mount) mostPerMinute() int { return pipedreamtest.MostPerMinute(m.sim.Requests()) }
 
 func TestAFewAccountsAreAskedForOneByOne(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
@@ -64,18 +21,6 @@ func TestAFewAccountsAreAskedForOneByOne(t *testing.T) {
 		m.readAll(fetch.MaxSingles)
 		require.Equal(t, fetch.MaxSingles, m.sim.Count(pipedreamtest.KindAccount))
 		require.Zero(t, m.sim.Count(pipedreamtest.KindList))
-	})
-}
-
-func TestAColdFleetCostsAPageForEachHundred(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(t *testing.T, m *mount) {
-		const fleet = 1500
-		m.fleet(fleet)
-		m.sim.AddFault(pipedreamtest.Fault{Delay: 100 * time.Millisecond})
-		m.readAll(fleet)
-		require.LessOrEqual(t, len(m.sim.Requests()), fleet/api.PageLimit+1+fetch.MaxSingles)
-		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
 	})
 }
 
@@ -162,41 +107,6 @@ func TestAccountsWithoutCredentialsInTheList(t *testing.T) {
 	})
 }
 
-// If the list fails, its readers get an answer in time, and accounts are asked for
-// one by one from then on.
-func TestAListThatFails(t *testing.T) {
-	for name, fault := range map[string]pipedreamtest.Fault{
-		"500": {Status: http.StatusInternalServerError}, "hangs": {Hang: true}, "HTML": {Garbage: true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, m *mount) {
-				m.fleet(80)
-				fault.Kind = pipedreamtest.KindList
-				m.sim.AddFault(fault)
-				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 100 * time.Millisecond})
-				var readers sync.WaitGroup
-				for i := range 80 {
-					readers.Go(func() {
-						for {
-							before := time.Now()
-							_, err := m.read("creds/" + accountName(i))
-							if time.Since(before) > defaultRequestTimeout {
-								t.Errorf("a reader waited for %s", time.Since(before))
-							}
-							if err == nil {
-								return
-							}
-							time.Sleep(time.Second)
-						}
-					})
-				}
-				readers.Wait()
-				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
-			})
-		})
-	}
-}
-
 // A reader who comes during the fetch of the list, after the page with the account,
 // need not wait for the end of the list.
 func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
@@ -215,120 +125,73 @@ func TestLatecomersNeedNotWaitForTheList(t *testing.T) {
 	})
 }
 
-func TestColdFleetWithoutAList(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.fleet(250)
-		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
-		m.readAll(250)
-		require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
-	})
-}
-
-// In the steady state, all accounts are read every few minutes through some token lives.
-// Readers never wait after the first fetch, and the list brings many due accounts at
-// a time.
-func TestSteadyState(t *testing.T) {
-	t.Parallel()
-	accounts, lives, every := 1000, 2, 4
-	if more, err := strconv.Atoi(os.Getenv("STEADY_STATE_ACCOUNTS")); err == nil { // make bench
-		accounts, lives, every = more, 3, 1
+// The list only saves requests. If it is slow, broken or too large, its readers are
+// served one by one, as there is budget for all of them.
+func TestAListThatFailsFailsNoReader(t *testing.T) {
+	faults := map[string]pipedreamtest.Fault{
+		"hangs":     {Hang: true},
+		"slow":      {Delay: 25 * time.Second},
+		"500":       {Status: http.StatusInternalServerError},
+		"403":       {Status: http.StatusForbidden},
+		"404":       {Status: http.StatusNotFound},
+		"HTML":      {Garbage: true},
+		"too large": {HugeBody: 10 << 20},
+		"no list":   {Status: http.StatusOK, Body: `{"data":[],"page_info":{"end_cursor":null}}`},
+		"endless":   {Status: http.StatusOK, Body: `{"data":[{"id":"apn_other","credentials":{"a":"b"}}],"page_info":{"end_cursor":"x","total_count":5000}}`},
 	}
-	tests := map[string]struct {
-		spread        time.Duration // over which the accounts were connected
-		refreshBefore time.Duration
-		shuffled      bool // whether the list is in another order than that in which they were connected
-		perLife       int  // the most requests in a token's life
-	}{
-		"all connected at once":                      {0, 5 * time.Minute, false, accounts / 50},
-		"refreshed early, ends spread":               {40 * time.Minute, 45 * time.Minute, false, accounts / 50},
-		"refreshed early, ends spread, shuffled":     {40 * time.Minute, 45 * time.Minute, true, accounts / 50},
-		"refreshed late, ends spread wide":           {55 * time.Minute, 5 * time.Minute, false, accounts / 40},
-		"refreshed late, ends spread wide, shuffled": {55 * time.Minute, 5 * time.Minute, true, accounts / 5},
-	}
-	for name, test := range tests {
+	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				m := newMount(t)
-				connected := rand.New(rand.NewPCG(1, 1)).Perm(accounts) //nolint:gosec // an order, the same each time
-				if test.shuffled {
-					m.fleet(accounts) // the list keeps this order
-				}
-				for _, i := range connected {
-					a := oauthAccount(accountName(i), time.Hour)
-					a.RefreshBefore = test.refreshBefore
-					m.sim.SetAccount(a)
-					time.Sleep(test.spread / time.Duration(accounts))
-				}
-				m.configure(nil)
-				m.readAll(accounts)
-				m.sim.ResetRequests()
-				m.sim.AddFault(pipedreamtest.Fault{Delay: 200 * time.Millisecond})
-
-				start := time.Now()
-				for minute := range lives * 60 {
-					before := time.Now()
-					for i := minute % every; i < accounts; i += every {
-						_, err := m.b.HandleRequest(t.Context(), &logical.Request{
-							Operation: logical.ReadOperation, Path: "creds/" + accountName(i), Storage: m.storage,
-						})
-						require.NoError(t, err)
-					}
-					require.Zero(t, time.Since(before), "a reader waited")
-					m.periodic()
-					time.Sleep(time.Minute)
-				}
-				t.Logf("%d accounts: %d requests in a token's life, %d a minute at the most", accounts, len(m.sim.Requests())/lives, m.mostPerMinute())
-				report(t, "steady-state", map[string]any{
-					"accounts": accounts, "spread_minutes": test.spread.Minutes(), "refresh_before_minutes": test.refreshBefore.Minutes(),
-					"shuffled": test.shuffled, "per_life": len(m.sim.Requests()) / lives, "most_per_minute": m.mostPerMinute(),
-					"by_minute": byMinute(m.sim.Requests(), start, time.Duration(lives)*time.Hour),
-				})
-				require.LessOrEqual(t, len(m.sim.Requests()), lives*test.perLife)
+			bubble(t, func(t *testing.T, m *mount) {
+				const fleet = 80
+				m.fleet(fleet)
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 100 * time.Millisecond})
+				errs := m.readFleet(0, fleet)
+				require.Empty(t, errs, "%d of %d readers were not served", len(errs), fleet)
 				require.LessOrEqual(t, m.mostPerMinute(), defaultRateLimit)
-				tokens := int(time.Duration(lives)*time.Hour/(time.Hour-test.refreshBefore)) + 2
-				require.LessOrEqual(t, m.storage.writes("cache/"), tokens*accounts, "one write in a token's life")
 			})
 		})
 	}
 }
 
-// byMinute counts the requests of each minute since start.
-func byMinute(requests []pipedreamtest.Request, start time.Time, length time.Duration) []int {
-	counts := make([]int, int(length/time.Minute))
-	for _, r := range requests {
-		if i := int(r.Time.Sub(start) / time.Minute); i < len(counts) {
-			counts[i]++
+// A useless list costs a request or two. Readers wait no longer than the budget makes
+// all of them wait.
+func TestAColdFleetWithoutAUsefulList(t *testing.T) {
+	const accounts, connections = 80, 20
+	page := func(total string, with func(i int) string) string {
+		var all []string
+		for i := range accounts {
+			all = append(all, fmt.Sprintf(`{"id":%q%s}`, accountName(i), with(i)))
 		}
+		return fmt.Sprintf(`{"page_info":{%s"end_cursor":null},"data":[%s]}`, total, strings.Join(all, ","))
 	}
-	return counts
-}
-
-// A queue that Pipedream serves slowly is no sign that it is down. Readers who come
-// late are served too.
-func TestALongQueueIsNoOutage(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		const early, late = 88, 5
-		m.fleet(early + late)
-		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
-		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 1990 * time.Millisecond})
-		var readers sync.WaitGroup
-		for i := range early + late {
-			readers.Go(func() {
-				if i >= early {
-					time.Sleep(10 * time.Second)
+	faults := map[string]pipedreamtest.Fault{
+		"fails":          {Status: http.StatusInternalServerError},
+		"is refused":     {Status: http.StatusForbidden},
+		"hangs":          {Hang: true},
+		"no credentials": {Status: http.StatusOK, Body: page(`"total_count":80,`, func(int) string { return "" })},
+		"no total": {Status: http.StatusOK, Body: page("", func(i int) string {
+			return fmt.Sprintf(`,"credentials":{"api_key":"k%d"}`, i)
+		})},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				for i := range accounts {
+					a := keyAccount(accountName(i))
+					a.Credentials = map[string]any{"api_key": fmt.Sprintf("k%d", i)}
+					m.sim.SetAccount(a)
 				}
-				_, err := m.read("creds/" + accountName(i))
-				switch {
-				case err == nil:
-				case i >= early:
-					t.Errorf("reader %d was refused: %v", i, err)
-				default:
-					toldToWait(t, err)
-				}
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Delay: 60 * time.Millisecond})
+				met := m.readOver(connections, inOrder(accounts))
+				t.Logf("%d requests, %d refused, %s", len(m.sim.Requests()), met.refused, met.took)
+				require.Equal(t, accounts, met.served)
+				require.Zero(t, met.refused)
+				require.LessOrEqual(t, len(m.sim.Requests()), accounts+3, "one by one, and the tries of the list")
 			})
-		}
-		readers.Wait()
-		require.LessOrEqual(t, len(m.sim.Requests()), 100)
-	})
+		})
+	}
 }

@@ -3,6 +3,7 @@ package pipedream
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,5 +136,20 @@ func (o *owners) reads(app, user string) {
 		if owner != user || !strings.EqualFold(app, fmt.Sprint(resp.Data["pipedream_app"])) {
 			o.Errorf("%s was served a token of %q with %v for one with %s", user, owner, resp.Data["pipedream_app"], app)
 		}
+	}
+}
+
+// An account belongs to the app of a role only if the answer says so.
+func TestAnAccountWithoutAnAppBelongsToNoUser(t *testing.T) {
+	for name, app := range map[string]string{"none": `null`, "text": `"github"`, "empty": `{}`, "another": `{"id":"app_2","name_slug":"gitlab"}`} {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(_ *testing.T, m *mount) {
+				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusOK, Body: fmt.Sprintf(
+					`{"page_info":{},"data":[{"id":"apn_x","external_id":"alice","healthy":true,"app":%s,"credentials":{"a":"b"}}]}`, app)})
+				_, err := m.read("creds/alices")
+				m.refused(err, http.StatusBadRequest, "no healthy account")
+			})
+		})
 	}
 }

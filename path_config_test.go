@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -225,28 +226,6 @@ func TestANewConnectionEmptiesTheCache(t *testing.T) {
 	})
 }
 
-// A fetch that began before a new key was stored must leave nothing behind, in whatever
-// order the two reach storage.
-func TestAFetchWithTheOldKeyLeavesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T, m *mount) {
-		m.sim.AddFault(pipedreamtest.Fault{AccountID: github, Delay: 5 * time.Second, Times: 1})
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_, _ = m.read("creds/" + github) // whatever it gets, it asked under the old key
-		}()
-		time.Sleep(time.Second)
-		m.sim.SetAPIKey("pd_new_key")
-		m.configure(map[string]any{"api_key": "pd_new_key"})
-		<-done
-
-		m.sim.Rotate(github)
-		require.Equal(t, m.sim.Token(github), m.token(github))
-		m.start()
-		require.Equal(t, m.sim.Token(github), m.token(github))
-	})
-}
-
 func TestStorageFaultsOfConfig(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.storage.fail(nil, logical.ErrReadOnly, logical.ErrReadOnly, nil)
@@ -317,4 +296,116 @@ func TestConnectionRefused(t *testing.T) {
 	m.b.transport = nil
 	_, err := m.write("config", map[string]any{"api_key": testKey, "base_url": server.URL, "max_retries": 0})
 	m.refused(err, http.StatusBadGateway, "refused")
+}
+
+// The check of config decodes what it gets. What is no answer of Pipedream's refuses
+// the write, and the configuration in use goes on.
+func TestConfigOfSomethingElseThanPipedream(t *testing.T) {
+	for name, fault := range map[string]pipedreamtest.Fault{
+		"HTML":             {Garbage: true},
+		"an empty object":  {Status: http.StatusOK, Body: `{}`},
+		"a message":        {Status: http.StatusOK, Body: `{"message":"hello"}`},
+		"an error":         {Status: http.StatusOK, Body: `{"error":"so"}`},
+		"nothing":          {Empty: true},
+		"a gateway":        {Status: http.StatusNotFound, Body: `{"message":"no Route matched with those values"}`},
+		"a gateway's 401":  {Status: http.StatusUnauthorized, Body: `{"message":"Unauthorized"}`},
+		"record not found": {Status: http.StatusOK, Body: `{"error":"record not found"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				m.creds(github)
+				m.sim.ResetRequests()
+				m.sim.AddFault(fault)
+				_, err := m.write("config", map[string]any{"api_key": "pd_new_key", "base_url": "http://[::1]/v1"})
+				require.ErrorContains(t, err, "nothing was changed")
+				require.ErrorContains(t, err, "base_url")
+				m.creds(github)
+				require.Len(t, m.sim.Requests(), 1)
+			})
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.creds("apn_alice")
+				m.sim.ResetRequests()
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				_, err := m.write("config", map[string]any{"project_id": "proj_other"})
+				require.ErrorContains(t, err, "nothing was changed")
+				require.ErrorContains(t, err, "project")
+				m.creds("apn_alice")
+				require.Zero(t, m.sim.Count(pipedreamtest.KindAccount), "the cache was not emptied")
+			})
+		})
+	}
+}
+
+func TestConfigOfAnEmptyProjectIsStoredWithAWarning(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		for environment, warnings := range map[string]int{"development": 1, "production": 0} {
+			resp, err := m.write("config", map[string]any{"environment": environment})
+			require.NoError(t, err)
+			if warnings == 0 {
+				require.Nil(t, resp)
+				continue
+			}
+			require.Equal(t, []string{fmt.Sprintf("there are no accounts yet in project %s, environment development: "+
+				"if that is a surprise, check project_id, environment and org_id", testProject)}, resp.Warnings)
+		}
+		require.Len(t, m.sim.Requests(), 4, "a token and a list for each")
+	})
+}
+
+func TestDurationsThatDoNotFit(t *testing.T) {
+	for _, seconds := range []string{"9223372037", "18446744075", "99999999999999", "9223372036854775807", "300000000h"} {
+		for _, field := range []string{"min_ttl", "static_ttl", "request_timeout"} {
+			t.Run(fmt.Sprintf("%s=%s", field, seconds), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					if _, err := m.write("config", map[string]any{field: seconds}); err != nil {
+						require.ErrorContains(t, err, field)
+						return
+					}
+					resp, err := m.read("config")
+					require.NoError(t, err)
+					require.Equal(t, seconds, fmt.Sprint(resp.Data[field]), "the stored time is the one that was written")
+				})
+			})
+		}
+	}
+}
+
+// rate_limit is what Pipedream allows for the kind of connection, unless it is set.
+func TestRateLimitByKindOfConnection(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		requireLimit := func(limit int) {
+			t.Helper()
+			for _, path := range []string{"config", "status"} {
+				resp, err := m.read(path)
+				require.NoError(t, err)
+				require.Equal(t, limit, resp.Data["rate_limit"], path)
+			}
+		}
+		m.creds("apn_alice")
+		requireLimit(400)
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 50})
+		m.creds("apn_alice")
+		requireLimit(50)
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": -1})
+		m.creds("apn_alice")
+		requireLimit(400)
+	})
+	bubble(t, func(t *testing.T, m *mount) {
+		resp, err := m.read("config")
+		require.NoError(t, err)
+		require.Equal(t, 100, resp.Data["rate_limit"])
+	})
+}
+
+func TestLargestRateLimit(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		_, err := m.write("config", map[string]any{"rate_limit": 1_000_000})
+		require.NoError(t, err)
+		m.creds(github)
+		for _, limit := range []int{1_000_001, 1 << 62} {
+			_, err := m.write("config", map[string]any{"rate_limit": limit})
+			m.refused(err, http.StatusBadRequest, "rate_limit must be at most 1000000")
+		}
+	})
 }

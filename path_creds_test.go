@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -279,5 +280,34 @@ func TestRevokeDoesNotEvict(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindAccount))
+	})
+}
+
+// Refresh tokens are left out under any name, and wherever they are.
+func TestRefreshTokensUnderOtherNames(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.sim.SetAccount(pipedreamtest.Account{ID: "apn_odd", RawCredentials: json.RawMessage(
+			`{"token":"t","refresh_token_v2":"pdr","GoogleRefreshToken":"pdr","tokens":{"refresh_token":"pdr","access":1.50},"text":"{\"refreshToken\":\"pdr\",\"a\":[1]}"}`)})
+		data := m.creds("apn_odd").Data
+		require.Equal(t, map[string]any{"token": "t", "tokens": `{"access":1.50}`, "text": `{"a":[1]}`, "pipedream_account_id": "apn_odd"}, data)
+	})
+}
+
+// A credential without an end has an announced refresh. It is not fetched before that,
+// and its lease ends by then.
+func TestACredentialWithoutExpiryThatIsRefreshed(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		next := time.Now().Add(50 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: "apn_gh", Status: http.StatusOK, Body: fmt.Sprintf(
+			`{"data":{"id":"apn_gh","expires_at":null,"next_refresh_at":%q,"credentials":{"token":"t"}}}`, next.Format(time.RFC3339))})
+		for time.Until(next) > 2*time.Second {
+			require.LessOrEqual(t, m.creds("apn_gh").Secret.TTL, time.Until(next))
+			m.periodic()
+			require.Len(t, m.sim.Requests(), 1)
+			time.Sleep(min(10*time.Minute, max(time.Second, time.Until(next)-time.Second)))
+		}
+		time.Sleep(time.Minute)
+		m.creds("apn_gh")
+		require.Len(t, m.sim.Requests(), 2)
 	})
 }

@@ -190,3 +190,22 @@ func TestAFailedRefreshIsNoRefresh(t *testing.T) {
 		})
 	}
 }
+
+// A token that an app refused is not served again after a refresh, through a role neither,
+// whether the role was read before or not.
+func TestRefreshThroughARole(t *testing.T) {
+	for _, read := range []string{"alices", "apn_alice"} {
+		t.Run(read, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.creds(read)
+				time.Sleep(time.Minute)
+				m.sim.Rotate("apn_alice")
+				resp, err := m.write("refresh/alices", nil)
+				require.NoError(t, err)
+				require.Equal(t, true, resp.Data["changed"])
+				require.Equal(t, m.sim.Token("apn_alice"), m.token("alices"))
+			})
+		})
+	}
+}

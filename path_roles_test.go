@@ -774,15 +774,16 @@ func TestRefreshOfAReconnectedAccount(t *testing.T) {
 	})
 }
 
-func TestRefreshThroughARole(t *testing.T) {
+// A caller whose metadata is empty where a template uses it is refused. The caller is
+// not the user whose id is the rest of the template.
+func TestAnEmptyDirectiveFindsNobody(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
-		m.role("github", map[string]any{"app": "github", "external_user_id": "alice"})
-		m.creds("github")
-		time.Sleep(time.Minute)
-		m.sim.Rotate("apn_alice")
-		resp, err := m.write("refresh/github", nil)
-		require.NoError(t, err)
-		require.Equal(t, true, resp.Data["changed"])
-		require.Equal(t, m.sim.Token("apn_alice"), m.token("github"))
+		m.role("github", map[string]any{"app": "github", "external_user_id": "alice{{identity.entity.metadata.suffix}}"})
+		m.system.knows(&logical.Entity{ID: "entity-1", Metadata: map[string]string{"suffix": ""}})
+		_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/github", Storage: m.storage, MountPoint: "pipedream/", EntityID: "entity-1",
+		})
+		m.refused(err, http.StatusBadRequest)
+		require.Empty(t, m.sim.Requests())
 	})
 }

@@ -15,26 +15,6 @@ import (
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
-// rotateClient gives the OAuth client another secret, in Pipedream and in Vault.
-func (m *mount) rotateClient() {
-	m.sim.SetOAuthClient(testClientID, "pd_client_secret_2", time.Hour)
-	m.configureClient(map[string]any{"client_secret": "pd_client_secret_2", "project_id": testProject})
-}
-
-// stayRemembered reads roles whose users are known and whose tokens are live. That
-// must cost no request, even after a restart.
-func (m *mount) stayRemembered(roles ...string) {
-	m.Helper()
-	m.sim.ResetRequests()
-	for range 2 {
-		for _, role := range roles {
-			m.creds(role)
-		}
-		m.start()
-	}
-	require.Empty(m, m.sim.Requests(), "requests for live tokens")
-}
-
 // An account can become another user's while its token stays the same.
 func TestAnAccountThatChangesOwner(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
@@ -131,37 +111,6 @@ func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 		sweep.Wait()
 		m.stayRemembered("alices", "bobs")
 	})
-}
-
-// A user who was found with the old client, and is stored or read late, replaces
-// nothing that was found with the new one.
-func TestTheOldClientReplacesNothingOfTheNew(t *testing.T) {
-	tests := map[string]func(*mount){
-		"a write is late": func(m *mount) {
-			m.slowOnce("put", m.aliceKey(), 2*time.Second)
-		},
-		"a read is late": func(m *mount) {
-			m.creds("alices")
-			m.start()
-			m.creds("apn_bob") // loads config
-			m.slowOnce("get", m.aliceKey(), 2*time.Second)
-		},
-	}
-	for name, prepare := range tests {
-		t.Run(name, func(t *testing.T) {
-			connectBubble(t, func(_ *testing.T, m *mount) {
-				m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
-				prepare(m)
-				var old sync.WaitGroup
-				old.Go(func() { _, _ = m.read("creds/alices") })
-				time.Sleep(100 * time.Millisecond)
-				m.rotateClient()
-				m.creds("alices")
-				old.Wait()
-				m.stayRemembered("alices")
-			})
-		})
-	}
 }
 
 // A reader gives up before storage has answered. That is no reason to ask Pipedream.
@@ -316,5 +265,19 @@ func TestAUserWhoseAccountCouldNotBeStored(t *testing.T) {
 		m.start()
 		require.Equal(t, "apn_alice", m.accountOf("alice"))
 		require.Empty(t, m.sim.Requests(), "its credential was stored, too")
+	})
+}
+
+// An account is found even if the answer has the id of a custom OAuth client instead
+// of the app's.
+func TestAccountsOfACustomOAuthClient(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID = "oa_1" })
+		other := connectAccount("apn_other", "alice")
+		other.OAuthAppID = "oa_2"
+		m.sim.SetAccount(other)
+		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice", "oauth_app_id": "oa_1"})
+		require.Equal(t, "apn_alice", m.creds("alices").Data["pipedream_account_id"])
+		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "one search for a role's first read")
 	})
 }
