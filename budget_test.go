@@ -1,18 +1,12 @@
 package pipedream
 
 import (
-	"context"
-	"fmt"
-	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
@@ -36,42 +30,6 @@ func TestAConfigWriteDoesNotRefillTheBudget(t *testing.T) {
 		time.Sleep(time.Minute)
 		m.creds("apn_third")
 	})
-}
-
-// net/http repeats a request by itself when a reused connection is dead. That request
-// counts like any other.
-func TestRepeatedRequestsAreCounted(t *testing.T) {
-	var got atomic.Int64
-	var dead atomic.Bool
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // on loopback
-	require.NoError(t, err)
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		got.Add(1)
-		if dead.Load() {
-			panic(http.ErrAbortHandler)
-		}
-		_, _ = fmt.Fprintf(w, `{"data":{"id":%q,"credentials":{"api_key":"x"}}}`, strings.TrimPrefix(r.URL.Path, "/v1/accounts/")) //nolint:gosec // no browser reads it
-	})}
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
-	m := &mount{T: t, storage: &faultyStorage{storage: &logical.InmemStorage{}}, system: newSystem(), logs: &syncBuffer{}}
-	m.b = newBackend(m.storage, nil)
-	require.NoError(t, m.b.Setup(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: m.system, StorageView: m.storage}))
-	t.Cleanup(func() { m.b.Cleanup(context.Background()) })
-	_, err = m.write("config", map[string]any{
-		"api_key": testKey, "base_url": "http://" + listener.Addr().String() + "/v1", "verify": false, "max_retries": 0,
-	})
-	require.NoError(t, err)
-	var readers sync.WaitGroup
-	for i := range 8 {
-		readers.Go(func() { _, _ = m.read(fmt.Sprintf("creds/apn_a%d", i)) })
-	}
-	readers.Wait() // up to 8 idle connections are left
-	counted, seen := m.b.stats.requests.Load(), got.Load()
-	dead.Store(true)
-	_, err = m.read("creds/apn_z")
-	require.Error(t, err)
-	require.Equal(t, got.Load()-seen, m.b.stats.requests.Load()-counted)
 }
 
 func TestTheLimitHoldsWhenConnectionsDie(t *testing.T) {

@@ -103,3 +103,26 @@ func TestACACertWithoutACertificateIsRefused(t *testing.T) {
 		require.EqualError(t, err, "has no PEM certificate")
 	}
 }
+
+// net/http repeats no request that the budget has no slot for.
+func TestNothingIsRepeatedWithoutASlot(t *testing.T) {
+	for range 1000 { // it must not depend on luck
+		synctest.Test(t, func(t *testing.T) {
+			sim := pipedreamtest.New()
+			defer sim.Close()
+			fleet(sim, 1)
+			c := newClient(t, sim.Transport(), nil)
+			defer c.Close()
+			c.budget.SetLimit(2)
+			_, err := c.Account(patient(t), "apn_0000")
+			require.NoError(t, err)
+			sim.AddFault(pipedreamtest.Fault{Cut: true, Times: 1})
+			_, err = c.Account(patient(t), "apn_0000")
+			e := isError(t, err, NoBudget, "the mount's budget of requests is used up")
+			require.Positive(t, e.Wait)
+			synctest.Wait()
+			require.Equal(t, 2, sim.Count(""), "it reached Pipedream all the same")
+			require.Equal(t, 2, c.counts.requests())
+		})
+	}
+}

@@ -237,3 +237,21 @@ func TestRequestsForLists(t *testing.T) {
 		})
 	}
 }
+
+func TestAPageWithoutAListIsRefused(t *testing.T) {
+	for body, why := range map[string]string{
+		`{"data":null}`: "it is not the JSON that was expected",
+		`{"error":"half of us is down","data":null}`: "an error stands in place of what was asked for",
+	} {
+		_, err := page(t, body)
+		isError(t, err, BadAnswer, "Pipedream's answer could not be understood: "+why)
+	}
+}
+
+func TestALoopOfCursorsIsNotWhole(t *testing.T) {
+	var walk Walk
+	walk.Note(&Page{Count: 100, Next: "a"})
+	walk.Note(&Page{Count: 100, Next: "a"})
+	require.True(t, walk.Done())
+	require.False(t, walk.Whole(), "there may be more")
+}

@@ -180,3 +180,28 @@ func TestData(t *testing.T) {
 	require.False(t, c.Has("oauth_refresh_token", false))
 	require.False(t, c.Has(FieldApp, true), "it is not a field of the app")
 }
+
+func TestARefreshTokenInAListOfStrings(t *testing.T) {
+	c := made(t, `{"tokens":["{\"refresh_token\":\"r\",\"a\":1}"]}`, false)
+	require.Equal(t, map[string]string{"tokens": `["{\"a\":1}"]`}, c.Fields)
+}
+
+func TestARefreshTokenAfterTheFirstJSONValue(t *testing.T) {
+	c := made(t, `{"tokens":"{\"a\":1}\n{\"refresh_token\":\"rrr\"}"}`, false)
+	require.NotContains(t, c.Fields["tokens"], "rrr")
+}
+
+func TestJSONAfterAStrippedValueStays(t *testing.T) {
+	c := made(t, `{"tokens":"{\"refresh_token\":\"r\"}\n{\"a\":1}"}`, false)
+	require.Contains(t, c.Fields["tokens"], `"a"`)
+}
+
+func TestARefreshTokenInAQuotedString(t *testing.T) {
+	c := made(t, `{"tokens":"\"{\\\"refresh_token\\\":\\\"rrr\\\"}\""}`, false)
+	require.NotContains(t, c.Fields["tokens"], "rrr")
+}
+
+func TestANameThatIsTakenOncePrintable(t *testing.T) {
+	c := made(t, `{"\u0007key":"k","key":"l"}`, false)
+	require.Equal(t, map[string]string{"key": "l", "key_": "k"}, c.Fields)
+}

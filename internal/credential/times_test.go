@@ -383,3 +383,9 @@ func TestTimesByTwoClocks(t *testing.T) {
 		}
 	}
 }
+
+func TestLeaseAroundTheAnnouncedRefresh(t *testing.T) {
+	c := credentialOf(never, 10*time.Minute)
+	require.Equal(t, time.Minute, c.Lease(usual, clock.At(fetched.Add(11*time.Minute))), "overdue")
+	require.LessOrEqual(t, c.Lease(usual, clock.At(fetched.Add(10*time.Minute-time.Second))), 2*time.Second)
+}
