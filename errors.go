@@ -235,20 +235,6 @@ func again(e *api.Error) string {
 	return fmt.Sprintf("try again in %d s", max(1, int(math.Ceil(e.Wait.Seconds()))))
 }
 
-// httpStatus is the code of the answer to a caller.
-func httpStatus(e *api.Error) int {
-	switch e.Kind {
-	case api.Throttled, api.NoBudget, api.Busy:
-		return http.StatusTooManyRequests
-	case api.KeyRefused, api.Unauthorized, api.Forbidden, api.NotFound, api.Rejected, api.PaymentRequired, api.Dead, api.NoCredentials, api.NoAccount, api.ListTooLong:
-		// 400 also where Pipedream said 401, 403 or 404: Vault's clients take
-		// the first two for their own login failing, and drop the text of the last.
-		return http.StatusBadRequest
-	default:
-		return http.StatusBadGateway
-	}
-}
-
 // errorText is [text] for any error.
 func errorText(err error) string {
 	var e *api.Error
@@ -271,7 +257,7 @@ func toLogical(req *logical.Request, err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &e):
-		return logical.CodedError(httpStatus(e), atMount(req, text(e)+advice(err, e.Kind)))
+		return logical.CodedError(e.HTTPStatus(), atMount(req, text(e)+advice(err, e.Kind)))
 	case errors.As(err, &choice):
 		return logical.CodedError(http.StatusBadRequest, textOfChoice(choice))
 	case errors.As(err, &healthy):

@@ -116,7 +116,7 @@ func (r *removal) inWords(req *logical.Request, err error) error {
 		return logical.CodedError(http.StatusBadGateway, fmt.Sprintf("%s may be %s or not: %s. What was cached of it is no longer served, "+
 			"and the next read asks Pipedream. Do this again to be sure", r.what, r.not, detail))
 	default:
-		return logical.CodedError(httpStatus(e), atMount(req, was+textOfRemoval(e)))
+		return logical.CodedError(e.HTTPStatus(), atMount(req, was+textOfRemoval(e)))
 	}
 }
 

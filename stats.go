@@ -82,7 +82,7 @@ func newStats() *stats {
 		api.ForConnectToken, api.ForAccessToken,
 	} {
 		s.took.WithLabelValues(kind)
-		for _, end := range outcomes {
+		for _, end := range api.Outcomes() {
 			s.answered.WithLabelValues(kind, end)
 		}
 	}
@@ -130,7 +130,7 @@ func (s *stats) Answered(what string, took time.Duration, err error) {
 		return
 	}
 	if api.KindOf(err) != api.NoBudget { // with NoBudget, no request went out
-		s.answered.WithLabelValues(what, outcome(err)).Inc()
+		s.answered.WithLabelValues(what, api.Outcome(err)).Inc()
 		s.took.WithLabelValues(what).Observe(took.Seconds())
 		if err != nil {
 			s.failures.Add(1)
@@ -143,29 +143,6 @@ func (s *stats) Answered(what string, took time.Duration, err error) {
 		return
 	}
 	s.lastError, s.lastErrorAt = err, time.Now()
-}
-
-var outcomes = []string{"success", "unavailable", "throttled", "refused", "forbidden", "not_found", "other"}
-
-// outcome returns how a request ended, as metrics name it.
-func outcome(err error) string {
-	switch api.KindOf(err) {
-	case api.Unavailable, api.BadAnswer, api.TooLarge:
-		return "unavailable"
-	case api.Throttled:
-		return "throttled"
-	case api.KeyRefused, api.Unauthorized:
-		return "refused"
-	case api.Forbidden:
-		return "forbidden"
-	case api.NotFound:
-		return "not_found"
-	default:
-		if err == nil {
-			return "success"
-		}
-		return "other"
-	}
 }
 
 func (s *stats) last() (success, failure time.Time, err error) {

@@ -52,7 +52,7 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		return badRequest("Pipedream accepts %s, but not for the accounts%s (HTTP 403); nothing was changed. %s",
 			given, where(e), widerScope(c))
 	case e.Kind != api.KeyRefused:
-		return logical.CodedError(httpStatus(e), unchecked+atMount(req, text(e))+whereElse(e, c)+". To store unchecked, add verify=false")
+		return logical.CodedError(e.HTTPStatus(), unchecked+atMount(req, text(e))+whereElse(e, c)+". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
 			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)

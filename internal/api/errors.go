@@ -3,6 +3,8 @@ package api
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"time"
 )
 
@@ -48,7 +50,55 @@ const (
 	Expired
 	// ListTooLong: the list has more pages than the budget has requests.
 	ListTooLong
+
+	numKinds
 )
+
+// fault is whose fault a failure is.
+type fault int
+
+const (
+	// ofRequest: of this request. It may succeed the next time, and others may succeed now.
+	ofRequest fault = iota
+	// ofAccount: of the account or the user.
+	ofAccount
+	// ofNamed is like ofAccount if the error names an account. Otherwise it is about all
+	// of them.
+	ofNamed
+	// ofAll: any other request would fail the same way now.
+	ofAll
+)
+
+// kinds says of each kind what it is in words, for log lines; how a request that failed
+// so ended, for metrics; which status a caller of the engine gets; and whose fault it is.
+//
+// The status is 400 also where Pipedream said 401, 403 or 404: Vault's clients take the
+// first two for their own login failing, and drop the text of the last.
+var kinds = [numKinds]struct {
+	words, outcome string
+	status         int
+	fault          fault
+}{
+	0:               {"", "other", http.StatusBadGateway, ofRequest}, // an error of another package
+	Unavailable:     {"Pipedream is not available", "unavailable", http.StatusBadGateway, ofRequest},
+	BadAnswer:       {"Pipedream's answer could not be understood", "unavailable", http.StatusBadGateway, ofRequest},
+	TooLarge:        {"Pipedream's answer is too large", "unavailable", http.StatusBadGateway, ofRequest},
+	Throttled:       {"the rate limit is used up", "throttled", http.StatusTooManyRequests, ofAll},
+	NoBudget:        {"the mount's budget of requests is used up", "other", http.StatusTooManyRequests, ofAll},
+	Busy:            {"many accounts are being fetched", "other", http.StatusTooManyRequests, ofAll},
+	KeyRefused:      {"Pipedream refused the API key or OAuth client", "refused", http.StatusBadRequest, ofAll},
+	Unauthorized:    {"Pipedream refused the API key or OAuth client for this account", "refused", http.StatusBadRequest, ofRequest},
+	Forbidden:       {"Pipedream refused access", "forbidden", http.StatusBadRequest, ofNamed},
+	NotFound:        {"Pipedream does not know it", "not_found", http.StatusBadRequest, ofNamed},
+	Rejected:        {"Pipedream rejected the request", "other", http.StatusBadRequest, ofRequest},
+	PaymentRequired: {"Pipedream requires payment", "other", http.StatusBadRequest, ofRequest},
+	Dead:            {"the account is dead", "other", http.StatusBadRequest, ofAccount},
+	NoCredentials:   {"the account comes without credentials", "other", http.StatusBadRequest, ofAccount},
+	WrongAccount:    {"the answer is about another account", "other", http.StatusBadGateway, ofAccount},
+	NoAccount:       {"the external user has no account with the app", "other", http.StatusBadRequest, ofAccount},
+	Expired:         {"the credentials have already expired", "other", http.StatusBadGateway, ofRequest},
+	ListTooLong:     {"the list has more pages than the budget has requests", "other", http.StatusBadRequest, ofRequest},
+}
 
 // Error is a failure as a kind and facts. It never carries a body, a header or
 // a key: Vault writes the texts of errors to its audit log in clear.
@@ -80,21 +130,9 @@ type Error struct {
 	Wait time.Duration
 }
 
-// names are the kinds in words, for log lines.
-var names = map[Kind]string{
-	Unavailable: "Pipedream is not available", BadAnswer: "Pipedream's answer could not be understood", TooLarge: "Pipedream's answer is too large",
-	Throttled: "the rate limit is used up", NoBudget: "the mount's budget of requests is used up",
-	Busy: "many accounts are being fetched", KeyRefused: "Pipedream refused the API key or OAuth client", Forbidden: "Pipedream refused access",
-	Unauthorized: "Pipedream refused the API key or OAuth client for this account",
-	NotFound:     "Pipedream does not know it", Rejected: "Pipedream rejected the request", PaymentRequired: "Pipedream requires payment",
-	Dead: "the account is dead", NoCredentials: "the account comes without credentials", WrongAccount: "the answer is about another account",
-	NoAccount: "the external user has no account with the app", Expired: "the credentials have already expired",
-	ListTooLong: "the list has more pages than the budget has requests",
-}
-
 // Error returns a text for log lines. It never names a user.
 func (e *Error) Error() string {
-	text := names[e.Kind]
+	text := kinds[e.Kind].words
 	if e.Product != "" {
 		text = fmt.Sprintf("no %s could be made: %s", e.Product, text)
 	}
@@ -128,25 +166,37 @@ func (e *Error) WithAccount(id string) *Error {
 // credential is dropped then. After any other failure it stays. A refusal that names no
 // account is about all of them.
 func (e *Error) OfAccount() bool {
-	switch e.Kind {
-	case Forbidden, NotFound:
-		return e.Account != ""
-	case Dead, NoCredentials, WrongAccount, NoAccount:
-		return true
-	default:
-		return false
-	}
+	fault := kinds[e.Kind].fault
+	return fault == ofAccount || fault == ofNamed && e.Account != ""
 }
 
 // OfAll reports whether a request for any other account would fail the same way
 // now.
-func (e *Error) OfAll() bool {
-	switch e.Kind {
-	case Throttled, NoBudget, Busy, KeyRefused:
-		return true
-	default:
-		return false
+func (e *Error) OfAll() bool { return kinds[e.Kind].fault == ofAll }
+
+// HTTPStatus returns the status with which the engine answers its caller.
+func (e *Error) HTTPStatus() int { return kinds[e.Kind].status }
+
+// success is the outcome of a request that did not fail.
+const success = "success"
+
+// Outcome returns how a request ended, as metrics name it.
+func Outcome(err error) string {
+	if err == nil {
+		return success
 	}
+	return kinds[KindOf(err)].outcome
+}
+
+// Outcomes returns all that [Outcome] can return.
+func Outcomes() []string {
+	all := []string{success}
+	for _, k := range kinds {
+		if !slices.Contains(all, k.outcome) {
+			all = append(all, k.outcome)
+		}
+	}
+	return all
 }
 
 // Unsent reports whether an error is about a request that was not sent, because its

@@ -311,3 +311,14 @@ func TestErrorsOfAProxy(t *testing.T) {
 type failing struct{ error }
 
 func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.error }
+
+// Whatever goes wrong has words for log lines, an outcome for metrics, and a status that
+// Vault's clients take for what it is.
+func TestEveryKindIsDescribed(t *testing.T) {
+	for kind := Unavailable; kind < numKinds; kind++ {
+		e := &Error{Kind: kind}
+		require.NotEmpty(t, e.Error(), "kind %d", kind)
+		require.NotEmpty(t, Outcome(e), e.Error())
+		require.Contains(t, []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusBadGateway}, e.HTTPStatus(), e.Error())
+	}
+}
