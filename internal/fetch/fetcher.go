@@ -181,13 +181,13 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 			switch _, listed := f.fleet.index.of(w.ID); {
 			case err == nil && !listed:
 				if w.claim.ClassNow() != pace.Ahead {
-					f.fleet.unlisted.note(w.ID, now)
+					f.fleet.unlisted.add(w.ID, now)
 				}
 				f.notWhole(now)
 			case api.KindOf(err) == api.NotFound:
 				f.fleet.index.forget(w.ID)
 			}
-			f.note(w.ID, err, now)
+			f.noteOutcome(w.ID, err, now)
 		})
 	})
 }
@@ -202,7 +202,7 @@ func (f *Fetcher) notWhole(now time.Time) {
 	for _, w := range f.wants {
 		if w.state == pending && w.claim.ClassNow() == pace.Unproven && !f.holdOffs.Doubtful(w.ID) {
 			w.claim.Prove()
-			f.fleet.unlisted.note(w.ID, now)
+			f.fleet.unlisted.add(w.ID, now)
 			f.place(w, now)
 		}
 	}
@@ -235,10 +235,10 @@ func (f *Fetcher) serve(w *Want, a *api.Account, at time.Time, err error) {
 	})
 }
 
-// note takes note of how a request ended, for one account or for a page. Where Pipedream
+// noteOutcome takes note of how a request ended, for one account or for a page. Where Pipedream
 // is unavailable for one account after the other, all get that error. One account alone
 // says nothing about the others.
-func (f *Fetcher) note(id string, err error, now time.Time) {
+func (f *Fetcher) noteOutcome(id string, err error, now time.Time) {
 	switch kind := api.KindOf(err); {
 	case err == nil, api.OfAccount(err), kind == api.Forbidden, kind == api.NotFound, kind == api.Rejected: // it answered
 		f.answeredAt = now

@@ -40,9 +40,9 @@ func (l *fleet) demandOf(id string, walked bool) *demand {
 	return &l.unlisted
 }
 
-// note takes note of a page.
-func (l *fleet) note(p *api.Page, after string) {
-	l.index.note(p, after)
+// learn takes note of a page.
+func (l *fleet) learn(p *api.Page, after string) {
+	l.index.saw(p, after)
 	if p.Total > 0 {
 		l.length = (p.Total + api.PageLimit - 1) / api.PageLimit
 	}
@@ -59,7 +59,7 @@ type wanted struct {
 	at time.Time
 }
 
-func (d *demand) note(id string, now time.Time) {
+func (d *demand) add(id string, now time.Time) {
 	if _, ok := d.ids[id]; ok || len(d.order) >= maxIndexed {
 		return
 	}

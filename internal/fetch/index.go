@@ -27,8 +27,8 @@ type index struct {
 
 func newIndex() *index { return &index{seed: maphash.MakeSeed(), after: map[uint64]string{}} }
 
-// note remembers that the accounts of p are on the page after that cursor.
-func (x *index) note(p *api.Page, after string) {
+// saw remembers that the accounts of p are on the page after that cursor.
+func (x *index) saw(p *api.Page, after string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if len(x.after)+len(p.Accounts) > maxIndexed {

@@ -22,8 +22,8 @@ func TestTheIndexKnowsTheLatestPageOfAnAccount(t *testing.T) {
 	x := newIndex()
 	_, known := x.of("apn_0")
 	require.False(t, known)
-	x.note(listed(0, 2), "")
-	x.note(listed(1, 2), "cursor")
+	x.saw(listed(0, 2), "")
+	x.saw(listed(1, 2), "cursor")
 	for id, want := range map[string]string{"apn_0": "", "apn_1": "cursor", "apn_2": "cursor"} {
 		after, known := x.of(id)
 		require.True(t, known, id)
@@ -40,7 +40,7 @@ func TestAnEmptyIndexIsNeverWhole(t *testing.T) {
 	x := newIndex()
 	x.setWhole(true)
 	require.False(t, x.isWhole(), "else every account would be unproven")
-	x.note(listed(0, 1), "")
+	x.saw(listed(0, 1), "")
 	require.False(t, x.isWhole())
 	x.setWhole(true)
 	require.True(t, x.isWhole())
@@ -49,12 +49,12 @@ func TestAnEmptyIndexIsNeverWhole(t *testing.T) {
 func TestTheIndexIsBounded(t *testing.T) {
 	x := newIndex()
 	for first := 0; first+api.MaxPage <= maxIndexed; first += api.MaxPage {
-		x.note(listed(first, api.MaxPage), "")
+		x.saw(listed(first, api.MaxPage), "")
 	}
 	x.setWhole(true)
 	before := len(x.after)
 	require.LessOrEqual(t, before, maxIndexed)
-	x.note(listed(maxIndexed, api.MaxPage), "cursor")
+	x.saw(listed(maxIndexed, api.MaxPage), "cursor")
 	require.Len(t, x.after, api.MaxPage, "it starts over")
 	require.False(t, x.isWhole(), "and no longer has all accounts")
 }

@@ -167,7 +167,7 @@ func (f *Fetcher) sendPage(pg *page, claim *pace.Claim, now time.Time) {
 // pageFailed has those who wait for a page wait for something else. unsent says that
 // everything was held off before the request for it went out.
 func (f *Fetcher) pageFailed(pg *page, err error, unsent bool, now time.Time) {
-	f.note("", err, now)
+	f.noteOutcome("", err, now)
 	switch kind := api.KindOf(err); {
 	case kind == api.Throttled && unsent: // says nothing about the list
 	case kind == api.Throttled && f.throttled == 0: // requests for one account may go through
@@ -195,9 +195,9 @@ func (f *Fetcher) useless(until time.Time) {
 }
 
 func (f *Fetcher) pageCame(pg *page, p *api.Page, now time.Time) {
-	f.fleet.note(p, pg.after)
+	f.fleet.learn(p, pg.after)
 	f.throttled, f.pageCameAt = 0, now
-	f.note("", nil, now)
+	f.noteOutcome("", nil, now)
 	found, hasCredentials := 0, false
 	until := now.Add(f.rememberFor())
 	var again []*Want

@@ -110,7 +110,7 @@ func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 		w.mustBeNewer(wish.NewerThan)
 		b, ok := f.fleet.memory.take(id, wish.NewerThan)
 		if wish.Class == pace.Known {
-			f.fleet.demandOf(id, b.walked).note(id, now)
+			f.fleet.demandOf(id, b.walked).add(id, now)
 			f.gather(now)
 		}
 		if ok && !by.After(now) { // what can wait gets a newer one

@@ -124,19 +124,19 @@ func (b *Budget) run(now time.Time) {
 
 // grantNext hands out one slot, and reports whether it could.
 func (b *Budget) grantNext(now time.Time) bool {
-	if b.waitFor(now, Known, 0) == 0 {
+	if b.freeIn(now, Known, 0) == 0 {
 		if line, user := b.next(now, Known, b.mayTake); line != nil {
 			b.grant(line.take(user), slot{caller: user.who})
 			return true
 		}
 	}
-	if b.waitFor(now, Unproven, 0) == 0 {
+	if b.freeIn(now, Unproven, 0) == 0 {
 		if line, user := b.next(now, Unproven, func(Caller) bool { return true }); line != nil {
 			b.grant(line.take(user), slot{unproven: true})
 			return true
 		}
 	}
-	if b.waitFor(now, Ahead, b.known.n) > 0 {
+	if b.freeIn(now, Ahead, b.known.n) > 0 {
 		return false
 	}
 	for _, p := range b.planners {
@@ -300,17 +300,17 @@ func (b *Budget) enter(ctx context.Context, claim *Claim, now time.Time) (grante
 		return nil, nil
 	}
 	if claim.class != Known && claim.class != Unproven { // these do not queue for a slot that is free
-		wait := b.waitFor(now, claim.class, 0)
+		wait := b.freeIn(now, claim.class, 0)
 		if wait == 0 {
 			b.charge(slot{})
 			claim.taken, claim.granted = &slot{}, now
 			return nil, nil
 		}
 		if !claim.class.waits() {
-			return nil, &NoBudgetError{Wait: b.waitOf(now, claim)}
+			return nil, &NoBudgetError{Wait: b.wait(now, claim)}
 		}
 	}
-	wait := b.waitOf(now, claim)
+	wait := b.wait(now, claim)
 	if claim.class == Unproven && !claim.MayQueue() {
 		return nil, &NoBudgetError{Wait: max(wait, answerTime)}
 	}
@@ -323,7 +323,7 @@ func (b *Budget) enter(ctx context.Context, claim *Claim, now time.Time) (grante
 	deadline, ok := ctx.Deadline()
 	if claim.line != nil && (!ok || deadline.Before(now.Add(answerTime)) || claim.class != Unproven && deadline.Before(now.Add(wait+answerTime))) {
 		claim.Leave()
-		return nil, &NoBudgetError{Wait: max(wait, b.waitFor(now, claim.class, 0))}
+		return nil, &NoBudgetError{Wait: max(wait, b.freeIn(now, claim.class, 0))}
 	}
 	return granted, nil
 }
@@ -345,7 +345,7 @@ func (b *Budget) await(ctx context.Context, claim *Claim, granted chan struct{})
 		}
 		claim.Leave()
 		if err = ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
-			err = &NoBudgetError{Wait: max(b.waitOf(now, claim), answerTime)}
+			err = &NoBudgetError{Wait: max(b.wait(now, claim), answerTime)}
 		}
 	})
 	if taken == nil && err == nil { // another request of the same work came first, and took the slot
@@ -354,11 +354,11 @@ func (b *Budget) await(ctx context.Context, claim *Claim, granted chan struct{})
 	return taken, err
 }
 
-// waitOf returns about how long until the claim, which does not wait yet, gets a slot
+// wait returns about how long until the claim, which does not wait yet, gets a slot
 // if nobody else comes; 0 means now.
-func (b *Budget) waitOf(now time.Time, claim *Claim) time.Duration {
+func (b *Budget) wait(now time.Time, claim *Claim) time.Duration {
 	if claim.class != Known {
-		return b.waitFor(now, claim.class, b.known.n)
+		return b.freeIn(now, claim.class, b.known.n)
 	}
 	wait := Window
 	for _, caller := range claim.callers {
@@ -367,7 +367,7 @@ func (b *Budget) waitOf(now time.Time, claim *Claim) time.Duration {
 			u, o, n := l.before(caller)
 			ofUser, own, others = ofUser+u, own+o, others+n
 		}
-		wait = min(wait, b.waitForTurn(now, caller, ofUser, own, others))
+		wait = min(wait, b.turnIn(now, caller, ofUser, own, others))
 	}
 	return wait
 }
@@ -399,7 +399,7 @@ func (b *Budget) Left() int {
 
 // NextFree returns how long a [Known] request that asks now would have to wait.
 func (b *Budget) NextFree() time.Duration {
-	return time.Duration(b.read(func(now time.Time) int { return int(b.waitOf(now, b.NewClaim(Known, Caller{}))) }))
+	return time.Duration(b.read(func(now time.Time) int { return int(b.wait(now, b.NewClaim(Known, Caller{}))) }))
 }
 
 // Pages returns how many requests of a class an unspent budget allows within span; -1

@@ -202,16 +202,16 @@ func (c *Claim) PassTo(other *Claim) { other.taken, c.taken = c.taken, nil }
 
 // Wait returns about how long until c, which does not wait yet, gets a slot if nobody
 // else comes; 0 means now.
-func (c *Claim) Wait(now time.Time) time.Duration { return c.budget.waitOf(now, c) }
+func (c *Claim) Wait(now time.Time) time.Duration { return c.budget.wait(now, c) }
 
 // Free returns how long until there is a slot that c may take if it is its turn.
 func (c *Claim) Free(now time.Time) time.Duration {
 	if c.class != Known {
-		return c.budget.waitFor(now, c.class, 0)
+		return c.budget.freeIn(now, c.class, 0)
 	}
 	wait := Window
 	for _, caller := range c.callers {
-		wait = min(wait, c.budget.waitForTurn(now, caller, 0, 0, 0))
+		wait = min(wait, c.budget.turnIn(now, caller, 0, 0, 0))
 	}
 	return wait
 }

@@ -193,9 +193,9 @@ func (s *slots) hasMany(c Caller) int {
 
 func (s *slots) mayTake(c Caller) bool { return s.leavesEnough(c, s.heldFor(c, 0, 0, 0)) }
 
-// waitFor returns how long until a slot is free for a request of that class with
+// freeIn returns how long until a slot is free for a request of that class with
 // ahead others before it; 0 means now.
-func (s *slots) waitFor(now time.Time, class Class, ahead int) time.Duration {
+func (s *slots) freeIn(now time.Time, class Class, ahead int) time.Duration {
 	if class == Unproven {
 		if s.guesses >= maxUnproven {
 			return answerTime // a guess: until one of them is answered
@@ -225,9 +225,9 @@ func (s *slots) waitFor(now time.Time, class Class, ahead int) time.Duration {
 	}
 }
 
-// waitForTurn is like waitFor, for a known request of a caller before which others go:
+// turnIn is like freeIn, for a known request of a caller before which others go:
 // so many of the user's, of the caller's, those included, and of others.
-func (s *slots) waitForTurn(now time.Time, c Caller, ofUser, own, others int) (wait time.Duration) {
+func (s *slots) turnIn(now time.Time, c Caller, ofUser, own, others int) (wait time.Duration) {
 	if s.limit == 0 {
 		return 0
 	}
