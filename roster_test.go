@@ -106,26 +106,108 @@ func TestACustomerWhoConnectsLater(t *testing.T) {
 	})
 }
 
-// Where the list of an app needs more than a minute's budget, it goes on where it stopped.
-// Readers who come again when told to are all served, for about what its pages cost.
-func TestCustomersOfAListBeyondTheBudget(t *testing.T) {
+// backendCase is a backend that reads all its customers cold, over some connections, and
+// comes again when told to.
+type backendCase struct {
+	customers, limit, connections int
+	list                          string // how the list of all accounts of the app behaves
+}
+
+var backendLists = []string{"works", "has a page that fails", "is throttled", "hangs", "is refused"}
+
+func (c backendCase) String() string {
+	return fmt.Sprintf("%d customers, limit %d, %d connections, list %s", c.customers, c.limit, c.connections, c.list)
+}
+
+// listIsUseless reports whether customers can only be searched for one by one.
+func (c backendCase) listIsUseless() bool { return c.list == "is refused" || c.list == "hangs" }
+
+// isSmall reports whether the case takes a second or so.
+func (c backendCase) isSmall() bool {
+	return c.customers <= 1000 && c.limit != 100 && (c.limit == 0 || !c.listIsUseless())
+}
+
+// isFeasible reports whether the case takes less than a minute.
+func (c backendCase) isFeasible() bool {
+	return !c.listIsUseless() || c.customers <= 1000 || c.limit == 0 || c.limit >= 400
+}
+
+// spoil has the list misbehave.
+func (c backendCase) spoil(m *mount) {
+	fault := pipedreamtest.Fault{
+		Kind: pipedreamtest.KindList, After: 3, Delay: 60 * time.Millisecond,
+		Where: func(r pipedreamtest.Request) bool { return !strings.Contains(r.RawQuery, "external_user_id") },
+	}
+	switch c.list {
+	case "has a page that fails":
+		fault.Status, fault.Times = http.StatusBadGateway, 3 // in spite of the retries
+	case "is throttled":
+		fault.Status, fault.Times, fault.Header = http.StatusTooManyRequests, 1, http.Header{"Retry-After": {"12"}}
+	case "hangs":
+		fault.Hang = true
+	case "is refused":
+		fault.Status, fault.After = http.StatusForbidden, 0
+	}
+	m.sim.AddFault(fault) // the first fault that a request meets counts
+	m.sim.AddFault(pipedreamtest.Fault{Delay: 60 * time.Millisecond})
+}
+
+// run asserts that the backend costs what its accounts would cost.
+func (c backendCase) run(t *testing.T) {
+	t.Helper()
 	connectBubble(t, func(t *testing.T, m *mount) {
-		const customers, pages, limit = 500, 5, 4
-		paths := m.customers(customers)
-		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": limit})
+		paths := m.customers(c.customers)
+		m.sim.SetLimit(0)
+		m.configureClient(map[string]any{"project_id": testProject, "rate_limit": c.limit})
+		c.spoil(m)
 		m.sim.ResetRequests()
-		require.LessOrEqual(t, m.comeAgainUntilServed(paths), pages+12, "the pages, and the searches before they pay")
-		require.LessOrEqual(t, m.mostPerMinute(), limit)
+		needed := c.customers/100*13/10 + 20 // of which are the searches before the list pays
+		if c.listIsUseless() {
+			needed = c.customers*11/10 + 20
+		}
+		minutes := 1
+		if c.limit > 0 {
+			minutes = needed/(c.limit*6/10) + 2
+		}
+		requests, took := m.comeAgainUntilServed(paths, c.connections)
+		t.Logf("%s: %d requests for %d, all after %s, %d in a minute", c, requests, needed, took, m.mostPerMinute())
+		require.LessOrEqual(t, requests, needed)
+		require.LessOrEqual(t, took, time.Duration(minutes)*time.Minute)
+		if c.limit > 0 {
+			require.LessOrEqual(t, m.mostPerMinute(), c.limit)
+		}
 	})
 }
 
-// A page that fails for a moment has those who wait for it searched for. A few seconds
-// later, the list of the app goes on.
+// Whatever the limit and the list, a backend that reads all its customers cold costs what
+// their accounts cost: the pages of the list. All are served. FLEETS is as for TestFleets.
+func TestABackendThatReadsAllItsCustomers(t *testing.T) {
+	t.Parallel()
+	for _, customers := range []int{1000, 5000} {
+		for _, limit := range []int{20, 100, 400, 0} {
+			for _, connections := range []int{50, 5000} {
+				for _, list := range backendLists {
+					c := backendCase{customers, limit, connections, list}
+					if !c.isSmall() && (!largeFleets() || !c.isFeasible()) {
+						continue
+					}
+					t.Run(c.String(), func(t *testing.T) {
+						t.Parallel()
+						c.run(t)
+					})
+				}
+			}
+		}
+	}
+}
+
+// A page that fails twice has those who wait for it searched for. A few seconds later, the
+// list of the app goes on.
 func TestCustomersOfAListWhosePageFails(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {
 		paths := m.customers(500)
 		m.sim.AddFault(pipedreamtest.Fault{
-			Kind: pipedreamtest.KindList, Status: http.StatusInternalServerError, After: 3, Times: 3,
+			Kind: pipedreamtest.KindList, Status: http.StatusInternalServerError, After: 3, Times: 2 * 3, // with the retries
 			Where: func(r pipedreamtest.Request) bool { return !strings.Contains(r.RawQuery, "external_user_id") },
 		})
 		m.readCustomers(paths[:50], 50, 1)
@@ -135,28 +217,30 @@ func TestCustomersOfAListWhosePageFails(t *testing.T) {
 	})
 }
 
-// comeAgainUntilServed reads all paths at once, and again when told to. It returns how many
-// requests that cost.
-func (m *mount) comeAgainUntilServed(paths []string) int {
+// comeAgainUntilServed reads all paths over some connections, and again when told to. It
+// returns how many requests that cost, and how long it took.
+func (m *mount) comeAgainUntilServed(paths []string, connections int) (requests int, took time.Duration) {
 	m.Helper()
 	began := time.Now()
+	places := make(chan struct{}, connections)
 	var readers sync.WaitGroup
 	for i, path := range paths {
 		readers.Go(func() {
-			for time.Since(began) < 20*time.Minute {
+			for time.Since(began) < 24*time.Hour {
+				places <- struct{}{}
 				resp, err := m.b.HandleRequest(m.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: m.storage, EntityID: "backend"})
+				<-places
 				if err == nil {
 					if resp.Data["pipedream_account_id"] != fmt.Sprintf("apn_c%05d", i) {
 						m.Errorf("%s: %v", path, resp.Data["pipedream_account_id"])
 					}
 					return
 				}
-				time.Sleep(toldToWait(m.T, err))
+				fleetCase{readers: "obey"}.wait(m, err)
 			}
 			m.Errorf("%s was not served", path)
 		})
 	}
 	readers.Wait()
-	m.Logf("%d requests, %s", len(m.sim.Requests()), time.Since(began))
-	return len(m.sim.Requests())
+	return len(m.sim.Requests()), time.Since(began)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/flight"
 	"vault-plugin-secrets-pipedream/internal/pace"
 )
@@ -18,8 +19,9 @@ const (
 	rosterFor = time.Minute
 	// maxRosterBytes bounds the accounts of a roster. A larger one is of no use.
 	maxRosterBytes = 32 << 20
-	// rosterRetry is how long a roster is not used after a page of it failed, and twice as
-	// long after each further failure, up to rosterUseless.
+	// rosterRetry is how long after a page of a roster failed it is asked for again. If it
+	// fails again, the roster is not used for as long, and twice as long after each further
+	// failure, up to rosterUseless.
 	rosterRetry   = 5 * time.Second
 	rosterUseless = 10 * pace.Window
 	maxRosters    = 100
@@ -141,18 +143,23 @@ func (r *roster) useless(now time.Time) {
 	r.notUntil = now.Add(rosterUseless)
 }
 
-// failed notes that a page could not be fetched. If it may come later, the others are kept.
-func (r *roster) failed(err error, now time.Time) {
+// failed notes that a page could not be fetched, and reports whether those who wait should
+// wait for it to be asked for again. A search for each of them costs more. If the page may
+// come later, the others are kept.
+func (r *roster) failed(err error, late bool, now time.Time) (again bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case api.Unsent(err) || api.KindOf(err) == api.Throttled:
-	case api.KindOf(err) == api.Unavailable:
-		r.notUntil = now.Add(min(rosterRetry<<min(r.failures, 10), rosterUseless))
-		r.failures++
-	default:
+		return false
+	case api.KindOf(err) != api.Unavailable || late:
 		r.useless(now)
+		return false
 	}
+	if r.failures++; r.failures > 1 {
+		r.notUntil = now.Add(min(rosterRetry<<min(r.failures-2, 10), rosterUseless))
+	}
+	return r.failures == 1
 }
 
 // of returns the accounts of a user, and when they were asked for; nil if the roster is
@@ -208,11 +215,13 @@ func (v *View) callRoster(claim *pace.Claim, r *roster, filter api.Filter) error
 		}
 		ctx, cancel := context.WithTimeout(claim.With(v.ctx), v.client.Timeout())
 		p, err := v.client.PageOf(ctx, filter, after)
+		late := ctx.Err() != nil // whoever waited for it has waited long enough
 		cancel()
-		if err != nil {
-			r.failed(err, time.Now())
+		switch {
+		case err == nil:
+			r.came(p, time.Now())
+		case !r.failed(err, late, time.Now()) || backoff.Sleep(v.ctx, rosterRetry) != nil:
 			return err
 		}
-		r.came(p, time.Now())
 	}
 }
