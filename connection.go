@@ -42,7 +42,7 @@ func connectionFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) connectionRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	if err := b.refuseUnknown(req); err != nil {
+	if err := refuseOthers(req, fieldLinkID, fieldWait); err != nil {
 		return nil, err
 	}
 	linkID := data.Get(fieldLinkID).(string)

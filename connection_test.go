@@ -115,7 +115,6 @@ func TestWhatALinkReconnects(t *testing.T) {
 		"no name":                {data: map[string]any{"account": ""}, texts: []string{"account is empty"}},
 		"new and reconnect":      {data: map[string]any{"new": true, "reconnect": true}, texts: []string{"new=true connects another account"}},
 		"new and account":        {data: map[string]any{"new": true, "account": "apn_alice"}, texts: []string{"new=true connects another account"}},
-		"wait is for reads":      {data: map[string]any{"wait": "1s"}, texts: []string{"link_id and wait are for a read"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ownBubble(t, func(t *testing.T, m *mount) {

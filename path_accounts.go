@@ -202,6 +202,9 @@ func accountInfo(a *api.Account) map[string]any {
 }
 
 func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := refuseOthers(req); err != nil {
+		return nil, err
+	}
 	id, err := accountID(data)
 	if err != nil {
 		return nil, err

@@ -113,7 +113,7 @@ func (b *backend) pathConnect() *framework.Path {
 			},
 			fieldAccount: {
 				Type:         framework.TypeString,
-				Description:  "Sign in again to this one of the caller's accounts, or disconnect it: its id, or its name, exactly.",
+				Description:  "Not for a read. Sign in again to this one of the caller's accounts, or disconnect it: its id, or its name, exactly.",
 				Query:        true,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Account"},
 			},
@@ -172,7 +172,7 @@ func linkFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	if err := b.refuseUnknown(req); err != nil {
+	if err := refuseOthers(req, fieldAccount, fieldReconnect, fieldNew, fieldExpiresIn, fieldSuccessRedirectURI, fieldErrorRedirectURI); err != nil {
 		return nil, err
 	}
 	t, err := b.linkTarget(ctx, req, data)
@@ -228,16 +228,10 @@ func (t *target) linkWish(data *framework.FieldData) (w cache.LinkWish, err erro
 	if w.Account, err = namedAccount(data); err != nil {
 		return w, err
 	}
-	_, waits := data.GetOk(fieldWait)
-	_, asks := data.GetOk(fieldLinkID)
-	switch {
-	case waits || asks:
-		return w, badRequest("link_id and wait are for a read: they ask what a link did")
-	case w.New && (w.Reconnect || w.Account != ""):
+	if w.New && (w.Reconnect || w.Account != "") {
 		return w, badRequest("new=true connects another account: leave out reconnect and account")
-	default:
-		return w, nil
 	}
+	return w, nil
 }
 
 // linkTarget returns the external user that a link is for. It is the same one as for

@@ -98,6 +98,9 @@ func (b *backend) accountsOfUser(ctx context.Context, req *logical.Request, data
 }
 
 func (b *backend) userRead(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := refuseOthers(req); err != nil {
+		return nil, err
+	}
 	_, user, accounts, err := b.accountsOfUser(ctx, req, data, pace.Listing)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -137,22 +136,6 @@ func textOfRemoval(e *api.Error) string {
 		plain.Removal = false
 		return text(&plain)
 	}
-}
-
-// refuseOthers refuses a request with a parameter that is not one of these. Policies bind
-// none of a delete, and what was misspelt could be what keeps it from going too far.
-func refuseOthers(req *logical.Request, known ...string) error {
-	var others []string
-	for name := range req.Data {
-		if !slices.Contains(known, name) {
-			others = append(others, name)
-		}
-	}
-	if len(others) == 0 {
-		return nil
-	}
-	slices.Sort(others)
-	return badRequest("nothing was done, because a delete of this path has no parameters named %v", others)
 }
 
 // inProject returns the connection of a mount that serves a Connect project. There is

@@ -279,21 +279,30 @@ func (b *backend) unknownFields(req *logical.Request) []string {
 	return unknown
 }
 
-// refuseUnknown refuses a request that has a parameter for which its path has no field.
-// It is for paths where a misspelt parameter could do something else than was meant.
-func (b *backend) refuseUnknown(req *logical.Request) error {
-	path := b.Route(req.Path)
-	var unknown []string
+// refuseOthers refuses a request with a parameter that is not one of these. It is for
+// paths whose operations have parameters of their own: one that is misspelt, or that is
+// for another operation, could be what keeps this one from going too far. Policies bind
+// no parameters of a read or a delete.
+func refuseOthers(req *logical.Request, taken ...string) error {
+	var others []string
 	for name := range req.Data {
-		if path.Fields[name] == nil || name == fieldUser {
-			unknown = append(unknown, name)
+		if !slices.Contains(taken, name) {
+			others = append(others, name)
 		}
 	}
-	if len(unknown) == 0 {
+	if len(others) == 0 {
 		return nil
 	}
-	slices.Sort(unknown)
-	return badRequest("nothing was done, because this path has no parameters named %v", unknown)
+	slices.Sort(others)
+	verb := string(req.Operation)
+	if req.Operation == logical.UpdateOperation {
+		verb = "write"
+	}
+	takes := "it takes none"
+	if len(taken) > 0 {
+		takes = "it takes " + strings.Join(taken, ", ")
+	}
+	return badRequest("nothing was done, because a %s of this path has no parameters named %v: %s", verb, others, takes)
 }
 
 // warnOfUnknown returns a response that warns about the unknown fields of a
