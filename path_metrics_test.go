@@ -107,12 +107,12 @@ func TestMetrics(t *testing.T) {
 // The metrics are as documented, and Prometheus's own linter accepts their names and
 // help texts. None of them names anything of a caller or of Pipedream.
 func TestMetricsAreAsDocumented(t *testing.T) {
-	documented := map[string]string{}
+	documented, labels := map[string]string{}, map[string][]string{}
 	list, err := os.ReadFile("docs/examples/metrics.txt")
 	require.NoError(t, err)
 	for line := range strings.Lines(string(list)) {
 		if fields := strings.Fields(line); len(fields) > 1 && fields[0] != "#" {
-			documented[fields[1]] = fields[0]
+			documented[fields[1]], labels[fields[1]] = fields[0], fields[2:]
 		}
 	}
 	connectBubble(t, func(t *testing.T, m *mount) {
@@ -125,6 +125,12 @@ func TestMetricsAreAsDocumented(t *testing.T) {
 		text, families := m.metrics()
 		for name, family := range families {
 			require.Equal(t, documented[name], strings.ToLower(family.GetType().String()), name)
+			for _, label := range labels[name] {
+				label, values, listed := strings.Cut(label, "=")
+				if listed {
+					require.ElementsMatch(t, strings.Split(values, ","), valuesOfLabel(family, label), "%s of %s", label, name)
+				}
+			}
 		}
 		for name := range documented {
 			require.Contains(t, families, name)
@@ -137,6 +143,17 @@ func TestMetricsAreAsDocumented(t *testing.T) {
 		}
 		m.noSecretIn(text)
 	})
+}
+
+func valuesOfLabel(family *dto.MetricFamily, label string) (values []string) {
+	for _, one := range family.GetMetric() {
+		for _, pair := range one.GetLabel() {
+			if pair.GetName() == label && !slices.Contains(values, pair.GetValue()) {
+				values = append(values, pair.GetValue())
+			}
+		}
+	}
+	return values
 }
 
 // A mistyped id does not count as a failing account forever.

@@ -79,7 +79,7 @@ func newStats() *stats {
 	}
 	for _, kind := range []string{
 		api.ForAccount, api.ForPage, api.ForSearch, api.ForMetadata, api.ForList, api.ForToken, api.ForCheck, api.ForLink,
-		api.ForConnectToken, api.ForAccessToken,
+		api.ForConnectToken, api.ForAccessToken, api.ForRemoval,
 	} {
 		s.took.WithLabelValues(kind)
 		for _, end := range api.Outcomes() {
