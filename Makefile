@@ -278,8 +278,17 @@ bench: vault ## Measure the engine against a plugin that does nothing, print the
 plots: ## Draw docs/images/ from the last run of make bench, and print the tables of docs/performance.md
 	cd tools/plots && go run . ../../bin/bench ../../docs/images
 
+# The scrapes of some hours in a test's fake time, what Prometheus's own query engine makes of them, and the picture.
+.PHONY: dashboard
+dashboard: ## Record what the Grafana dashboard shows of some simulated hours, and draw docs/images/dashboard.svg
+	mkdir -p bin/dashboard
+	METRICS_OUT="$(CURDIR)/bin/dashboard/scrapes.txt" go test -count=1 -ldflags "$(LDFLAGS)" -run '^TestMetricsShowIncidents$$' .
+	cd tools/prometheus && go run -tags remove_all_sd ./figures ../../docs/examples/grafana-dashboard.json \
+		../../bin/dashboard/scrapes.txt > ../plots/dashboard-figures.json
+	cd tools/plots && go run . ../../docs/examples/grafana-dashboard.json dashboard-figures.json ../../docs/images/dashboard.svg
+
 .PHONY: test-plots
-test-plots: ## Test the program that draws the figures of make bench
+test-plots: ## Test the program that draws the figures of make bench and the dashboard
 	cd tools/plots && go vet ./... && go test ./...
 
 .PHONY: lint

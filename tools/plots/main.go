@@ -1,7 +1,9 @@
 // Command plots draws what make bench measured, as the pictures of
-// docs/performance.md, and prints the tables of that page from the same run.
+// docs/performance.md, and prints the tables of that page from the same run. It
+// also draws a Grafana dashboard, with the figures that make dashboard recorded.
 //
 //	plots <directory of the results> <directory of the pictures>
+//	plots <dashboard> <figures> <picture>
 package main
 
 import (
@@ -19,14 +21,21 @@ func main() {
 }
 
 func run(args []string) error {
-	if len(args) != 2 {
-		return errors.New("usage: plots <directory of the results> <directory of the pictures>")
+	switch len(args) {
+	case 2:
+		return runResults(args[0], args[1])
+	case 3:
+		return runDashboard(args[0], args[1], args[2])
 	}
-	r, err := load(args[0])
+	return errors.New("usage: plots <directory of the results> <directory of the pictures>, or plots <dashboard> <figures> <picture>")
+}
+
+func runResults(measured, pictures string) error {
+	r, err := load(measured)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(args[1], 0o755); err != nil { //nolint:gosec // pictures for all to see
+	if err := os.MkdirAll(pictures, 0o755); err != nil { //nolint:gosec // pictures for all to see
 		return err
 	}
 	for name, draw := range map[string]func(results) (picture, error){
@@ -34,7 +43,7 @@ func run(args []string) error {
 	} {
 		p, err := draw(r)
 		if err == nil {
-			err = p.save(filepath.Join(args[1], name))
+			err = p.save(filepath.Join(pictures, name))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

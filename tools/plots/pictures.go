@@ -53,15 +53,20 @@ func (p picture) save(path string) error {
 	for i, row := range plot.Align(rows, tiles, c) {
 		p.plots[i].Draw(row[0])
 	}
-	var svg bytes.Buffer
-	if _, err := canvas.WriteTo(&svg); err != nil {
-		return err
-	}
-	drawn, err := outline(svg.Bytes())
+	drawn, err := finish(canvas)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(path, drawn, 0o644) //nolint:gosec // a picture for all to see
+}
+
+// finish returns what was drawn, without letters of a font.
+func finish(canvas *vgsvg.Canvas) ([]byte, error) {
+	var svg bytes.Buffer
+	if _, err := canvas.WriteTo(&svg); err != nil {
+		return nil, err
+	}
+	return outline(svg.Bytes())
 }
 
 func newPlot(title, x, y string) *plot.Plot {
