@@ -143,12 +143,21 @@ func (t *target) warnOfConnection(req *logical.Request, resp *logical.Response, 
 			resp.AddWarning(t.textOfLacking(req, a.ID, lacking))
 		}
 	}
-	switch {
-	case c.Link.Stranger:
-		resp.AddWarning(fmt.Sprintf("account %s had another name or user in the app before this link: somebody else may have signed in", c.Link.Connected))
-	case c.Link.Known && c.Link.Account != "" && linkStatus(c.Link) == linkEnded:
+	for _, a := range c.Accounts {
+		t.warnOfStranger(req, resp, a.ID)
+	}
+	if c.Link.Known && c.Link.Account != "" && linkStatus(c.Link) == linkEnded {
 		resp.AddWarning(atMount(req, fmt.Sprintf("this link did not sign in to account %s again. If Pipedream's page refuses to, connect another one with: "+
 			cli+" write <mount>/%s new=true", c.Link.Account, t.connectPath())))
+	}
+}
+
+// warnOfStranger adds to the response that somebody else may have signed in to an account
+// of the user's, if so.
+func (t *target) warnOfStranger(req *logical.Request, resp *logical.Response, accountID string) {
+	if t.view.OfStranger(t.user, accountID) {
+		resp.AddWarning(atMount(req, fmt.Sprintf("account %s had another name or user in the app before it was signed in to again: somebody else may have signed in. "+
+			"If so, sign in again with: "+cli+" write <mount>/%s account=%[1]s", accountID, t.connectPath())))
 	}
 }
 

@@ -478,17 +478,46 @@ func TestManyWaitForLinks(t *testing.T) {
 	})
 }
 
-// Who had another name in the app before is warned of.
+// If an account had another name in the app before a link signed in to it, every answer
+// about it says so for a day, also after a restart. Programs and people who
+// only read credentials have no other way to learn of it.
 func TestSomebodyElseSignedIn(t *testing.T) {
+	const warning = "account apn_alice had another name or user in the app before it was signed in to again: somebody else may have signed in"
 	for identity, warns := range map[string]bool{"": false, "mallory": true} {
 		ownBubble(t, func(t *testing.T, m *mount) {
 			m.served("alice")
 			m.sim.SetLinkPage(pipedreamtest.LinkPage{Identity: identity})
-			resp := m.connect("alice", logical.UpdateOperation, map[string]any{"reconnect": true})
-			m.click(resp.Data["connect_link_url"].(string))
-			resp = m.connect("alice", logical.ReadOperation, map[string]any{"link_id": resp.Data["link_id"], "wait": "10s"})
+			made := m.connect("alice", logical.UpdateOperation, map[string]any{"reconnect": true}).Data
+			asks := map[string]func(alias string) (*logical.Response, error){}
+			for _, path := range []string{"creds/github", "static-creds/github", "connect/github"} {
+				asks[path] = func(alias string) (*logical.Response, error) { return m.askAs(alias, logical.ReadOperation, path, nil) }
+			}
+			asks["by name"] = func(alias string) (*logical.Response, error) {
+				return m.askAs(alias, logical.ReadOperation, "creds/github", map[string]any{"account": "apn_" + alias})
+			}
+			all := func(alias string, warns bool, when string) {
+				for path, ask := range asks {
+					resp, err := ask(alias)
+					require.NoError(t, err, path)
+					require.Equal(t, warns, strings.Contains(strings.Join(resp.Warnings, "\n"), warning), "%s as %s %s", path, alias, when)
+					if warns {
+						require.Contains(t, strings.Join(resp.Warnings, "\n"), "vault write pipedream/connect/github account=apn_alice")
+					}
+				}
+			}
+			all("alice", false, "before the click")
+			m.click(made["connect_link_url"].(string))
+			resp := m.connect("alice", logical.ReadOperation, map[string]any{"link_id": made["link_id"], "wait": "10s"})
 			require.Equal(t, "connected", resp.Data["link_status"])
-			require.Equal(t, warns, strings.Contains(strings.Join(resp.Warnings, "\n"), "somebody else may have signed in"))
+			require.Equal(t, warns, strings.Contains(strings.Join(resp.Warnings, "\n"), warning))
+			all("alice", warns, "after the click")
+			all("bob", false, "after the click")
+			m.start()
+			all("alice", warns, "after a restart")
+			time.Sleep(23 * time.Hour)
+			all("alice", warns, "on the same day")
+			time.Sleep(time.Hour)
+			all("alice", false, "a day later")
 		})
 	}
 }

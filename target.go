@@ -272,5 +272,8 @@ func (s *served) warn(req *logical.Request, resp *logical.Response) *logical.Res
 	if lacks := s.lacks(req); lacks != "" {
 		resp.AddWarning(lacks)
 	}
+	if s.accountID == "" {
+		s.warnOfStranger(req, resp, s.credential.AccountID)
+	}
 	return resp
 }

@@ -237,7 +237,6 @@ type LinkState struct {
 	Open      bool   // whether it may still connect an account
 	Account   string // the account that it was to reconnect; empty for none
 	Connected string // the account that it connected or reconnected; empty for none
-	Stranger  bool   // whether that had another name or user in the app before
 }
 
 // Connection returns what u has connected, and what the link with that id did; empty for
@@ -265,9 +264,18 @@ func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) 
 		c.Served = served
 	}
 	if k := f.link(linkID); k != nil {
-		c.Link = LinkState{Known: true, Open: k.isOpen(time.Now()), Account: k.Account, Connected: k.Connected, Stranger: k.Stranger}
+		c.Link = LinkState{Known: true, Open: k.isOpen(time.Now()), Account: k.Account, Connected: k.Connected}
 	}
 	return c, nil
+}
+
+// OfStranger reports whether somebody else may have signed in to that account of u's, with
+// a link of the last day.
+func (v *View) OfStranger(u User, accountID string) bool {
+	f, ok := v.users.Peek(u.Key())
+	return ok && slices.ContainsFunc(f.Links, func(k link) bool {
+		return k.Stranger && k.Connected == accountID && time.Since(k.Made) < strangerFor
+	})
 }
 
 // AwaitLink waits until it is known what a link of u's did, or the link or ctx ends. It

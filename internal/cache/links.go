@@ -17,6 +17,10 @@ const (
 	// maxLinks is how many links of one user are remembered. The oldest goes first.
 	maxLinks = 10
 	saltSize = 16
+	// strangerFor is how long after a link was made its user is told that somebody else
+	// may have signed in with it: long enough for who reads once a day, and no longer,
+	// because many change to another user in the app on purpose.
+	strangerFor = 24 * time.Hour
 )
 
 // link is a Connect link that was made for a user. It is stored with the user until it
