@@ -39,6 +39,8 @@ func TestGoodLinks(t *testing.T) {
 		"[a](https://example.com/x?y=z#w), https://example.com and <http://127.0.0.1:8200>",
 		"<someone@example.com>",
 		"`[a](gone.md)` and `[a][b]`, and\n\n```\n[a](gone.md)\n```",
+		"- [a](#one)\n- [b](#two), [c](#three)\n\n## One\n\n### More\n\n## Two\n\n## Three",
+		"[a](#one)\n\n## One\n\n- [b](#one)\n\n## Two",
 		"a[1] and [2], <br> and <!-- [a](gone.md) -->",
 	} {
 		require.Empty(t, checked(t, page), page)
@@ -72,6 +74,7 @@ func TestBadLinks(t *testing.T) {
 		"[a](mailto:nobody)":                    "mailto:nobody: has no mailbox",
 		"<a href=\"gone.md\">a</a>":             "docs/page.md:1: a link or anchor in HTML",
 		"text <a id=\"here\"></a>":              "docs/page.md:1: a link or anchor in HTML",
+		"- [a](#one)\n\n## One\n\n## Two":       "docs/page.md:5: the contents of the page lack #two",
 		"<div>\n<img src=\"x.png\">\n</div>":    "a link or anchor in HTML",
 	} {
 		problems := checked(t, page)

@@ -1,5 +1,6 @@
 // Command links checks the links of all Markdown pages of a repository. A link to a file must lead to a file in
 // the repository, and an anchor to a heading. For links to other sites only the form is checked; nothing is requested.
+// A page with a list of its contents must list all of its sections.
 //
 //	links [directory]
 package main

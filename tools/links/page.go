@@ -18,6 +18,9 @@ type page struct {
 	links    []link
 	anchors  map[string]bool // of its headings
 	problems []problem
+
+	contents map[string]bool // what a list above the first section links to, on the page
+	sections []link          // the headings of the second level
 }
 
 type link struct {
@@ -38,7 +41,7 @@ var (
 
 // parse parses a page as forges do: CommonMark with the GitHub extensions.
 func parse(source []byte) *page {
-	p := &page{anchors: map[string]bool{}}
+	p := &page{anchors: map[string]bool{}, contents: map[string]bool{}}
 	root := goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser().Parse(text.NewReader(source))
 	_ = ast.Walk(root, func(n ast.Node, entering bool) (ast.WalkStatus, error) { // which fails only where this function does
 		if !entering {
@@ -46,9 +49,16 @@ func parse(source []byte) *page {
 		}
 		switch n := n.(type) {
 		case *ast.Heading:
-			p.addHeading(shown(n, source))
+			anchor := p.addHeading(shown(n, source))
+			if n.Level == 2 {
+				p.sections = append(p.sections, link{line: lineOf(n, source), to: anchor})
+			}
 		case *ast.Link:
-			p.links = append(p.links, link{line: lineOf(n, source), to: string(n.Destination)})
+			to := string(n.Destination)
+			p.links = append(p.links, link{line: lineOf(n, source), to: to})
+			if here, ok := strings.CutPrefix(to, "#"); ok && len(p.sections) == 0 && isInList(n) {
+				p.contents[here] = true
+			}
 		case *ast.Image:
 			p.links = append(p.links, link{line: lineOf(n, source), to: string(n.Destination)})
 		case *ast.AutoLink:
@@ -65,12 +75,26 @@ func parse(source []byte) *page {
 		}
 		return ast.WalkContinue, nil
 	})
+	for _, section := range p.sections {
+		if len(p.contents) > 0 && !p.contents[section.to] {
+			p.problems = append(p.problems, problem{line: section.line, text: "the contents of the page lack #" + section.to})
+		}
+	}
 	return p
+}
+
+func isInList(n ast.Node) bool {
+	for ; n != nil; n = n.Parent() {
+		if n.Kind() == ast.KindListItem {
+			return true
+		}
+	}
+	return false
 }
 
 // addHeading adds the anchor that forges give to a heading: its text in lower case, with hyphens for spaces, and
 // without characters other than letters, digits, hyphens and underscores. A repeated anchor gets a number.
-func (p *page) addHeading(heading string) {
+func (p *page) addHeading(heading string) (numbered string) {
 	anchor := strings.Map(func(r rune) rune {
 		switch {
 		case r == ' ':
@@ -81,11 +105,12 @@ func (p *page) addHeading(heading string) {
 			return -1
 		}
 	}, heading)
-	numbered := anchor
+	numbered = anchor
 	for n := 1; p.anchors[numbered]; n++ {
 		numbered = anchor + "-" + strconv.Itoa(n)
 	}
 	p.anchors[numbered] = true
+	return numbered
 }
 
 func (p *page) addAutoLink(n *ast.AutoLink, source []byte) {
