@@ -129,7 +129,8 @@ var pageRuns = map[string]pageRun{
 	},
 }
 
-// TestDocsCommands runs the commands of the pages, page by page and block by block, as they stand there.
+// TestDocsCommands runs the commands of the pages, page by page and block by block, as they stand there: under bash, and
+// under zsh where that is installed.
 func TestDocsCommands(t *testing.T) {
 	t.Parallel()
 	if onOpenBao {
@@ -140,11 +141,18 @@ func TestDocsCommands(t *testing.T) {
 			t.Skipf("%s is not there", needed)
 		}
 	}
-	for page, run := range pageRuns {
-		t.Run(page, func(t *testing.T) {
-			t.Parallel()
-			newReader(t, page, run).follow(t)
-		})
+	for _, name := range []string{"bash", "zsh"} {
+		shell, err := exec.LookPath(name)
+		if err != nil {
+			t.Logf("no %s: the pages are not followed with it", name)
+			continue
+		}
+		for page, run := range pageRuns {
+			t.Run(name+"/"+page, func(t *testing.T) {
+				t.Parallel()
+				newReader(t, page, shell, run).follow(t)
+			})
+		}
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 // reader follows a page, in a copy of the repository and a process group of its own.
 type reader struct {
 	page       string
+	shell      string // a path
 	run        pageRun
 	dir        string // of the scripts and their output
 	repository string
@@ -40,11 +41,11 @@ type reader struct {
 	jobToken   string // a JWT, whose issuer's public key is in issuer.pem
 }
 
-func newReader(t *testing.T, page string, run pageRun) *reader {
+func newReader(t *testing.T, page, shell string, run pageRun) *reader {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	require.NoError(t, err)
-	r := &reader{page: page, run: run, dir: dir, repository: filepath.Join(dir, "repository"), key: "pdkey_" + rand.Text(), secret: "pdsecret_" + rand.Text()}
+	r := &reader{page: page, shell: shell, run: run, dir: dir, repository: filepath.Join(dir, "repository"), key: "pdkey_" + rand.Text(), secret: "pdsecret_" + rand.Text()}
 	for _, sub := range []string{"home", "bin"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
 	}
@@ -199,7 +200,7 @@ func (r *reader) follow(t *testing.T) {
 	t.Helper()
 	steps := r.steps(t)
 	r.write(t, "page.sh", r.script(t, steps))
-	err := r.bash(t)
+	err := r.runScript(t)
 	at, _ := os.ReadFile(r.path("at"))
 	if err != nil {
 		r.explain(t, steps, strings.TrimSpace(string(at)), err)
@@ -227,12 +228,12 @@ func (r *reader) explain(t *testing.T, steps []step, at string, err error) {
 
 // prologue has everything that was started end with the shell, and waits for that.
 const prologue = `set -euo pipefail
-end() {
+finish() {
   trap : TERM
   kill -TERM 0
-  while [[ -n $(jobs -pr) ]]; do wait || :; done
+  until wait; do :; done
 }
-trap end EXIT
+trap finish EXIT
 `
 
 // script sources each block in turn, in one shell. "at" says how far it came.
@@ -309,15 +310,15 @@ func (r *reader) write(t *testing.T, name, content string) {
 	require.NoError(t, os.WriteFile(r.path(name), []byte(content), 0o600))
 }
 
-// bash runs the page's script, and ends whatever of it is left.
-func (r *reader) bash(t *testing.T) error {
+// runScript runs the page's script, and ends whatever of it is left.
+func (r *reader) runScript(t *testing.T) error {
 	t.Helper()
 	output, err := os.Create(r.path("page.out"))
 	require.NoError(t, err)
 	defer output.Close() //nolint:errcheck // the processes have descriptors of their own
 	ctx, cancel := context.WithTimeout(t.Context(), pageTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", r.path("page.sh")) //nolint:gosec // of the documentation
+	cmd := exec.CommandContext(ctx, r.shell, r.path("page.sh")) //nolint:gosec // of the documentation
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = r.repository, r.environment(t), output, output
 	cmd.SysProcAttr = dieWithParent()
 	if cmd.SysProcAttr == nil {
