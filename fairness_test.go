@@ -51,9 +51,9 @@ func (m *mount) attack(ctx context.Context, callers int, pause time.Duration, re
 	all.Wait()
 }
 
-func (v *victims) read(m *mount, caller, id string, cold bool) {
+func (v *victims) read(m *mount, caller, path string, cold bool) {
 	before := time.Now()
-	err := m.request(m.Context(), caller, logical.ReadOperation, "creds/"+id, nil)
+	err := m.request(m.Context(), caller, logical.ReadOperation, path, nil)
 	took := time.Since(before)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -219,6 +219,50 @@ func TestUsersWithoutAccountsStarveNobody(t *testing.T) {
 				m.assertFairUnder(attack, false)
 			})
 		})
+	}
+}
+
+// Neither does one customer of a backend, who is read all the time, starve the others. They
+// have the same caller.
+func TestOneCustomerOfABackendStarvesNoOther(t *testing.T) {
+	t.Parallel()
+	of := func(i int) (caller, path string) { return "backend", fmt.Sprintf("creds/crm/acme:%d", i) }
+	loop := func(callers int, op logical.Operation, path func(i int) string, data map[string]any) func(context.Context, *mount) {
+		return func(ctx context.Context, m *mount) {
+			m.attack(ctx, callers, 50*time.Millisecond, func(_ string, i int) error {
+				return m.request(m.Context(), "backend", op, path(i), data)
+			})
+		}
+	}
+	always := func(path string) func(int) string { return func(int) string { return path } }
+	attacks := map[string]func(context.Context, *mount){
+		"refreshes":                    loop(8, logical.UpdateOperation, always("refresh/crm/acme:0"), nil),
+		"reads that demand more":       loop(8, logical.ReadOperation, always("creds/crm/acme:0"), map[string]any{"min_ttl": "1000h"}),
+		"without an account":           loop(8, logical.ReadOperation, always("creds/crm/acme:none"), nil),
+		"refreshes without an account": loop(8, logical.UpdateOperation, always("refresh/crm/acme:none"), nil),
+		"what is connected":            loop(8, logical.ReadOperation, always("connect/crm/acme:0"), nil),
+		"names of accounts":            loop(8, logical.ReadOperation, always("creds/crm/acme:0"), map[string]any{"account": "apn_guess"}),
+	}
+	for name, attack := range attacks {
+		for _, refused := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, the list is refused %t", name, refused), func(t *testing.T) {
+				t.Parallel()
+				connectBubble(t, func(_ *testing.T, m *mount) {
+					m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 100})
+					paths := m.customers(warmAccounts + coldAccounts)
+					m.readCustomers(paths[:warmAccounts], 8, 1)
+					if refused {
+						m.sim.AddFault(pipedreamtest.Fault{
+							Kind: pipedreamtest.KindList, Status: http.StatusForbidden, Delay: 150 * time.Millisecond,
+							Where: func(r pipedreamtest.Request) bool {
+								return strings.Contains(r.RawQuery, "app=") && !strings.Contains(r.RawQuery, "external_user_id")
+							},
+						})
+					}
+					m.assertFairTo(of, attack, false)
+				})
+			})
+		}
 	}
 }
 
@@ -397,11 +441,17 @@ func TestNoMountCanStarveAnother(t *testing.T) {
 	})
 }
 
-// assertFairUnder reads warm accounts all the time and cold ones now and then while an
-// attack goes on. In the middle of it, the key is checked.
+// assertFairUnder has each account be read by a caller of its own while an attack goes on.
 func (m *mount) assertFairUnder(attack func(context.Context, *mount), restarted bool) {
 	m.Helper()
 	m.readAll(warmAccounts)
+	m.assertFairTo(func(i int) (caller, path string) { return "app-" + strconv.Itoa(i), "creds/" + accountName(i) }, attack, restarted)
+}
+
+// assertFairTo reads warm accounts all the time and cold ones now and then while an
+// attack goes on. In the middle of it, the key is checked. The warm ones were read before.
+func (m *mount) assertFairTo(of func(i int) (caller, path string), attack func(context.Context, *mount), restarted bool) {
+	m.Helper()
 	time.Sleep(50 * time.Minute) // they come due while the attack lasts
 	if restarted {
 		m.start()
@@ -416,7 +466,8 @@ func (m *mount) assertFairUnder(attack func(context.Context, *mount), restarted 
 	all.Go(func() {
 		for ctx.Err() == nil {
 			for i := range warmAccounts {
-				v.read(m, "app-"+strconv.Itoa(i), accountName(i), false)
+				caller, path := of(i)
+				v.read(m, caller, path, false)
 			}
 			time.Sleep(3 * time.Second)
 		}
@@ -430,7 +481,8 @@ func (m *mount) assertFairUnder(attack func(context.Context, *mount), restarted 
 	for i := range coldAccounts {
 		all.Go(func() {
 			time.Sleep(time.Duration(i) * under / coldAccounts)
-			v.read(m, "newcomer-"+strconv.Itoa(i), accountName(warmAccounts+i), true)
+			caller, path := of(warmAccounts + i)
+			v.read(m, caller, path, true)
 		})
 	}
 	all.Go(func() {

@@ -213,7 +213,9 @@ func (v *View) refreshForUser(ctx context.Context, r Reader, u User, id string) 
 			return c, err
 		}
 	}
-	v.holdOffs.Retry(heldName(key))
+	if time.Since(v.holdOffs.FailedAt(heldName(key))) >= RefreshQuiet { // else it was searched for a moment ago
+		v.holdOffs.Retry(heldName(key))
+	}
 	id, err := v.search(ctx, r.who(), u, reason{known: id, atFault: id != ""})
 	if err != nil {
 		return nil, err
