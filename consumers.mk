@@ -102,19 +102,23 @@ test-external-secrets: race-notice vault build-race $(KUBERNETES) bin/kubernetes
 		go test $(RACE) -tags kubernetes -count=1 -timeout 30m $(TESTFLAGS) -run '^TestExternalSecrets' ./acceptance
 
 # make does not build these either: they are the paths of an envconsul, and of the vault-env of bank-vaults.
-ENVCONSUL_BIN       ?=
-BANK_VAULTS_ENV_BIN ?=
+# Ansible is used if it is installed, with its collection community.hashi_vault.
+ENVCONSUL_BIN        ?=
+BANK_VAULTS_ENV_BIN  ?=
+ANSIBLE_PLAYBOOK_BIN ?= $(shell command -v ansible-playbook)
 
 .PHONY: test-one-shot
 test-one-shot: race-notice one-shot-notice vault build-race bin/vals bin/gomplate ## Run programs that read a credential once
 	VAULT_BIN="$(CURDIR)/bin/vault" PLUGIN_BIN="$(CURDIR)/bin/race/$(PLUGIN)" \
 	ENVCONSUL_BIN="$(abspath $(ENVCONSUL_BIN))" BANK_VAULTS_ENV_BIN="$(abspath $(BANK_VAULTS_ENV_BIN))" \
+	ANSIBLE_PLAYBOOK_BIN="$(ANSIBLE_PLAYBOOK_BIN)" \
 		go test $(RACE) -tags oneshot -count=1 -timeout 5m $(TESTFLAGS) -run '^TestOneShot' ./acceptance
 
 .PHONY: one-shot-notice
 one-shot-notice:
 	@if [[ -z "$(ENVCONSUL_BIN)" ]]; then echo "no ENVCONSUL_BIN: skipping the test of envconsul" >&2; fi
 	@if [[ -z "$(BANK_VAULTS_ENV_BIN)" ]]; then echo "no BANK_VAULTS_ENV_BIN: skipping the test of vault-env" >&2; fi
+	@if [[ -z "$(ANSIBLE_PLAYBOOK_BIN)" ]]; then echo "no ansible-playbook: skipping the test of Ansible" >&2; fi
 
 # OpenBao is not a module that can be built here, so OPENBAO_BIN=path names it. Running the Node and Python clients with
 # another server would add nothing.

@@ -109,3 +109,34 @@ func TestOneShotPrograms(t *testing.T) {
 		})
 	}
 }
+
+// TestOneShotAnsible runs the example playbook. A refused read leaves the file as it is.
+func TestOneShotAnsible(t *testing.T) {
+	t.Parallel()
+	playbook := os.Getenv("ANSIBLE_PLAYBOOK_BIN")
+	if playbook == "" {
+		t.Skip("no ANSIBLE_PLAYBOOK_BIN: make test-one-shot finds an installed one")
+	}
+	m := onSharedVault(t)
+	m.sim.SetAccount(github())
+	token := m.vault.login(t, slug(t.Name()), m.mayRead("static-creds/*")).Token()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "github-token")
+	run := func(id string) (output string, err error) {
+		path := example(t, dir, "ansible.yaml", []string{"pipedream/static-creds/apn_XehyZPr", m.in("static-creds/" + id), "/etc/app/github-token", file})
+		cmd := exec.CommandContext(t.Context(), playbook, "--inventory=localhost,", "--connection=local", path) //nolint:gosec // a program under test
+		cmd.Env = append(m.vault.environment(), "VAULT_ADDR="+m.vault.addr, "VAULT_TOKEN="+token, "HOME="+dir, "LC_ALL=C.UTF-8")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+
+	output, err := run(githubID)
+	require.NoError(t, err, output)
+	assert.Equal(t, m.sim.Token(githubID), readFile(t, file))
+	assert.Equal(t, 1, m.reads(t, "static-creds/"+githubID))
+	lacks(t, "the output", output, m.sim.Secrets()...)
+
+	output, err = run("apn_nobody")
+	require.Error(t, err, output)
+	assert.Equal(t, m.sim.Token(githubID), readFile(t, file))
+}
