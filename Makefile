@@ -265,10 +265,17 @@ record-demo: vault build sim ## Record a run of the demo: docs/demo.cast, for as
 
 # Plugins of its own, built without the race detector, in one directory as Vault wants them. Each program leaves what it
 # measured in bin/bench/, and tables and pictures are made of that alone.
-.PHONY: bench
-bench: vault ## Measure the engine against a plugin that does nothing, print the figures, and draw docs/images/
+.PHONY: bench-plugins
+bench-plugins: ## Build the two plugins that make bench compares
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/bench/$(PLUGIN) ./cmd/$(PLUGIN)
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/bench/donothing ./bench/donothing
+
+.PHONY: bench-reads
+bench-reads: vault bench-plugins ## Measure only the reads of make bench whose names match ONLY, a regular expression
+	go run ./bench -vault bin/vault -plugins bin/bench -version $(VERSION) -only '$(ONLY)' $(BENCHFLAGS) > bin/bench/only.json
+
+.PHONY: bench
+bench: vault bench-plugins ## Measure the engine against a plugin that does nothing, print the figures, and draw docs/images/
 	go run ./bench -vault bin/vault -plugins bin/bench -version $(VERSION) $(BENCHFLAGS) > bin/bench/reads.json
 	go test -run '^$$' -bench . . | tee bin/bench/engine.txt
 	STEADY_STATE_ACCOUNTS=5000 go test -count=1 -timeout 30m -v -run '^TestSteadyState$$|^TestAColdFleetO' . | tee bin/bench/requests.txt | grep -v '^==='

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ type options struct {
 	vault, plugins, version string
 	readers, rounds         int
 	round                   time.Duration
+	only                    *regexp.Regexp // names of the rows; nil for all rows, and memory
 }
 
 func main() {
@@ -44,6 +46,10 @@ func main() {
 	flag.IntVar(&o.readers, "readers", 32, "readers at a time")
 	flag.IntVar(&o.rounds, "rounds", 8, "rounds of each of the two")
 	flag.DurationVar(&o.round, "round", 3*time.Second, "length of a round")
+	flag.Func("only", "measure only the rows whose names match this regular expression, and no memory", func(text string) (err error) {
+		o.only, err = regexp.Compile(text)
+		return err
+	})
 	flag.Parse()
 	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -94,11 +100,13 @@ func run(o options) error {
 	}
 	res := results{Readers: o.readers, Rounds: o.rounds, RoundSeconds: o.round.Seconds()}
 	// A server each: what the one does to the process is no part of the other.
-	if err := onServer(o, url, func(s *server) (err error) {
-		res.Memory, err = memory(s)
-		return err
-	}); err != nil {
-		return err
+	if o.only == nil {
+		if err := onServer(o, url, func(s *server) (err error) {
+			res.Memory, err = memory(s)
+			return err
+		}); err != nil {
+			return err
+		}
 	}
 	if err := onServer(o, url, func(s *server) error {
 		user, err := eachUsersOwn(s, sim, url)
@@ -165,8 +173,8 @@ func memory(s *server) (all []footprint, err error) {
 }
 
 // eachUsersOwn enables the engine at connect/ for a Connect project, with the
-// role own for each Vault user's own account, and the role named for users whom
-// the path names, and returns a client of a user.
+// roles own and token for each Vault user's own account and token, and the roles named
+// and tokens for users whom the path names, and returns a client of a user.
 func eachUsersOwn(s *server, sim *pipedreamtest.Server, url string) (*api.Client, error) {
 	const clientID, clientSecret, project = "benchmark", "pd_benchmark_secret", "proj_bench"
 	sim.SetOAuthClient(clientID, clientSecret, 12*time.Hour)
@@ -186,15 +194,18 @@ func eachUsersOwn(s *server, sim *pipedreamtest.Server, url string) (*api.Client
 	}); err != nil {
 		return nil, err
 	}
-	if _, err := s.client.Logical().Write("connect/roles/named", map[string]any{
-		"app": "github", "allowed_external_user_ids": "*",
-	}); err != nil {
-		return nil, err
+	template := "{{identity.entity.aliases." + accessor + ".name}}"
+	for role, fields := range map[string]map[string]any{
+		"own":    {"app": "github", "external_user_id": template},
+		"named":  {"app": "github", "allowed_external_user_ids": "*"},
+		"token":  {"credential_type": "connect_token", "scope": "connect:proxy", "external_user_id": template},
+		"tokens": {"credential_type": "connect_token", "scope": "connect:proxy", "allowed_external_user_ids": "*"},
+	} {
+		if _, err := s.client.Logical().Write("connect/roles/"+role, fields); err != nil {
+			return nil, err
+		}
 	}
-	_, err = s.client.Logical().Write("connect/roles/own", map[string]any{
-		"app": "github", "external_user_id": "{{identity.entity.aliases." + accessor + ".name}}",
-	})
-	return user, err
+	return user, nil
 }
 
 func account(i int) string { return fmt.Sprintf("apn_%06d", i) }
@@ -219,8 +230,13 @@ func measure(o options, s *server, user *api.Client) (all []read, err error) {
 		{"static-creds/<role>, no lease", one(engine + "/static-creds/bench"), one(nothing + "/static-creds/a"), nil},
 		{"static-creds/<role>, each user's own account", one("connect/static-creds/own"), one(nothing + "/static-creds/a"), user},
 		{"static-creds/<role>/<user>, named by the path", one("connect/static-creds/named/alice"), one(nothing + "/static-creds/a"), user},
+		{"static-creds/<role>, a Connect token", one("connect/static-creds/token"), one(nothing + "/static-creds/a"), user},
+		{"static-creds/<role>/<user>, a Connect token", one("connect/static-creds/tokens/alice"), one(nothing + "/static-creds/a"), user},
 		{"static-creds/<id>, 10,000 accounts in turn", inTurn(engine + "/static-creds/"), inTurn(nothing + "/static-creds/"), nil},
 	} {
+		if o.only != nil && !o.only.MatchString(c.name) {
+			continue
+		}
 		if c.client == nil {
 			c.client = s.client
 		}
@@ -229,7 +245,10 @@ func measure(o options, s *server, user *api.Client) (all []read, err error) {
 			return nil, err
 		}
 		all = append(all, read{c.name, a.figures(), b.figures()})
-		fmt.Fprintf(os.Stderr, "%s: %.0f and %.0f reads a second\n", c.name, a.rate(), b.rate())
+		fmt.Fprintf(os.Stderr, "%s: %.0f and %.0f reads a second, ratio %.2f\n", c.name, a.rate(), b.rate(), a.rate()/b.rate())
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no row matches -only %s", o.only)
 	}
 	return all, nil
 }
