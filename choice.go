@@ -1,27 +1,12 @@
 package pipedream
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"vault-plugin-secrets-pipedream/internal/api"
-	"vault-plugin-secrets-pipedream/internal/cache"
 )
-
-// maxChoices is how many accounts an error about a choice lists.
-const maxChoices = 20
-
-func accountField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type: framework.TypeString,
-		Description: "Which of the user's accounts with the role's app: its id or its name, exactly. " +
-			"For roles by app and external_user_id. Default: the account that reads of the role get.",
-		Query:        true,
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Account"},
-	}
-}
 
 // namedAccount returns the id or name by which a request chooses one of a user's
 // accounts; empty if it does not. It refuses what no account can have for either.
@@ -60,29 +45,4 @@ func (t *target) nameAccount(data *framework.FieldData) (err error) {
 		return badRequest("account goes with a role by app and external_user_id: this path already names one account")
 	}
 	return nil
-}
-
-// textOfChoice tells the user which accounts there are to choose from.
-func textOfChoice(e *cache.ChoiceError) string {
-	problem := fmt.Sprintf("there is no account %q", e.Named)
-	if e.Matches > 1 {
-		problem = fmt.Sprintf("%d accounts are named %q: choose one by its id", e.Matches, e.Named)
-	}
-	return problem + ". The external user's accounts with the app are " + listOfAccounts(e.Accounts)
-}
-
-// listOfAccounts names accounts by id and name.
-func listOfAccounts(accounts []*cache.Owned) string {
-	var list []string
-	for _, a := range accounts[:min(len(accounts), maxChoices)] {
-		text := a.ID
-		if a.Name != "" {
-			text += fmt.Sprintf(" (%q)", a.Name)
-		}
-		list = append(list, text)
-	}
-	if more := len(accounts) - maxChoices; more > 0 {
-		list = append(list, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(list, ", ")
 }

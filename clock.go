@@ -37,8 +37,8 @@ func readClocks(ctx context.Context, storage logical.Storage) (*storedClocks, er
 	return clocks, nil
 }
 
-// host names this server. Servers of a cluster can have different clocks.
-func host() string {
+// serverName names this server. Servers of a cluster can have different clocks.
+func serverName() string {
 	name, _ := os.Hostname()
 	return name
 }
@@ -54,7 +54,7 @@ func (b *backend) restoreClock(ctx context.Context, storage logical.Storage) {
 		b.Logger().Warn("how far this server's clock is ahead of Pipedream's could not be read from storage", "error", err)
 		return
 	}
-	if ahead, ok := clocks.Ahead[host()]; ok {
+	if ahead, ok := clocks.Ahead[serverName()]; ok {
 		b.clock.Restore(time.Duration(ahead) * time.Second)
 		b.storedAhead.Store(ahead)
 	} else if len(clocks.Ahead) > 0 { // another server's was wrong, and what it stored by it may be, too
@@ -75,14 +75,14 @@ func (b *backend) storeClock(ctx context.Context, storage logical.Storage) {
 	if err != nil {
 		return
 	}
-	delete(clocks.Ahead, host())
+	delete(clocks.Ahead, serverName())
 	for name := range maps.Keys(clocks.Ahead) {
 		if len(clocks.Ahead) >= maxClocks {
 			delete(clocks.Ahead, name)
 		}
 	}
 	if ahead != 0 {
-		clocks.Ahead[host()] = ahead
+		clocks.Ahead[serverName()] = ahead
 	}
 	entry, err := logical.StorageEntryJSON(clockPath, clocks)
 	if err == nil && b.writes.watch(storage).Put(ctx, entry) == nil {

@@ -261,7 +261,10 @@ func (c *config) validateAuthentication() error {
 // link and no token may have that.
 var connectScopePattern = regexp.MustCompile(`^connect:[a-z_]{1,50}(:([a-z_]{1,50}|\*))?$`)
 
-const maxConnectTokenScope = 500
+const (
+	maxConnectTokenScope = 500 // bytes
+	maxTokenScopes       = 50
+)
 
 // areScopes reports whether names are names of scopes that a link or token may have.
 func areScopes(names []string) bool {

@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -27,17 +26,14 @@ const (
 )
 
 func connectionFields() map[string]*framework.FieldSchema {
-	field := func(t framework.FieldType, required bool, description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Required: required, Description: description}
-	}
 	return map[string]*framework.FieldSchema{
-		"connected":         field(framework.TypeBool, true, "Whether reads of the role get credentials."),
-		fieldAccountID:      field(framework.TypeString, false, "Account that reads get. Absent for none."),
-		"accounts":          field(framework.TypeSlice, true, "The user's accounts with the app, the one connected last first. See the API page for their fields."),
-		fieldApp:            field(framework.TypeString, true, "App of the role."),
-		fieldExternalUserID: field(framework.TypeString, true, "External user of the caller."),
-		"link_status":       field(framework.TypeString, false, "What the link with link_id did: open, connected, ended or unknown."),
-		"link_account_id":   field(framework.TypeString, false, "Account that the link connected, or signed in to again."),
+		"connected":         answerField(framework.TypeBool, true, "Whether reads of the role get credentials."),
+		fieldAccountID:      answerField(framework.TypeString, false, "Account that reads get. Absent for none."),
+		"accounts":          answerField(framework.TypeSlice, true, "The user's accounts with the app, the one connected last first. See the API page for their fields."),
+		fieldApp:            answerField(framework.TypeString, true, "App of the role."),
+		fieldExternalUserID: answerField(framework.TypeString, true, "External user of the caller."),
+		"link_status":       answerField(framework.TypeString, false, "What the link with link_id did: open, connected, ended or unknown."),
+		"link_account_id":   answerField(framework.TypeString, false, "Account that the link connected, or signed in to again."),
 	}
 }
 
@@ -150,19 +146,4 @@ func (t *target) warnOfConnection(req *logical.Request, resp *logical.Response, 
 		resp.AddWarning(atMount(req, fmt.Sprintf("this link did not sign in to account %s again. If Pipedream's page refuses to, connect another one with: "+
 			cli+" write <mount>/%s new=true", c.Link.Account, t.connectPath())))
 	}
-}
-
-// warnOfStranger adds to the response that somebody else may have signed in to an account
-// of the user's, if so.
-func (t *target) warnOfStranger(req *logical.Request, resp *logical.Response, accountID string) {
-	if t.view.OfStranger(t.user, accountID) {
-		resp.AddWarning(atMount(req, fmt.Sprintf("account %s had another name or user in the app before it was signed in to again: somebody else may have signed in. "+
-			"If so, sign in again with: "+cli+" write <mount>/%s account=%[1]s", accountID, t.connectPath())))
-	}
-}
-
-// textOfLacking says which scopes an account lacks, and how to give it them.
-func (t *target) textOfLacking(req *logical.Request, accountID string, lacking []string) string {
-	return atMount(req, fmt.Sprintf("account %s was not given what this role requires (%s). To sign in again and allow it: "+
-		cli+" write -force <mount>/%s", accountID, strings.Join(lacking, ", "), t.connectPath()))
 }

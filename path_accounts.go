@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -78,12 +77,10 @@ func (b *backend) pathAccounts() []*framework.Path {
 					Summary:                   pathAccountsHelpSyn,
 					DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "accounts"},
 					ForwardPerformanceStandby: true,
-					Responses: map[int][]framework.Response{
-						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
-							"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Ids of the accounts."},
-							"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy; also external_user_id and expires_at if there are any."},
-						}}},
-					},
+					Responses: answerOf(map[string]*framework.FieldSchema{
+						"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "Ids of the accounts."},
+						"key_info": {Type: framework.TypeMap, Description: "For each id: name, app, healthy; also external_user_id and expires_at if there are any."},
+					}),
 				},
 			},
 			HelpSynopsis:    pathAccountsHelpSyn,
@@ -106,18 +103,14 @@ func (b *backend) pathAccounts() []*framework.Path {
 					Summary:                   pathAccountHelpSyn,
 					DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "account"},
 					ForwardPerformanceStandby: true,
-					Responses: map[int][]framework.Response{
-						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: accountFields()}},
-					},
+					Responses:                 answerOf(accountFields()),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                  b.accountDelete,
 					Summary:                   pathAccountDeleteSyn,
 					DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "disconnect-by-id", OperationSuffix: "account"},
 					ForwardPerformanceStandby: true,
-					Responses: map[int][]framework.Response{
-						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: removedFields()}},
-					},
+					Responses:                 answerOf(removedFields()),
 				},
 			},
 			HelpSynopsis:    pathAccountHelpSyn,
@@ -127,25 +120,22 @@ func (b *backend) pathAccounts() []*framework.Path {
 }
 
 func accountFields() map[string]*framework.FieldSchema {
-	field := func(t framework.FieldType, required bool, description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Required: required, Description: description}
-	}
 	return map[string]*framework.FieldSchema{
-		"id":                field(framework.TypeString, true, "Id of the account."),
-		"name":              field(framework.TypeString, false, "Name of the account."),
-		fieldExternalUserID: field(framework.TypeString, false, "Id of the external user, in a Connect project."),
-		fieldApp:            field(framework.TypeString, false, "Slug of the account's app, else the app's name."),
-		"app_id":            field(framework.TypeString, false, "Id of the app."),
-		"app_name":          field(framework.TypeString, false, "Name of the app."),
-		"auth_type":         field(framework.TypeString, false, "How the app authenticates: oauth, keys or none."),
-		"healthy":           field(framework.TypeBool, true, "Whether Pipedream's last use of the credentials succeeded."),
-		"dead":              field(framework.TypeBool, true, "Whether Pipedream has given up refreshing the credentials."),
-		"error":             field(framework.TypeString, false, "Why the account is unhealthy or dead, in Pipedream's words."),
-		"created_at":        field(framework.TypeString, false, "When the account was connected, RFC 3339 in UTC."),
-		"updated_at":        field(framework.TypeString, false, "When the account last changed, RFC 3339 in UTC."),
-		"last_refreshed_at": field(framework.TypeString, false, "When Pipedream last refreshed the credentials, RFC 3339 in UTC."),
-		"next_refresh_at":   field(framework.TypeString, false, "When Pipedream next refreshes the credentials, RFC 3339 in UTC."),
-		"expires_at":        field(framework.TypeString, false, "When the credentials end, RFC 3339 in UTC. Absent if they never do."),
+		"id":                answerField(framework.TypeString, true, "Id of the account."),
+		"name":              answerField(framework.TypeString, false, "Name of the account."),
+		fieldExternalUserID: answerField(framework.TypeString, false, "Id of the external user, in a Connect project."),
+		fieldApp:            answerField(framework.TypeString, false, "Slug of the account's app, else the app's name."),
+		"app_id":            answerField(framework.TypeString, false, "Id of the app."),
+		"app_name":          answerField(framework.TypeString, false, "Name of the app."),
+		"auth_type":         answerField(framework.TypeString, false, "How the app authenticates: oauth, keys or none."),
+		"healthy":           answerField(framework.TypeBool, true, "Whether Pipedream's last use of the credentials succeeded."),
+		"dead":              answerField(framework.TypeBool, true, "Whether Pipedream has given up refreshing the credentials."),
+		"error":             answerField(framework.TypeString, false, "Why the account is unhealthy or dead, in Pipedream's words."),
+		"created_at":        answerField(framework.TypeString, false, "When the account was connected, RFC 3339 in UTC."),
+		"updated_at":        answerField(framework.TypeString, false, "When the account last changed, RFC 3339 in UTC."),
+		"last_refreshed_at": answerField(framework.TypeString, false, "When Pipedream last refreshed the credentials, RFC 3339 in UTC."),
+		"next_refresh_at":   answerField(framework.TypeString, false, "When Pipedream next refreshes the credentials, RFC 3339 in UTC."),
+		"expires_at":        answerField(framework.TypeString, false, "When the credentials end, RFC 3339 in UTC. Absent if they never do."),
 	}
 }
 
@@ -157,7 +147,7 @@ func (b *backend) accountsList(ctx context.Context, req *logical.Request, data *
 	if err := c.holdOffs.CheckAll(); err != nil {
 		return nil, toLogical(req, err)
 	}
-	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, pace.Caller{Name: caller(req)}).With(ctx), listTimeout)
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(pace.Listing, pace.Caller{Name: callerOf(req)}).With(ctx), listTimeout)
 	defer cancel()
 
 	filter := api.Filter{App: data.Get(fieldApp).(string), ExternalUser: data.Get(fieldExternalUserID).(string)}
@@ -217,18 +207,18 @@ func (b *backend) accountRead(ctx context.Context, req *logical.Request, data *f
 	if c.fetcher.Class(id, false) == pace.Unproven { // as with its credentials
 		class = pace.Unproven
 	}
-	ctx, cancel := context.WithTimeout(b.budget.NewClaim(class, pace.Caller{Name: caller(req)}).With(ctx), c.config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(b.budget.NewClaim(class, pace.Caller{Name: callerOf(req)}).With(ctx), c.config.RequestTimeout)
 	defer cancel()
-	a, err := metadata(ctx, c, id)
+	a, err := fetchMetadata(ctx, c, id)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
 	return &logical.Response{Data: accountData(a)}, nil
 }
 
-// metadata fetches an account without its credentials. It has hold-offs of its own,
+// fetchMetadata fetches an account without its credentials. It has hold-offs of its own,
 // because the metadata of an account can be read when its credentials cannot.
-func metadata(ctx context.Context, c *connection, id string) (*api.Account, error) {
+func fetchMetadata(ctx context.Context, c *connection, id string) (*api.Account, error) {
 	held := "accounts/" + id
 	if err := c.holdOffs.Check(held); err != nil {
 		return nil, err
@@ -267,12 +257,6 @@ func accountData(a *api.Account) map[string]any {
 	return data
 }
 
-func setTime(data map[string]any, name string, t time.Time) {
-	if !t.IsZero() {
-		data[name] = t.Format(time.RFC3339)
-	}
-}
-
 func (b *backend) accountDelete(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	if err := refuseOthers(req); err != nil {
 		return nil, err
@@ -291,7 +275,7 @@ func (b *backend) accountDelete(ctx context.Context, req *logical.Request, data 
 	}
 	if !found {
 		resp := removedResponse(nil)
-		resp.AddWarning(fmt.Sprintf("Pipedream does not know account %s in project %s, environment %s: there was nothing to disconnect", id, c.config.ProjectID, c.config.Environment))
+		resp.AddWarning(fmt.Sprintf("Pipedream does not know account %s%s: there was nothing to disconnect", id, ofProject(c.config.ProjectID, c.config.Environment)))
 		return resp, nil
 	}
 	resp := removedResponse([]string{id})

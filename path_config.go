@@ -3,9 +3,7 @@ package pipedream
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -46,9 +44,7 @@ func (b *backend) pathConfig() *framework.Path {
 				Callback:     b.configRead,
 				Summary:      "Read the configuration. Secrets are not shown.",
 				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "configuration"},
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: configResponseFields()}},
-				},
+				Responses:    answerOf(configResponseFields()),
 			},
 			logical.CreateOperation: b.configWriteOperation(),
 			logical.UpdateOperation: b.configWriteOperation(),
@@ -277,10 +273,10 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, data *f
 		}
 		if none {
 			resp = &logical.Response{}
-			resp.AddWarning("there are no accounts yet" + of(updated) + ": if that is a surprise, check project_id, environment and org_id")
+			resp.AddWarning("there are no accounts yet" + ofProject(updated.ProjectID, updated.Environment) + ": if that is a surprise, check project_id, environment and org_id")
 		}
 	}
-	if err := b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return writeConfig(ctx, s, updated) }); err != nil {
+	if err := b.writes.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return writeConfig(ctx, s, updated) }); err != nil {
 		b.connections.reset() // it may be stored anyway
 		return nil, err
 	}
@@ -296,7 +292,7 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, _ *fra
 	if err != nil && !errors.Is(err, errBadConfig) {
 		return nil, err
 	}
-	if err := b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Delete(ctx, configPath) }); err != nil {
+	if err := b.writes.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Delete(ctx, configPath) }); err != nil {
 		b.connections.reset() // it may be gone anyway
 		return nil, err
 	}
@@ -386,18 +382,6 @@ func mergeAuthentication(updated *config, data *framework.FieldData) (secretGive
 		}
 	}
 	return hasKey || hasSecret, nil
-}
-
-func setString(target *string, data *framework.FieldData, field string) {
-	if v, ok := data.GetOk(field); ok {
-		*target = strings.TrimSpace(v.(string))
-	}
-}
-
-func setDuration(target *time.Duration, data *framework.FieldData, field string) {
-	if v, ok := data.GetOk(field); ok {
-		*target = time.Duration(v.(int)) * time.Second
-	}
 }
 
 // namesConnection reports whether a write concerns the connection to Pipedream.

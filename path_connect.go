@@ -28,10 +28,6 @@ const (
 	defaultLinkLife = 15 * time.Minute
 	shortestLink    = time.Minute
 	longestLink     = 4 * time.Hour // Pipedream's own limit
-
-	maxRedirectURI = 2048
-
-	pathConnect = "connect"
 )
 
 const pathConnectHelpSyn = `Make a link by which the caller connects an account of their own.`
@@ -136,9 +132,7 @@ func (b *backend) pathConnect() *framework.Path {
 				Summary:                   pathConnectReadSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: forUserToo("connection")},
 				ForwardPerformanceStandby: true,
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: connectionFields()}},
-				},
+				Responses:                 answerOf(connectionFields()),
 			},
 			logical.DeleteOperation: b.connectDelete(),
 			logical.UpdateOperation: &framework.PathOperation{
@@ -146,9 +140,7 @@ func (b *backend) pathConnect() *framework.Path {
 				Summary:                   pathConnectHelpSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "connect", OperationSuffix: forUserToo("account")},
 				ForwardPerformanceStandby: true, // the active node reads for the user, and has the quota
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: linkFields()}},
-				},
+				Responses:                 answerOf(linkFields()),
 			},
 		},
 		HelpSynopsis:    pathConnectHelpSyn,
@@ -234,24 +226,6 @@ func (t *target) linkWish(data *framework.FieldData) (w cache.LinkWish, err erro
 	return w, nil
 }
 
-// linkTarget returns the external user that a link is for. It is the same one as for
-// a read of that path.
-func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
-	t, err := b.named(ctx, req, data)
-	switch {
-	case err != nil:
-		return nil, err
-	case t.role == nil:
-		return nil, badRequest("Connect links are for roles by app and external_user_id, not for account ids")
-	case t.role.ofTokens() && t.role.App == "":
-		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles by app and external_user_id", t.roleName)
-	case !t.role.ofUser():
-		return nil, badRequest("role %q is for one account: Connect links are for roles by app and external_user_id", t.roleName)
-	default:
-		return t, nil
-	}
-}
-
 // linkRequest returns the link that the caller asks for, within what the role allows.
 func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err error) {
 	r = api.LinkRequest{
@@ -262,10 +236,10 @@ func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err 
 	if r.Life < shortestLink || r.Life > longestLink {
 		return r, badRequest("expires_in must be from 1m to 4h")
 	}
-	if r.SuccessURI, err = t.role.redirectURI(data, fieldSuccessRedirectURI); err != nil {
+	if r.SuccessURI, err = redirectURI(data, fieldSuccessRedirectURI, t.role.AllowedRedirectHosts); err != nil {
 		return r, err
 	}
-	r.ErrorURI, err = t.role.redirectURI(data, fieldErrorRedirectURI)
+	r.ErrorURI, err = redirectURI(data, fieldErrorRedirectURI, t.role.AllowedRedirectHosts)
 	return r, err
 }
 

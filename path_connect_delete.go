@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -22,9 +21,7 @@ func (b *backend) connectDelete() *framework.PathOperation {
 		Summary:                   pathConnectDeleteSyn,
 		DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "disconnect", OperationSuffix: forUserToo("account")},
 		ForwardPerformanceStandby: true,
-		Responses: map[int][]framework.Response{
-			http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: removedFields()}},
-		},
+		Responses:                 answerOf(removedFields()),
 	}
 }
 
@@ -79,7 +76,7 @@ func (b *backend) disconnectEach(ctx context.Context, req *logical.Request, t *t
 	var done []string
 	for _, a := range accounts {
 		if _, err := b.remove(ctx, req, t.connection, t.ofAccount(a.ID, t.user)); err != nil {
-			return nil, after(done, err)
+			return nil, withDone(done, err)
 		}
 		done = append(done, a.ID)
 	}
@@ -88,8 +85,8 @@ func (b *backend) disconnectEach(ctx context.Context, req *logical.Request, t *t
 	return resp, nil
 }
 
-// after returns err with what was done before it.
-func after(done []string, err error) error {
+// withDone returns err with what was done before it.
+func withDone(done []string, err error) error {
 	coded, ok := err.(logical.HTTPCodedError) //nolint:errorlint // a wrapped one would lose its code on gRPC
 	if len(done) == 0 || !ok {
 		return err

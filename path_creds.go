@@ -2,18 +2,13 @@ package pipedream
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const (
-	// secretType is stored with every lease and must never change.
-	secretType = "pipedream_credential"
-
-	pathCreds = "creds"
-)
+// secretType is stored with every lease and must never change.
+const secretType = "pipedream_credential"
 
 const pathCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, as a lease.`
 
@@ -68,9 +63,7 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 			Summary:                   synopsis,
 			DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: forUserToo(suffix)},
 			ForwardPerformanceStandby: true, // a fetch writes to storage, and the cache of one node serves all
-			Responses: map[int][]framework.Response{
-				http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: fields}},
-			},
+			Responses:                 answerOf(fields),
 		}
 	}
 	return &framework.Path{
@@ -93,15 +86,6 @@ func (b *backend) credentialsPath(prefix, suffix, synopsis, description string,
 		},
 		HelpSynopsis:    synopsis,
 		HelpDescription: description,
-	}
-}
-
-func nameField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:         framework.TypeString,
-		Required:     true,
-		Description:  "Id of a connected account, such as " + exampleAccountID + ", or name of a role.",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Account id or role"},
 	}
 }
 

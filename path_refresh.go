@@ -2,7 +2,6 @@ package pipedream
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -10,8 +9,6 @@ import (
 
 	"vault-plugin-secrets-pipedream/internal/credential"
 )
-
-const pathRefresh = "refresh"
 
 const pathRefreshHelpSyn = `Fetch an account's credentials again, now.`
 
@@ -48,19 +45,17 @@ func (b *backend) pathRefresh() *framework.Path {
 				Summary:                   pathRefreshHelpSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "refresh", OperationSuffix: forUserToo("account")},
 				ForwardPerformanceStandby: true,
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
-						"expires_at": {
-							Type:        framework.TypeString,
-							Description: "When the credentials end, RFC 3339 in UTC. Absent if they never do.",
-						},
-						"changed": {
-							Type:        framework.TypeBool,
-							Required:    true,
-							Description: "Whether a read now returns other credentials than a read just before this call.",
-						},
-					}}},
-				},
+				Responses: answerOf(map[string]*framework.FieldSchema{
+					"expires_at": {
+						Type:        framework.TypeString,
+						Description: "When the credentials end, RFC 3339 in UTC. Absent if they never do.",
+					},
+					"changed": {
+						Type:        framework.TypeBool,
+						Required:    true,
+						Description: "Whether a read now returns other credentials than a read just before this call.",
+					},
+				}),
 			},
 		},
 		HelpSynopsis:    pathRefreshHelpSyn,

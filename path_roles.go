@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"regexp"
 	"strings"
 
@@ -72,11 +71,9 @@ func (b *backend) pathRoles() []*framework.Path {
 					Callback:     b.rolesList,
 					Summary:      pathRolesHelpSyn,
 					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "roles"},
-					Responses: map[int][]framework.Response{
-						http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
-							"keys": {Type: framework.TypeStringSlice, Required: true, Description: "Names of the roles."},
-						}}},
-					},
+					Responses: answerOf(map[string]*framework.FieldSchema{
+						"keys": {Type: framework.TypeStringSlice, Required: true, Description: "Names of the roles."},
+					}),
 				},
 			},
 			HelpSynopsis:    pathRolesHelpSyn,
@@ -113,9 +110,7 @@ func (b *backend) pathRole() *framework.Path {
 				Callback:     b.roleRead,
 				Summary:      "Read a role.",
 				DisplayAttrs: suffix,
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: roleFields()}},
-				},
+				Responses:    answerOf(roleFields()),
 			},
 			logical.CreateOperation: write,
 			logical.UpdateOperation: write,
@@ -283,7 +278,7 @@ func (b *backend) roleWrite(ctx context.Context, req *logical.Request, data *fra
 		return nil, err
 	}
 	defer b.roles.forget(name) // even after an error, since it may be stored anyway
-	if err := b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Put(ctx, entry) }); err != nil {
+	if err := b.writes.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Put(ctx, entry) }); err != nil {
 		return nil, err
 	}
 	return warnOfAccessor(r), nil
@@ -358,5 +353,17 @@ func (b *backend) roleDelete(ctx context.Context, req *logical.Request, data *fr
 	defer b.roles.writes.Unlock()
 	name := data.Get("name").(string)
 	defer b.roles.forget(name) // even after an error, since it may be gone anyway
-	return nil, b.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Delete(ctx, rolePrefix+name) })
+	return nil, b.writes.toTheEnd(ctx, req, func(ctx context.Context, s logical.Storage) error { return s.Delete(ctx, rolePrefix+name) })
+}
+
+// checkPermitted refuses a role that is being written and may hand out nothing.
+func (b *backend) checkPermitted(ctx context.Context, req *logical.Request, r *role) error {
+	if !r.ofTokens() {
+		return nil
+	}
+	c, err := b.connections.get(ctx, req.Storage)
+	if err != nil {
+		return toLogical(req, err)
+	}
+	return c.config.permits(r)
 }

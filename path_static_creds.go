@@ -8,8 +8,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-const pathStaticCreds = "static-creds"
-
 const pathStaticCredsHelpSyn = `Read the credentials of a connected account, by its id or a role, without a lease.`
 
 const pathStaticCredsHelpDesc = `

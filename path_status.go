@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -34,9 +33,7 @@ func (b *backend) pathStatus() *framework.Path {
 				Summary:                   pathStatusHelpSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationSuffix: "status"},
 				ForwardPerformanceStandby: true, // the active node has the cache and the budget
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: statusFields()}},
-				},
+				Responses:                 answerOf(statusFields()),
 			},
 		},
 		HelpSynopsis:    pathStatusHelpSyn,
@@ -45,26 +42,23 @@ func (b *backend) pathStatus() *framework.Path {
 }
 
 func statusFields() map[string]*framework.FieldSchema {
-	field := func(t framework.FieldType, required bool, description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: t, Required: required, Description: description}
-	}
 	return map[string]*framework.FieldSchema{
-		"version":           field(framework.TypeString, true, "Version of the plugin."),
-		"configured":        field(framework.TypeBool, true, "Whether config has been written."),
-		"requests":          field(framework.TypeInt64, true, "Requests sent to Pipedream, retries included."),
-		"failures":          field(framework.TypeInt64, true, "Requests that failed after their retries."),
-		"cache_hits":        field(framework.TypeInt64, true, "Reads served from the cache."),
-		"cache_misses":      field(framework.TypeInt64, true, "Reads that waited for Pipedream."),
-		"cached_accounts":   field(framework.TypeInt, true, "Accounts whose credentials are in memory."),
-		fieldRateLimit:      field(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
-		"budget_left":       field(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),
-		"held_off_accounts": field(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
-		"held_off_until":    field(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
-		"clock_ahead":       field(framework.TypeInt64, false, "Seconds by which this server's clock is ahead of Pipedream's; below 0 if it is behind. Absent until Pipedream has answered."),
-		"last_success":      field(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
-		"last_error":        field(framework.TypeString, false, "What failed last. It names no account."),
-		"last_error_time":   field(framework.TypeString, false, "When that was, RFC 3339 in UTC."),
-		"storage_error":     field(framework.TypeString, false, "Why the last write to Vault's storage failed. Absent if it succeeded."),
+		"version":           answerField(framework.TypeString, true, "Version of the plugin."),
+		"configured":        answerField(framework.TypeBool, true, "Whether config has been written."),
+		"requests":          answerField(framework.TypeInt64, true, "Requests sent to Pipedream, retries included."),
+		"failures":          answerField(framework.TypeInt64, true, "Requests that failed after their retries."),
+		"cache_hits":        answerField(framework.TypeInt64, true, "Reads served from the cache."),
+		"cache_misses":      answerField(framework.TypeInt64, true, "Reads that waited for Pipedream."),
+		"cached_accounts":   answerField(framework.TypeInt, true, "Accounts whose credentials are in memory."),
+		fieldRateLimit:      answerField(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
+		"budget_left":       answerField(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),
+		"held_off_accounts": answerField(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
+		"held_off_until":    answerField(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
+		"clock_ahead":       answerField(framework.TypeInt64, false, "Seconds by which this server's clock is ahead of Pipedream's; below 0 if it is behind. Absent until Pipedream has answered."),
+		"last_success":      answerField(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
+		"last_error":        answerField(framework.TypeString, false, "What failed last. It names no account."),
+		"last_error_time":   answerField(framework.TypeString, false, "When that was, RFC 3339 in UTC."),
+		"storage_error":     answerField(framework.TypeString, false, "Why the last write to Vault's storage failed. Absent if it succeeded."),
 	}
 }
 

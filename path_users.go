@@ -3,7 +3,6 @@ package pipedream
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -16,8 +15,6 @@ import (
 )
 
 const (
-	pathUsers = "users"
-
 	pathUserReadSyn   = `List the accounts of an external user, of all apps, without their credentials.`
 	pathUserDeleteSyn = `Remove an external user and all their accounts at Pipedream.`
 
@@ -58,24 +55,20 @@ func (b *backend) pathUsers() *framework.Path {
 				Summary:                   pathUserReadSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "user"},
 				ForwardPerformanceStandby: true,
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: map[string]*framework.FieldSchema{
-						fieldExternalUserID: {Type: framework.TypeString, Required: true, Description: "Id of the external user."},
-						"accounts": {
-							Type: framework.TypeSlice, Required: true,
-							Description: "For each account what a read of accounts/ returns, and has_credentials. The one connected last comes first.",
-						},
-					}}},
-				},
+				Responses: answerOf(map[string]*framework.FieldSchema{
+					fieldExternalUserID: {Type: framework.TypeString, Required: true, Description: "Id of the external user."},
+					"accounts": {
+						Type: framework.TypeSlice, Required: true,
+						Description: "For each account what a read of accounts/ returns, and has_credentials. The one connected last comes first.",
+					},
+				}),
 			},
 			logical.DeleteOperation: &framework.PathOperation{
 				Callback:                  b.userDelete,
 				Summary:                   pathUserDeleteSyn,
 				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "remove", OperationSuffix: "user"},
 				ForwardPerformanceStandby: true,
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: http.StatusText(http.StatusOK), Fields: removedFields()}},
-				},
+				Responses:                 answerOf(removedFields()),
 			},
 		},
 		HelpSynopsis:    pathUserHelpSyn,
@@ -93,7 +86,7 @@ func (b *backend) accountsOfUser(ctx context.Context, req *logical.Request, data
 	if err != nil {
 		return nil, "", nil, err
 	}
-	accounts, err := c.view.Accounts(ctx, class, pace.Caller{Name: caller(req)}, cache.User{ExternalID: user})
+	accounts, err := c.view.Accounts(ctx, class, pace.Caller{Name: callerOf(req)}, cache.User{ExternalID: user})
 	return c, user, accounts, toLogical(req, err)
 }
 
@@ -137,9 +130,7 @@ func (b *backend) userDelete(ctx context.Context, req *logical.Request, data *fr
 	}
 	resp := removedResponse(r.Accounts)
 	if !found {
-		resp.AddWarning(fmt.Sprintf("Pipedream does not know external user %q%s: there was nobody to remove", user, where(&api.Error{
-			Project: c.config.ProjectID, Environment: c.config.Environment,
-		})))
+		resp.AddWarning(fmt.Sprintf("Pipedream does not know external user %q%s: there was nobody to remove", user, ofProject(c.config.ProjectID, c.config.Environment)))
 	}
 	resp.AddWarning(tokensLive)
 	return resp, nil

@@ -16,8 +16,11 @@ import (
 // redirectHostPattern matches the name or address of a host, with or without a port.
 var redirectHostPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?$`)
 
-// maxHost bounds the name of a host with its port, in bytes.
-const maxHost = 260
+const (
+	maxRedirectHosts = 20
+	maxRedirectURI   = 2048
+	maxHost          = 260 // bytes of a host's name with its port
+)
 
 func validateRedirectHosts(hosts []string) error {
 	if len(hosts) > maxRedirectHosts {
@@ -47,8 +50,8 @@ func isRedirectHost(host string) bool {
 }
 
 // redirectURI returns the URI in a field, as it is sent to Pipedream; empty for none.
-// It fails if the role does not let a link lead back there.
-func (r *role) redirectURI(data *framework.FieldData, field string) (string, error) {
+// It fails if its host is not one of those that are allowed.
+func redirectURI(data *framework.FieldData, field string, allowed []string) (string, error) {
 	raw := data.Get(field).(string)
 	if raw == "" {
 		return "", nil
@@ -61,19 +64,19 @@ func (r *role) redirectURI(data *framework.FieldData, field string) (string, err
 		return "", badRequest("%s must not contain a user name or password", field)
 	case u.Scheme != "https" && (u.Scheme != "http" || !api.IsLoopback(u.Hostname())):
 		return "", badRequest("%s must begin with https://; http:// is only for loopback addresses", field)
-	case !r.allowsHost(u):
+	case !isAllowed(u, allowed):
 		return "", badRequest("%s leads to a host that is not in the role's allowed_redirect_hosts", field)
 	}
 	return u.String(), nil
 }
 
-// allowsHost reports whether the role allows the host of u. Ports must match too,
-// except on a loopback address if the role names none: a program on the user's own
-// machine listens on any free port.
-func (r *role) allowsHost(u *url.URL) bool {
+// isAllowed reports whether the host of u is one of these. Ports must match too, except
+// on a loopback address that is allowed without one: a program on the user's own machine
+// listens on any free port.
+func isAllowed(u *url.URL, hosts []string) bool {
 	host := strings.ToLower(u.Host)
 	standard := map[string]string{"https": ":443", "http": ":80"}[u.Scheme]
-	return slices.ContainsFunc(r.AllowedRedirectHosts, func(allowed string) bool {
+	return slices.ContainsFunc(hosts, func(allowed string) bool {
 		return strings.TrimSuffix(allowed, standard) == strings.TrimSuffix(host, standard) ||
 			api.IsLoopback(u.Hostname()) && allowed == strings.TrimSuffix(host, ":"+u.Port())
 	})

@@ -43,7 +43,7 @@ var errUnstorable = errors.New("Vault's storage could not be written to, and wha
 // remove removes something at Pipedream, and then whatever the engine has of it. It goes
 // on when its caller gives up. found is not set if Pipedream did not have it.
 func (b *backend) remove(ctx context.Context, req *logical.Request, c *connection, r removal) (found bool, err error) {
-	claim := b.budget.NewClaim(pace.Known, pace.Caller{Name: caller(req)})
+	claim := b.budget.NewClaim(pace.Known, pace.Caller{Name: callerOf(req)})
 	type outcome struct {
 		found bool
 		err   error
@@ -116,25 +116,6 @@ func (r *removal) inWords(req *logical.Request, err error) error {
 			"and the next read asks Pipedream. Do this again to be sure", r.what, r.not, detail))
 	default:
 		return logical.CodedError(e.HTTPStatus(), atMount(req, was+textOfRemoval(e)))
-	}
-}
-
-// textOfRemoval is text for why something was not removed.
-func textOfRemoval(e *api.Error) string {
-	switch e.Kind {
-	case api.KeyRefused:
-		return fmt.Sprintf("Pipedream refused the OAuth client for this: its id or secret is wrong, it was deleted, or it may not use the scope %s%s. "+
-			"Allow the client that scope in Pipedream's settings, or store another with: "+cli+" write <mount>/config client_id=... client_secret=-",
-			e.Scope, where(e))
-	case api.Forbidden:
-		return fmt.Sprintf("Pipedream refused it%s (HTTP %d): the OAuth client in <mount>/config may not use the scope %s. "+
-			"Allow it that scope in Pipedream's settings, or store another client", where(e), e.Status, e.Scope)
-	case api.Rejected:
-		return fmt.Sprintf("Pipedream rejected the request%s (HTTP %d): check project_id and environment in <mount>/config", where(e), e.Status)
-	default:
-		plain := *e
-		plain.Removal = false
-		return text(&plain)
 	}
 }
 

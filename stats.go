@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -28,7 +27,7 @@ type stats struct {
 	answered *prometheus.CounterVec
 	took     *prometheus.HistogramVec
 	reads    *prometheus.CounterVec
-	served   map[servedAs]prometheus.Counter // those of reads; looked up once, since every read needs one
+	asServed map[servedAs]prometheus.Counter // those of reads; looked up once, since every read needs one
 	ahead    prometheus.Counter
 	late     prometheus.Counter
 
@@ -61,7 +60,7 @@ func newStats() *stats {
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: metricPrefix + "reads_total", Help: "Reads and refreshes of credentials, by path and result.",
 		}, []string{"path", "result"}),
-		served: map[servedAs]prometheus.Counter{},
+		asServed: map[servedAs]prometheus.Counter{},
 	}
 	refreshed := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricPrefix + "tokens_refreshed_total", Help: "New tokens of accounts that were cached: fetched ahead of their readers, or late, while one waited.",
@@ -71,7 +70,7 @@ func newStats() *stats {
 	// event of each.
 	for _, path := range []string{pathCreds, pathStaticCreds, pathRefresh} {
 		for how, name := range howNames {
-			s.served[servedAs{path, how}] = s.reads.WithLabelValues(path, name)
+			s.asServed[servedAs{path, how}] = s.reads.WithLabelValues(path, name)
 		}
 		for _, code := range []int{http.StatusBadRequest, http.StatusTooManyRequests, http.StatusBadGateway} {
 			s.reads.WithLabelValues(path, refusedWith(code))
@@ -100,7 +99,7 @@ func (s *stats) Served(path string, how cache.How) {
 	} else {
 		s.hits.Add(1)
 	}
-	if counter := s.served[servedAs{path, how}]; counter != nil {
+	if counter := s.asServed[servedAs{path, how}]; counter != nil {
 		counter.Inc()
 	}
 }
@@ -149,93 +148,4 @@ func (s *stats) last() (success, failure time.Time, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lastSuccess, s.lastErrorAt, s.lastError
-}
-
-// gauge is a metric whose value is taken at the time of a read.
-type gauge struct {
-	desc   *prometheus.Desc
-	labels []string
-	value  float64
-}
-
-func newGauge(name, help string, value float64, labels ...label) gauge {
-	var names, values []string
-	for _, l := range labels {
-		names, values = append(names, l.name), append(values, l.value)
-	}
-	return gauge{desc: prometheus.NewDesc(metricPrefix+name, help, names, nil), labels: values, value: value}
-}
-
-// label is a label of a metric. It has one of few values.
-type label struct{ name, value string }
-
-// gauges is a collector of gauges.
-type gauges []gauge
-
-// Describe sends nothing, because the gauges differ from read to read.
-func (g gauges) Describe(chan<- *prometheus.Desc) {}
-
-// Collect sends the gauges.
-func (g gauges) Collect(metrics chan<- prometheus.Metric) {
-	for _, one := range g {
-		metrics <- prometheus.MustNewConstMetric(one.desc, prometheus.GaugeValue, one.value, one.labels...)
-	}
-}
-
-func flagValue(on bool) float64 {
-	if on {
-		return 1
-	}
-	return 0
-}
-
-// gauges returns the gauges of the mount. c is nil if the mount is not configured.
-func (b *backend) gauges(c *connection) gauges {
-	success, _, _ := b.stats.last()
-	lastSuccess := 0.0
-	if !success.IsZero() {
-		lastSuccess = float64(success.Unix())
-	}
-	all := gauges{
-		newGauge("build_info", "The plugin's version; always 1.", 1, label{"version", version}, label{"goversion", runtime.Version()}),
-		newGauge("configured", "Whether config has been written.", flagValue(c != nil)),
-		newGauge("storage_failing", "Whether the last write to Vault's storage failed.", flagValue(b.writes.failure() != nil)),
-		newGauge("budget_limit", "Requests to Pipedream allowed in any minute; 0 for no limit.", float64(b.budget.Limit())),
-		newGauge("budget_used", "Requests to Pipedream that count against the limit now.", float64(b.budget.Used())),
-		newGauge("last_success_timestamp_seconds", "When Pipedream last answered with success; 0 for never.", lastSuccess),
-	}
-	if ahead, known := b.clock.Ahead(); known {
-		all = append(all, newGauge("clock_ahead_seconds", "How far this server's clock is ahead of Pipedream's; below 0 if it is behind.", ahead.Seconds()))
-	}
-	if c == nil {
-		return all
-	}
-	const held, heldHelp = "held_off", "What the engine holds off after a failure: everything, or how many accounts and users."
-	const failing, failingHelp = "accounts_failing", "Accounts whose credentials could not be fetched when they were last asked for."
-	dead, others := c.failing()
-	return append(all,
-		newGauge("key_refused", "Whether Pipedream refused the API key or OAuth client last.", flagValue(api.KindOf(c.holdOffs.AllError()) == api.KeyRefused)),
-		newGauge("cached_accounts", "Accounts whose credentials are in memory.", float64(c.view.Len())),
-		newGauge("cached_bytes", "About how many bytes these take.", float64(c.view.Bytes())),
-		newGauge("users", "External users whose account is known in memory.", float64(c.view.Users())),
-		newGauge(held, heldHelp, flagValue(c.holdOffs.AllUntil().After(time.Now())), label{"scope", "mount"}),
-		newGauge(held, heldHelp, float64(c.holdOffs.Count()), label{"scope", "account"}),
-		newGauge(failing, failingHelp, float64(dead), label{"reason", "dead"}),
-		newGauge(failing, failingHelp, float64(others), label{"reason", "failing"}),
-	)
-}
-
-// failing counts the accounts whose last fetch failed: those that are dead, and
-// others.
-func (c *connection) failing() (dead, others int) {
-	c.holdOffs.Each(func(name string, err error) {
-		switch {
-		case !api.ValidAccountID(name):
-		case api.KindOf(err) == api.Dead:
-			dead++
-		default:
-			others++
-		}
-	})
-	return dead, others
 }

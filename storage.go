@@ -117,10 +117,10 @@ func (s *watchedStorage) Delete(ctx context.Context, key string) error {
 
 // toTheEnd writes to storage even if the client goes away meanwhile. Vault may store
 // the change in that case too, and memory must learn of it.
-func (b *backend) toTheEnd(ctx context.Context, req *logical.Request, write func(context.Context, logical.Storage) error) error {
+func (w *storageWrites) toTheEnd(ctx context.Context, req *logical.Request, write func(context.Context, logical.Storage) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	err := write(ctx, b.writes.watch(req.Storage))
+	err := write(ctx, w.watch(req.Storage))
 	if hasText(err, logical.ErrSetupReadOnly) {
 		return logical.CodedError(http.StatusInternalServerError, "nothing was changed: "+storageText(err))
 	}

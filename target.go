@@ -2,25 +2,16 @@ package pipedream
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
+	"github.com/hashicorp/go-secure-stdlib/strutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/credential"
-)
-
-const (
-	exampleAccountID = "apn_XehyZPr"
-	// maxNameLength bounds account ids and role names, which become storage keys.
-	maxNameLength = api.MaxAccountID
 )
 
 var (
@@ -39,8 +30,8 @@ func accountID(data *framework.FieldData) (string, error) {
 	return id, nil
 }
 
-// caller identifies who sent a request. Callers take turns, and share the budget.
-func caller(req *logical.Request) string {
+// callerOf identifies who sent a request. Callers take turns, and share the budget.
+func callerOf(req *logical.Request) string {
 	switch {
 	case req.EntityID != "":
 		return req.EntityID
@@ -86,7 +77,7 @@ func (b *backend) named(ctx context.Context, req *logical.Request, data *framewo
 	if err != nil {
 		return nil, err
 	}
-	t := &target{connection: c, reader: cache.Reader{Path: path, Demand: c.config.policy().Default(), Caller: caller(req)}}
+	t := &target{connection: c, reader: cache.Reader{Path: path, Demand: c.config.policy().Default(), Caller: callerOf(req)}}
 	if isAccount {
 		if !c.config.AllowAccountIDs {
 			return nil, badRequest("credentials cannot be read by account id here (allow_account_ids is false in config); read through a role")
@@ -146,54 +137,6 @@ func (b *backend) resolveRole(req *logical.Request, data *framework.FieldData, t
 	return nil
 }
 
-// served is the credential that answers a request.
-type served struct {
-	*target
-
-	credential *credential.Credential
-}
-
-// credential returns the live credential that a request asks for.
-func (b *backend) credential(ctx context.Context, req *logical.Request, data *framework.FieldData) (*served, error) {
-	t, err := b.target(ctx, req, data)
-	if err != nil {
-		return nil, err
-	}
-	t.reader.Demand = t.reader.Demand.Raise(time.Duration(data.Get(fieldMinTTL).(int)) * time.Second)
-	if t.role.ofTokens() {
-		return b.token(ctx, t)
-	}
-	got := &served{target: t}
-	switch {
-	case t.accountID != "":
-		got.credential, err = t.view.Get(ctx, t.reader, t.accountID)
-	case t.named != "":
-		got.credential, err = t.view.GetChosen(ctx, t.reader, t.user, t.named)
-	default:
-		got.credential, err = t.view.GetForUser(ctx, t.reader, t.user)
-	}
-	if err != nil {
-		return nil, t.about(err)
-	}
-	if err := got.checkScopes(req); err != nil {
-		return nil, err
-	}
-	return got, got.checkFields()
-}
-
-// lacks says which of the scopes that the role requires the account was not given, and
-// how to give it them; empty for none.
-func (s *served) lacks(req *logical.Request) string {
-	if s.role == nil || len(s.role.RequiredScopes) == 0 {
-		return ""
-	}
-	lacking := s.role.lacking(s.credential.Scopes)
-	if len(lacking) == 0 {
-		return ""
-	}
-	return s.textOfLacking(req, s.credential.AccountID, lacking)
-}
-
 // connectPath returns the path of the links for t.
 func (t *target) connectPath() string {
 	path := pathConnect + "/" + t.roleName
@@ -203,77 +146,70 @@ func (t *target) connectPath() string {
 	return path
 }
 
-func (s *served) checkScopes(req *logical.Request) error {
-	if s.role == nil || !s.role.EnforceScopes {
-		return nil
+// refuse is [toLogical] for a read or refresh of credentials, which it counts.
+func (b *backend) refuse(req *logical.Request, err error) error {
+	answer := toLogical(req, err)
+	if coded, ok := answer.(logical.HTTPCodedError); ok { //nolint:errorlint // a wrapped one would lose its code on gRPC
+		path, _, _ := strings.Cut(req.Path, "/")
+		b.stats.refused(path, coded.Code())
 	}
-	if lacks := s.lacks(req); lacks != "" {
-		return badRequest("%s", lacks)
-	}
-	return nil
+	return answer
 }
 
-// checkFields returns an error if the account has none of the fields that the role
-// names.
-func (s *served) checkFields() error {
-	if s.role == nil || len(s.role.Fields) == 0 {
-		return nil
+// namedUser returns the external user that the path of req names after a role with
+// allowed_external_user_ids. No other path may name one.
+func (t *target) namedUser(req *logical.Request, data *framework.FieldData) (id string, err error) {
+	segment := data.Get(fieldUser).(string)
+	_, sent := req.Data[fieldUser]
+	takes := t.role != nil && t.role.namesUsers()
+	switch {
+	case sent:
+		return "", badRequest("%s", atMount(req, "user is no parameter: an external user is part of the path, <mount>/"+t.reader.Path+"/<role>/<user>"))
+	case segment == "" && !takes:
+		return "", nil
+	case segment == "":
+		return "", badRequest("%s", atMount(req, fmt.Sprintf("this role is for external users whom the path names: <mount>/%s/%s/<user>", t.reader.Path, t.roleName)))
+	case !takes:
+		return "", badRequest("only a role with allowed_external_user_ids takes an external user after its name in the path")
 	}
-	for _, name := range s.role.Fields {
-		if s.credential.Has(name, s.config.ExposeRefreshToken) {
-			return nil
-		}
+	if id, err = userOfSegment(segment); err != nil {
+		return "", err
 	}
-	return badRequest("the credentials of account %s have none of the role's fields (%s)",
-		s.credential.AccountID, api.Printable(strings.Join(s.role.Fields, ", ")))
+	if !strutil.StrListContainsGlob(t.role.AllowedExternalUserIDs, id) {
+		return "", badRequest("the role's allowed_external_user_ids do not allow this external user")
+	}
+	return id, nil
 }
 
-// data returns the flat map that a read returns.
-func (s *served) data() map[string]any {
-	if s.role.ofTokens() {
-		return s.tokenData()
+// linkTarget returns the external user that a link is for. It is the same one as for
+// a read of that path.
+func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
+	t, err := b.named(ctx, req, data)
+	switch {
+	case err != nil:
+		return nil, err
+	case t.role == nil:
+		return nil, badRequest("Connect links are for roles by app and external_user_id, not for account ids")
+	case t.role.ofTokens() && t.role.App == "":
+		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles by app and external_user_id", t.roleName)
+	case !t.role.ofUser():
+		return nil, badRequest("role %q is for one account: Connect links are for roles by app and external_user_id", t.roleName)
+	default:
+		return t, nil
 	}
-	var only func(string) bool
-	if s.role != nil && len(s.role.Fields) > 0 {
-		only = func(name string) bool { return slices.Contains(s.role.Fields, name) }
-	}
-	data := s.credential.Data(s.config.ExposeRefreshToken, only)
-	if token, ok := data[fieldOAuthAccessToken].(string); ok && s.config.TokenFingerprint {
-		data[fieldTokenSHA256] = fingerprint(token)
-	}
-	return data
 }
 
-// fingerprint returns the name of a token in GitHub's audit log (hashed_token): its
-// SHA-256 in base64. Only OAuth access tokens have one. They are long and random, while a
-// weak key could be guessed from its hash.
-func fingerprint(token string) string {
-	sum := sha256.Sum256([]byte(token))
-	return base64.StdEncoding.EncodeToString(sum[:])
+// warnOfStranger adds to the response that somebody else may have signed in to an account
+// of the user's, if so.
+func (t *target) warnOfStranger(req *logical.Request, resp *logical.Response, accountID string) {
+	if t.view.OfStranger(t.user, accountID) {
+		resp.AddWarning(atMount(req, fmt.Sprintf("account %s had another name or user in the app before it was signed in to again: somebody else may have signed in. "+
+			"If so, sign in again with: "+cli+" write <mount>/%s account=%[1]s", accountID, t.connectPath())))
+	}
 }
 
-// capTTL shortens ttl to the cap of the role, if it has one.
-func (s *served) capTTL(ttl time.Duration) time.Duration {
-	if s.role != nil && s.role.TTL > 0 {
-		return min(ttl, s.role.TTL)
-	}
-	return ttl
-}
-
-// warn adds to the response what its reader should know about the account.
-func (s *served) warn(req *logical.Request, resp *logical.Response) *logical.Response {
-	if s.credential.Unhealthy && s.accountID == "" {
-		warning := fmt.Sprintf("account %s is unhealthy: Pipedream's last use of its credentials failed. ", s.credential.AccountID)
-		if s.named == "" {
-			warning += "There is no healthy account of this external user and app"
-		}
-		resp.AddWarning(strings.TrimRight(warning, " "))
-	}
-	if lacks := s.lacks(req); lacks != "" {
-		resp.AddWarning(lacks)
-	}
-	if s.accountID == "" {
-		s.warnOfStranger(req, resp, s.credential.AccountID)
-	}
-	return resp
+// textOfLacking says which scopes an account lacks, and how to give it them.
+func (t *target) textOfLacking(req *logical.Request, accountID string, lacking []string) string {
+	return atMount(req, fmt.Sprintf("account %s was not given what this role requires (%s). To sign in again and allow it: "+
+		cli+" write -force <mount>/%s", accountID, strings.Join(lacking, ", "), t.connectPath()))
 }

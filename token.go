@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-pipedream/internal/api"
-	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -31,23 +30,6 @@ const (
 	// so that the limit of a user is not used up by one of the callers.
 	maxRefreshesOfCaller = 10
 )
-
-// The fields of a token that a read returns.
-const (
-	fieldConnectToken = "connect_token"
-	fieldAccessToken  = "access_token"
-)
-
-// addTokens gives a connection its caches of tokens.
-func (b *backend) addTokens(c *connection, there route) {
-	holdOffs := backoff.NewHoldOffs()
-	client := b.newMaker(c.config, there, api.ConnectToken, b.tokenBudget, holdOffs)
-	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, b.clock, c.connectTokenMaker(client), b.Logger)
-
-	holdOffs = backoff.NewHoldOffs()
-	client = b.newMaker(c.config, there, api.AccessToken, b.accessTokenBudget, holdOffs)
-	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, b.clock, accessTokenMaker(client), b.Logger)
-}
 
 // connectTokenMaker returns what makes Connect tokens. Where the key names an app, it
 // first looks for the user's account.
@@ -102,19 +84,6 @@ func (t *target) tokens() (*token.Cache, token.Key) {
 // who returns whose turns the work for t takes.
 func (t *target) who() pace.Caller { return pace.Caller{Name: t.reader.Caller, User: t.reader.User} }
 
-// token returns the live token that a request asks for.
-func (b *backend) token(ctx context.Context, t *target) (*served, error) {
-	tokens, key := t.tokens()
-	got, how, err := tokens.Get(ctx, t.who(), t.reader.Demand, key)
-	if err != nil {
-		b.stats.Missed()
-		return nil, t.about(err)
-	}
-	b.stats.Served(t.reader.Path, map[token.How]cache.How{token.Hit: cache.Hit, token.Made: cache.Fetched, token.Stale: cache.Stale}[how])
-	t.reader.Demand = token.Demand(got, t.reader.Demand, b.clock.Now())
-	return &served{target: t, credential: got}, nil
-}
-
 // takeRenewal uses up one of the caller's refreshes of tokens, or fails if there are
 // none left.
 func (b *backend) takeRenewal(t *target) error {
@@ -123,16 +92,4 @@ func (b *backend) takeRenewal(t *target) error {
 			"try again in %d s", maxRefreshesOfCaller, int(math.Ceil(wait.Seconds()))))
 	}
 	return nil
-}
-
-// tokenData returns what a read of a token returns.
-func (s *served) tokenData() map[string]any {
-	data := s.credential.Data(false, nil)
-	data["pipedream_project_id"] = s.config.ProjectID
-	data["pipedream_environment"] = s.config.Environment
-	data["pipedream_api_url"] = s.config.BaseURL
-	if s.credential.ExternalUser != "" {
-		data["pipedream_external_user_id"] = s.credential.ExternalUser
-	}
-	return data
 }

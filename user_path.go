@@ -2,15 +2,8 @@ package pipedream
 
 import (
 	"encoding/base64"
-	"fmt"
 	"regexp"
-	"slices"
 	"strings"
-	"unicode/utf8"
-
-	"github.com/hashicorp/go-secure-stdlib/strutil"
-	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // An external user id in a path has exactly one written form, one segment that every
@@ -59,74 +52,6 @@ func userOfSegment(segment string) (id string, err error) {
 	}
 	if written := segmentOfUser(id); written != segment {
 		return "", badRequest("this external user id is written %s in a path", written)
-	}
-	return id, nil
-}
-
-// nameRegex matches the part of a path that names an account or a role, and the external
-// user after it, if there is one.
-func nameRegex() string {
-	return framework.GenericNameRegex(fieldName) + framework.OptionalParamRegex(fieldUser)
-}
-
-// forUserToo returns the end of an operation's id in the OpenAPI document, for a path by
-// [nameRegex]: without a user in the path, and with one.
-func forUserToo(suffix string) string { return suffix + "|user-" + suffix }
-
-// userField describes the external user in a path.
-func userField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type: framework.TypeString,
-		Description: "External user, for a role with allowed_external_user_ids: letters, digits and @ : _ . ~ + - without .. as they are, " +
-			"any other id as b64: and base64url without padding.",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
-	}
-}
-
-const maxAllowedUsers = 100
-
-// namesUsers reports whether the role is for external users whom the path names.
-func (r *role) namesUsers() bool { return len(r.AllowedExternalUserIDs) > 0 }
-
-// validateAllowedUsers checks the globs of a role whose users the path names.
-func (r *role) validateAllowedUsers() error {
-	isNone := func(glob string) bool {
-		return strings.TrimSpace(glob) == "" || utf8.RuneCountInString(glob) > maxExternalUserID || !utf8.ValidString(glob) || strings.Contains(glob, "{{")
-	}
-	switch {
-	case r.ExternalUserID != "":
-		return badRequest("give either external_user_id or allowed_external_user_ids, not both")
-	case len(r.AllowedExternalUserIDs) > maxAllowedUsers:
-		return badRequest("allowed_external_user_ids must not have more than %d entries", maxAllowedUsers)
-	case slices.ContainsFunc(r.AllowedExternalUserIDs, isNone):
-		return badRequest("allowed_external_user_ids must be external user ids in which * stands for any characters, such as acme:*, "+
-			"%d characters at most, and no templates", maxExternalUserID)
-	default:
-		return nil
-	}
-}
-
-// namedUser returns the external user that the path of req names after a role with
-// allowed_external_user_ids. No other path may name one.
-func (t *target) namedUser(req *logical.Request, data *framework.FieldData) (id string, err error) {
-	segment := data.Get(fieldUser).(string)
-	_, sent := req.Data[fieldUser]
-	takes := t.role != nil && t.role.namesUsers()
-	switch {
-	case sent:
-		return "", badRequest("%s", atMount(req, "user is no parameter: an external user is part of the path, <mount>/"+t.reader.Path+"/<role>/<user>"))
-	case segment == "" && !takes:
-		return "", nil
-	case segment == "":
-		return "", badRequest("%s", atMount(req, fmt.Sprintf("this role is for external users whom the path names: <mount>/%s/%s/<user>", t.reader.Path, t.roleName)))
-	case !takes:
-		return "", badRequest("only a role with allowed_external_user_ids takes an external user after its name in the path")
-	}
-	if id, err = userOfSegment(segment); err != nil {
-		return "", err
-	}
-	if !strutil.StrListContainsGlob(t.role.AllowedExternalUserIDs, id) {
-		return "", badRequest("the role's allowed_external_user_ids do not allow this external user")
 	}
 	return id, nil
 }

@@ -50,9 +50,9 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		return badRequest("%s%s%s: check that base_url ends in /v1. To store unchecked, add verify=false", unchecked, missing, withStatus(e))
 	case e.Kind == api.Forbidden:
 		return badRequest("Pipedream accepts %s, but not for the accounts%s (HTTP 403); nothing was changed. %s",
-			given, where(e), widerScope(c))
+			given, whereAsked(e), widerScope(c))
 	case e.Kind != api.KeyRefused:
-		return logical.CodedError(e.HTTPStatus(), unchecked+atMount(req, text(e))+whereElse(e, c)+". To store unchecked, add verify=false")
+		return logical.CodedError(e.HTTPStatus(), unchecked+atMount(req, textOf(e))+whereElse(e, c)+". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
 			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
@@ -71,14 +71,6 @@ func whereElse(e *api.Error, c *config) string {
 	default:
 		return ". Check that base_url is that of Pipedream's API and ends in /v1, and check project_id"
 	}
-}
-
-// of names the Connect project of c.
-func of(c *config) string {
-	if c.ProjectID == "" {
-		return ""
-	}
-	return fmt.Sprintf(" in project %s, environment %s", c.ProjectID, c.Environment)
 }
 
 // widerScope returns what to do about a 403.
