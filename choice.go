@@ -42,7 +42,7 @@ func (t *target) nameAccount(data *framework.FieldData) (err error) {
 		return badRequest("account goes with a role that hands out credentials: a token opens all accounts of its user")
 	}
 	if t.accountID != "" {
-		return badRequest("account goes with a role by app and external_user_id: this path already names one account")
+		return badRequest("account goes with a role that has app and external_user_id: this path already names one account")
 	}
 	return nil
 }

@@ -106,7 +106,7 @@ func TestAccountGoesWithARoleForAUser(t *testing.T) {
 		m.role("alices", map[string]any{"account_id": "apn_alice"})
 		for _, path := range []string{"creds/apn_alice", "creds/alices"} {
 			_, err := m.chosen(logical.ReadOperation, path, "apn_bob")
-			m.refused(err, http.StatusBadRequest, "account goes with a role by app and external_user_id")
+			m.refused(err, http.StatusBadRequest, "account goes with a role that has app and external_user_id")
 		}
 	})
 }

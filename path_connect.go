@@ -63,7 +63,7 @@ end. They begin with https://, or with http:// for a loopback address, and the
 role's allowed_redirect_hosts must name their host. There is no lease, and each
 caller may make 10 links a minute.
 
-With a role by allowed_external_user_ids, the path names the user to whom the
+With a role that has allowed_external_user_ids, the path names the user to whom the
 account will belong. The caller passes the link on to that user, and to nobody else:
 
     $ vault write -force pipedream/connect/crm/acme:42
@@ -84,7 +84,7 @@ func (b *backend) pathConnect() *framework.Path {
 			fieldName: {
 				Type:         framework.TypeString,
 				Required:     true,
-				Description:  "Name of a role by app, for an external user.",
+				Description:  "Name of a role with app, for an external user.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Role name"},
 			},
 			fieldUser:               userField(),

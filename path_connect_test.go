@@ -272,7 +272,7 @@ func TestCallersWhoGetNoLink(t *testing.T) {
 		}
 		for path, texts := range map[string][]string{
 			"connect/nobody":    {`there is no role "nobody"`, "vault list pipedream/roles"},
-			"connect/apn_alice": {"roles by app and external_user_id"},
+			"connect/apn_alice": {"roles with app and external_user_id"},
 			"connect/one":       {`role "one" is for one account`},
 			"connect/a/b":       {`there is no role "a"`},
 			"connect/-x":        {"a role's name must be"},

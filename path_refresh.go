@@ -29,7 +29,7 @@ ends. Each caller may have 10 tokens a minute replaced.
     $ vault write -force pipedream/refresh/apn_XehyZPr
     $ vault write pipedream/refresh/github account=octocat
 
-With a role by allowed_external_user_ids, the path names the user:
+With a role that has allowed_external_user_ids, the path names the user:
 
     $ vault write -force pipedream/refresh/crm/acme:42
 `

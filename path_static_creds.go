@@ -21,7 +21,7 @@ seconds) and last_vault_rotation (when these credentials were first seen, RFC
 
     $ vault read pipedream/static-creds/apn_XehyZPr
 
-With a role by allowed_external_user_ids, the path names the user:
+With a role that has allowed_external_user_ids, the path names the user:
 
     $ vault read pipedream/static-creds/crm/acme:42
 `

@@ -170,7 +170,7 @@ func accountField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type: framework.TypeString,
 		Description: "Which of the user's accounts with the role's app: its id or its name, exactly. " +
-			"For roles by app and external_user_id. Default: the account that reads of the role get.",
+			"For roles with app and external_user_id. Default: the account that reads of the role get.",
 		Query:        true,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Account"},
 	}

@@ -189,11 +189,11 @@ func (b *backend) linkTarget(ctx context.Context, req *logical.Request, data *fr
 	case err != nil:
 		return nil, err
 	case t.role == nil:
-		return nil, badRequest("Connect links are for roles by app and external_user_id, not for account ids")
+		return nil, badRequest("Connect links are for roles with app and external_user_id, not for account ids")
 	case t.role.ofTokens() && t.role.App == "":
-		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles by app and external_user_id", t.roleName)
+		return nil, badRequest("role %q hands out tokens and names no app: Connect links are for roles with app and external_user_id", t.roleName)
 	case !t.role.ofUser():
-		return nil, badRequest("role %q is for one account: Connect links are for roles by app and external_user_id", t.roleName)
+		return nil, badRequest("role %q is for one account: Connect links are for roles with app and external_user_id", t.roleName)
 	default:
 		return t, nil
 	}
