@@ -49,6 +49,21 @@ func TestREADMEIsShort(t *testing.T) {
 	}
 }
 
+var demoTitle = regexp.MustCompile(`(?m)^  title "(.+)"$`)
+
+// The recording of the demo shows all of its chapters.
+func TestTheRecordingIsOfThisDemo(t *testing.T) {
+	script, err := os.ReadFile("scripts/demo.sh")
+	require.NoError(t, err)
+	recording, err := os.ReadFile("docs/demo.cast")
+	require.NoError(t, err)
+	titles := demoTitle.FindAllStringSubmatch(string(script), -1)
+	require.Greater(t, len(titles), 10)
+	for _, title := range titles {
+		require.Contains(t, string(recording), ". "+title[1], "make record-demo")
+	}
+}
+
 var phony = regexp.MustCompile(`(?m)^\.PHONY: (.+)$`)
 
 // TestMakeHelpListsEveryTarget: what it leaves out are files, notices and what scripts ask for.

@@ -4,7 +4,7 @@
 usage: scripts/record-demo.py OUTPUT.cast COMMAND...
 
 The file is in the format of asciinema (version 2), so "asciinema play OUTPUT.cast" shows the run. Pauses are cut to two
-seconds. Paths of this machine are replaced, so that the recording is the same wherever it is made.
+seconds, and after each result there is time to read. Paths of this machine are replaced, so that the recording is the same wherever it is made.
 """
 import fcntl
 import json
@@ -16,7 +16,7 @@ import sys
 import termios
 import time
 
-COLUMNS, ROWS, LONGEST_PAUSE = 110, 36, 2.0
+COLUMNS, ROWS, LONGEST_PAUSE, TIME_TO_READ = 110, 36, 2.0, 2.5
 
 
 def main() -> int:
@@ -43,6 +43,7 @@ def main() -> int:
         if newline:
             text = (data + newline).decode("utf-8", "replace")
             events.append([round(at, 3), "o", clean(text, here)])
+            at += TIME_TO_READ * text.count("  ok: ")
     if rest:
         events.append([round(at, 3), "o", clean(rest.decode("utf-8", "replace"), here)])
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
