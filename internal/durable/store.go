@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
 
+	"vault-plugin-secrets-pipedream/internal/bounded"
 	"vault-plugin-secrets-pipedream/internal/guard"
 )
 
@@ -52,44 +52,26 @@ type Store[V any] struct {
 	loads singleflight.Group
 
 	mu        sync.Mutex // guards the fields below, and all changes of memory; never held across I/O
-	memory    *lru.Cache[string, sized[V]]
-	bytes     int
-	maxBytes  int
+	memory    *bounded.Memory[string, V]
 	unsettled map[string]struct{} // keys that could not be stored or deleted
-}
-
-type sized[V any] struct {
-	value V
-	size  int
 }
 
 // New returns a store of the keys below prefix in storage. It keeps up to
 // maxEntries values, of about maxBytes bytes together, in memory. Calls to storage that several callers share
 // end with ctx.
 func New[V any](ctx context.Context, storage logical.Storage, prefix string, maxEntries, maxBytes int, codec Codec[V], logger func() hclog.Logger) *Store[V] {
-	s := &Store[V]{
+	return &Store[V]{
 		ctx: ctx, storage: storage, prefix: prefix, codec: codec, logger: logger,
-		maxBytes: maxBytes, unsettled: map[string]struct{}{},
+		memory:    bounded.New(maxEntries, maxBytes, func(_ string, value V) int { return codec.Size(value) }),
+		unsettled: map[string]struct{}{},
 	}
-	var err error
-	s.memory, err = lru.NewWithEvict(maxEntries, func(_ string, gone sized[V]) { s.bytes -= gone.size })
-	if err != nil { // only for a size below 1
-		panic(err)
-	}
-	return s
 }
 
 // Get returns the value of key that is in memory.
-func (s *Store[V]) Get(key string) (value V, ok bool) {
-	found, ok := s.memory.Get(key)
-	return found.value, ok
-}
+func (s *Store[V]) Get(key string) (value V, ok bool) { return s.memory.Get(key) }
 
 // Peek is like [Store.Get], but does not count as a use.
-func (s *Store[V]) Peek(key string) (value V, ok bool) {
-	found, ok := s.memory.Peek(key)
-	return found.value, ok
-}
+func (s *Store[V]) Peek(key string) (value V, ok bool) { return s.memory.Peek(key) }
 
 // Load returns the value of key from memory or storage, and keeps it in memory.
 // All callers who load a key share one call to storage, which goes on when they
@@ -363,34 +345,17 @@ func (s *Store[V]) Forget(key string) bool {
 }
 
 // Values returns all values in memory, the least recently used first.
-func (s *Store[V]) Values() []V {
-	found := s.memory.Values()
-	values := make([]V, len(found))
-	for i, f := range found {
-		values[i] = f.value
-	}
-	return values
-}
+func (s *Store[V]) Values() []V { return s.memory.Values() }
 
 // Len returns how many values are in memory.
 func (s *Store[V]) Len() int { return s.memory.Len() }
 
 // Bytes returns about how many bytes the values in memory take.
-func (s *Store[V]) Bytes() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bytes
-}
+func (s *Store[V]) Bytes() int { return s.memory.Bytes() }
 
 // remember puts a value into memory and makes room for it.
 func (s *Store[V]) remember(key string, value V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, _ := s.memory.Peek(key)
-	size := s.codec.Size(value)
-	s.bytes += size - before.size
-	s.memory.Add(key, sized[V]{value: value, size: size})
-	for s.memory.Len() > 1 && s.bytes > s.maxBytes {
-		s.memory.RemoveOldest()
-	}
+	s.memory.Put(key, value)
 }

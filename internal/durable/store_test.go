@@ -101,18 +101,6 @@ func TestMemoryIsBoundedInBytes(t *testing.T) {
 	require.Equal(t, most, s.Len())
 }
 
-func TestAValueLargerThanTheBoundIsKeptAlone(t *testing.T) {
-	s := newStore(t)
-	s.codec.Size = func(n int) int { return n }
-	s.put("a", 10)
-	s.put("b", maxBytes+1)
-	require.Equal(t, []int{maxBytes + 1}, s.Values())
-	s.put("c", 10)
-	require.Equal(t, []int{10}, s.Values())
-	require.Equal(t, 10, s.Bytes())
-	require.Equal(t, maxBytes+1, s.load("b"))
-}
-
 func TestReadersOfAKeyShareOneCallToStorage(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *store) {
 		s.has("new/a", "1")

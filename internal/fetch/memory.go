@@ -4,9 +4,8 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/bounded"
 )
 
 const (
@@ -29,20 +28,13 @@ type brought struct {
 // pageMemory remembers whole pages for about a minute, only in memory. Readers who
 // come a moment after a page find their account here.
 type pageMemory struct {
-	mu    sync.Mutex // guards the fields below; never held across I/O
-	byID  *lru.Cache[string, brought]
-	bytes int
+	mu    sync.Mutex // guards timer, and all changes of byID; never held across I/O
+	byID  *bounded.Memory[string, brought]
 	timer *time.Timer // tidies; nil while there is nothing to tidy
 }
 
 func newPageMemory() *pageMemory {
-	m := &pageMemory{}
-	var err error
-	m.byID, err = lru.NewWithEvict(maxRemembered, func(_ string, b brought) { m.bytes -= b.account.Size() })
-	if err != nil { // only for a size below 1
-		panic(err)
-	}
-	return m
+	return &pageMemory{byID: bounded.New(maxRemembered, maxRememberedBytes, func(_ string, b brought) int { return b.account.Size() })}
 }
 
 // put remembers an account until it is taken or too old. It leaves out an account
@@ -56,12 +48,7 @@ func (m *pageMemory) put(a *api.Account, at, until time.Time, walked bool) {
 	if before, ok := m.byID.Peek(a.ID); ok && before.at.After(at) {
 		return
 	}
-	m.byID.Remove(a.ID)
-	m.bytes += a.Size()
-	m.byID.Add(a.ID, brought{account: a, at: at, until: until, walked: walked})
-	for m.bytes > maxRememberedBytes {
-		m.byID.RemoveOldest()
-	}
+	m.byID.Put(a.ID, brought{account: a, at: at, until: until, walked: walked})
 	if m.timer == nil {
 		m.timer = time.AfterFunc(tidyEvery, m.tidy)
 	}
@@ -85,11 +72,7 @@ func (m *pageMemory) tidy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	for _, id := range m.byID.Keys() {
-		if b, ok := m.byID.Peek(id); ok && !now.Before(b.until) {
-			m.byID.Remove(id)
-		}
-	}
+	m.byID.RemoveIf(func(_ string, b brought) bool { return !now.Before(b.until) })
 	if m.byID.Len() == 0 {
 		m.timer = nil
 		return

@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	lru "github.com/hashicorp/golang-lru/v2"
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/backoff"
+	"vault-plugin-secrets-pipedream/internal/bounded"
 	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/flight"
@@ -95,8 +95,7 @@ type Cache struct {
 	flights  flight.Group[*credential.Credential]
 
 	mu     sync.Mutex // guards the fields below, and all changes of tokens; never held across I/O
-	tokens *lru.Cache[Key, *credential.Credential]
-	bytes  int
+	tokens *bounded.Memory[Key, *credential.Credential]
 	making map[*making]struct{}
 	closed bool
 }
@@ -112,16 +111,10 @@ type making struct {
 func New(ctx context.Context, product api.Product, timeout time.Duration, budget *pace.Budget, holdOffs *backoff.HoldOffs,
 	clk *clock.Clock, maker Maker, logger func() hclog.Logger,
 ) *Cache {
-	c := &Cache{
+	return &Cache{
 		ctx: ctx, product: product, timeout: timeout, budget: budget, holdOffs: holdOffs, clock: clk, maker: maker, logger: logger,
-		making: map[*making]struct{}{},
+		tokens: bounded.New(maxTokens, maxBytes, size), making: map[*making]struct{}{},
 	}
-	var err error
-	c.tokens, err = lru.NewWithEvict(maxTokens, func(k Key, gone *credential.Credential) { c.bytes -= size(k, gone) })
-	if err != nil { // only for a size below 1
-		panic(err)
-	}
-	return c
 }
 
 func size(k Key, t *credential.Credential) int {
@@ -245,12 +238,7 @@ func (c *Cache) end(m *making, k Key, t *credential.Credential) (again bool) {
 	if m.dropped || c.closed || t == nil {
 		return m.dropped
 	}
-	c.tokens.Remove(k)
-	c.bytes += size(k, t)
-	c.tokens.Add(k, t)
-	for c.bytes > maxBytes {
-		c.tokens.RemoveOldest()
-	}
+	c.tokens.Put(k, t)
 	return false
 }
 
@@ -270,17 +258,17 @@ func (c *Cache) holdOff(k Key, err error) {
 // were handed out work until they end.
 func (c *Cache) Forget(user string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for m := range c.making {
 		m.dropped = m.dropped || m.user == user
 	}
-	c.mu.Unlock()
-	c.drop(func(k Key, _ *credential.Credential) bool { return k.User == user })
+	c.tokens.RemoveIf(func(k Key, _ *credential.Credential) bool { return k.User == user })
 }
 
 // Sweep drops the tokens that have ended.
 func (c *Cache) Sweep() {
 	now := c.clock.Now()
-	c.drop(func(_ Key, t *credential.Credential) bool { return !t.Servable(now) })
+	c.tokens.RemoveIf(func(_ Key, t *credential.Credential) bool { return !t.Servable(now) })
 }
 
 // Close drops all tokens, and keeps none from then on.
@@ -288,15 +276,5 @@ func (c *Cache) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.tokens.Purge()
-}
-
-func (c *Cache) drop(useless func(Key, *credential.Credential) bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, k := range c.tokens.Keys() {
-		if t, ok := c.tokens.Peek(k); ok && useless(k, t) {
-			c.tokens.Remove(k)
-		}
-	}
+	c.tokens.Clear()
 }
