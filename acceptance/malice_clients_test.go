@@ -9,6 +9,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -195,6 +196,25 @@ template {
 	}))
 	rendered(t, filepath.Join(dir, "rendered"))
 	require.NoError(t, log.alive())
+}
+
+// renderOnce has consul-template render a template, without another try. It returns what was rendered, and what
+// consul-template said.
+func (m *mount) renderOnce(t *testing.T, vaultToken, template string) (rendered, log string) {
+	t.Helper()
+	program, err := locate("CONSUL_TEMPLATE_BIN", filepath.Join("..", "bin", "consul-template"))
+	if err != nil {
+		t.Skipf("no consul-template: %v", err)
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "template"), []byte(template), 0o600))
+	cmd := exec.CommandContext(t.Context(), program, "-once", "-vault-addr="+m.vault.addr, "-vault-renew-token=false", "-vault-retry=false", //nolint:gosec // the program under test
+		fmt.Sprintf("-template=%[1]s/template:%[1]s/rendered", dir))
+	cmd.Env = append(m.vault.environment(), "VAULT_TOKEN="+vaultToken)
+	said, err := cmd.CombinedOutput()
+	content, readErr := os.ReadFile(filepath.Join(dir, "rendered")) //nolint:gosec // below a directory of the test's own
+	require.Equal(t, err == nil, readErr == nil, "%v: %s", err, said)
+	return string(content), string(said)
 }
 
 // clientProcess is a program that reads from Vault until the test ends.

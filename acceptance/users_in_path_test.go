@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,13 +30,14 @@ func written(id string) string {
 // the form of a letter, in spaces, or in what a client or a server makes of them.
 var customers = []string{
 	"acme:1", "acme:2", "acme:10", "other:1", "ACME:1", "acme:1 ", " acme:1", "acme:é", "acme:e\u0301", "acme:a/b", "b64:acme:1",
-	"acme:1/../acme:2", "acme:1%2F", "acme:", "alice", "acme:" + strings.Repeat("x", 245),
+	"acme:1/../acme:2", "acme:1//acme:2", "acme:1%2F", "acme:", "alice", "acme:a b", "acme:a+b", "acme:a%20b", "acme:" + strings.Repeat("x", 245),
+	"acme:" + strings.Repeat("é", 245),
 }
 
 // chosenIDs are ids that a customer might choose to reach the account of another.
 func chosenIDs() (ids []string) {
 	ids = append(ids, customers...)
-	ids = append(ids, "*", "+", ".", "..", "acme:"+strings.Repeat("x", 246), strings.Repeat("é", 250))
+	ids = append(ids, "*", "+", ".", "..", "acme:"+strings.Repeat("x", 246), strings.Repeat("é", 250), "acme:"+strings.Repeat("é", 246))
 	for _, id := range []string{"acme:2", "other:1"} {
 		ids = append(ids, written(id+"\x00"), "b64:"+base64.RawURLEncoding.EncodeToString([]byte(id)), base64.StdEncoding.EncodeToString([]byte(id)),
 			"b64:"+base64.URLEncoding.EncodeToString([]byte(id)), strings.ToUpper(id), id+" ", " "+id, id+"\t", id+"\x00", id+"\n", id+"/", "/"+id, "//"+id, "./"+id,
@@ -67,6 +68,22 @@ func (m *mount) asBackend(t *testing.T, name, rules string) *person {
 	return &person{Client: m.vault.login(t, slug(t.Name())+"-"+name, strings.ReplaceAll(rules, "MOUNT", m.path)), m: m, name: name}
 }
 
+// passed are ids as a program passes them that knows no written form: one for each way to reach another customer. No
+// policy of customers acme: allows other:1, alice or ACME:1.
+func passed() []string {
+	return []string{
+		"acme:1%2F..%2Fother:1", "acme:1%2Fother:1", "%2Fother:1", "acme:1/../other:1", "../all/other:1", "acme:1/../../all/other:1", "..", "acme:1//../other:1",
+		"//other:1", "acme:1//other:1", "+", "+other:1", "acme:1+other:1", "b64:" + base64.RawURLEncoding.EncodeToString([]byte("other:1")),
+		"b64:" + base64.RawURLEncoding.EncodeToString([]byte("acme:2")), "acme:2", "acme:a+b", "other:1 ", " other:1", "acme:1 other:1", "acme:1%20", "ACME:1", "Acme:1", "acme:é",
+		"acme:e\u0301", "acme:" + strings.Repeat("x", 245), "acme:" + strings.Repeat("x", 246),
+	}
+}
+
+// beyond are the tokens that nobody gets whose policy allows the customers acme: alone.
+func (c *connect) beyond() []string {
+	return []string{c.sim.Token(accountOf("other:1")), c.sim.Token(accountOf("alice")), c.sim.Token(accountOf("ACME:1"))}
+}
+
 // onCustomers returns a mount with accounts of customers, and two backends: one whose policy allows some customers of
 // one role, and one whose policy allows everything.
 func onCustomers(t *testing.T) (c *connect, narrow, wide *person) {
@@ -93,19 +110,8 @@ func TestUsersInPathOnARealVault(t *testing.T) {
 	c, narrow, wide := onCustomers(t)
 	t.Run("raw requests", func(t *testing.T) { c.sendChosenIDs(t, narrow, wide) })
 	t.Run("clients", func(t *testing.T) { c.passChosenIDs(t, narrow, wide) })
-	t.Run("consul-template", func(t *testing.T) {
-		ids := []string{"acme:2", "acme:1/../acme:2", "acme:1 ", "acme:e\u0301", "acme:a/b"}
-		var template, expected strings.Builder
-		for _, id := range ids {
-			fmt.Fprintf(&template, "{{ with secret %q }}{{ .Data.pipedream_account_id }} {{ end }}", c.in("static-creds/crm/"+written(id)))
-			fmt.Fprintf(&expected, "%s ", accountOf(id))
-		}
-		c.readThroughConsulTemplate(t, wide.Token(), template.String(), func(t *testing.T, path string) {
-			rendered, err := os.ReadFile(path) //nolint:gosec // below a directory of the test's own
-			require.NoError(t, err)
-			assert.Equal(t, expected.String(), string(rendered))
-		})
-	})
+	t.Run("the command line", func(t *testing.T) { c.typeChosenIDs(t, narrow, wide) })
+	t.Run("consul-template", func(t *testing.T) { c.templateChosenIDs(t, narrow, wide) })
 	t.Run("leases", func(t *testing.T) { c.leaseForCustomers(t, narrow) })
 	t.Run("connect", func(t *testing.T) { c.connectCustomers(t, narrow, wide) })
 }
@@ -193,20 +199,59 @@ func (c *connect) passChosenIDs(t *testing.T, narrow, wide *person) {
 		}
 		for _, segment := range forms(id) {
 			if secret, err := narrow.Logical().Read(c.in("static-creds/crm/" + segment)); err == nil && secret != nil {
-				lacks(t, id, textOf(secret), c.sim.Token(accountOf("other:1")), c.sim.Token(accountOf("alice")), c.sim.Token(accountOf("ACME:1")))
+				lacks(t, id, textOf(secret), c.beyond()...)
 			}
 			_, answer := narrow.send(t, http.MethodGet, c.in("static-creds/crm/"+segment), "", nil)
-			lacks(t, id, answer, c.sim.Token(accountOf("other:1")), c.sim.Token(accountOf("alice")), c.sim.Token(accountOf("ACME:1")))
+			lacks(t, id, answer, c.beyond()...)
 		}
 	}
-	for id, account := range map[string]string{"acme:2": accountOf("acme:2"), "acme:1/../acme:2": accountOf("acme:1/../acme:2"), "acme:1 ": accountOf("acme:1 ")} {
-		said := c.cliWith(t, wide.Token(), "", "read", "-field=pipedream_account_id", "/static-creds/crm/"+written(id))
-		assert.Equal(t, account, strings.TrimSpace(said.out), "%q: %s", id, said.err)
+}
+
+// typeChosenIDs reads with Vault's command line.
+func (c *connect) typeChosenIDs(t *testing.T, narrow, wide *person) {
+	t.Helper()
+	for _, id := range customers {
+		said := c.cliWith(t, wide.Token(), "", "read", "-field=pipedream_account_id", "/static-creds/all/"+written(id))
+		assert.Equal(t, accountOf(id), strings.TrimSpace(said.out), "%q: %s", id, said.err)
 	}
-	for _, id := range []string{"other:1", "acme:1/../other:1", "acme:1%2F..%2Fother:1"} {
+	c.reachesNoOther(t, func(id string) (got, log string) {
 		said := c.cliWith(t, narrow.Token(), "", "read", "/static-creds/crm/"+id)
-		assert.NotZero(t, said.code, "%q: %s", id, said.out)
+		return said.out, said.err
+	})
+	for _, id := range passed() {
+		if !slices.Contains(customers, id) {
+			said := c.cliWith(t, wide.Token(), "", "read", "/static-creds/all/"+written(id))
+			assert.NotZero(t, said.code, "%q: %s", id, said.out)
+		}
 	}
+}
+
+// reachesNoOther has a client of customers acme: read for ids as they are. It gets the account of an id that is its own
+// written form, and what it says never has the token of another.
+func (c *connect) reachesNoOther(t *testing.T, read func(id string) (got, log string)) {
+	t.Helper()
+	for _, id := range passed() {
+		got, log := read(id)
+		lacks(t, id, got+log, c.beyond()...)
+		if account := accountOf(id); account != "" && written(id) == id && strings.HasPrefix(id, "acme:") {
+			assert.Contains(t, got, account, log)
+		}
+	}
+}
+
+// templateChosenIDs reads with consul-template.
+func (c *connect) templateChosenIDs(t *testing.T, narrow, wide *person) {
+	t.Helper()
+	var template, expected strings.Builder
+	for _, id := range customers {
+		fmt.Fprintf(&template, "{{ with secret %q }}{{ .Data.pipedream_account_id }} {{ end }}", c.in("static-creds/all/"+written(id)))
+		fmt.Fprintf(&expected, "%s ", accountOf(id))
+	}
+	got, _ := c.renderOnce(t, wide.Token(), template.String())
+	assert.Equal(t, expected.String(), got)
+	c.reachesNoOther(t, func(id string) (got, log string) {
+		return c.renderOnce(t, narrow.Token(), fmt.Sprintf("{{ with secret %q }}{{ .Data }}{{ end }}", c.in("static-creds/crm/"+id)))
+	})
 }
 
 // leaseForCustomers asserts that leases and the audit log say for whom they are.
