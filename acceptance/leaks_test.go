@@ -116,6 +116,8 @@ func (s *surface) everything(names ...string) {
 	s.note(client.Read(s.in("roles/one")))
 	s.note(client.Read(s.in("config")))
 	s.note(client.Read(s.in("status")))
+	_, metrics := s.raw(s.T, http.MethodGet, "metrics", "")
+	s.said.WriteString(metrics)
 }
 
 func (s *surface) workspace() {
@@ -160,19 +162,27 @@ func (s *surface) connect(clientSecret string) {
 	s.write(s.T, "config", map[string]any{"client_id": "client_1", "client_secret": clientSecret, "project_id": "proj_1", "base_url": s.apiURL})
 	s.write(s.T, "roles/alices", map[string]any{"app": "github", "external_user_id": "alice"})
 	s.write(s.T, "roles/mine", map[string]any{"app": "github", "external_user_id": "{{identity.entity.id}}"})
-	s.everything("apn_alice", "alices", "mine", "apn_nobody")
+	s.write(s.T, "config", map[string]any{"allow_access_tokens": true})
+	s.write(s.T, "roles/connects", map[string]any{"credential_type": "connect_token", "scope": "connect:proxy", "app": "github", "external_user_id": "alice"})
+	s.write(s.T, "roles/accesses", map[string]any{"credential_type": "access_token", "scope": "connect:proxy"})
+	s.everything("apn_alice", "alices", "mine", "apn_nobody", "connects", "accesses")
+	for role, field := range map[string]string{"connects": "connect_token", "accesses": "access_token"} {
+		require.NotEmpty(s, s.read(s.T, "static-creds/"+role).Data[field])
+	}
 	s.sim.RevokeAccessTokens()
 	s.everything("apn_alice")
 	for _, f := range s.wordyFaults() {
+		s.write(s.T, "config", map[string]any{"max_retries": 0}) // ends all tokens that are kept
 		f.Kind = pipedreamtest.KindConnectToken
 		remove := s.sim.AddFault(f)
 		_, err := s.vault.root.Logical().Write(s.in("connect/alices"), map[string]any{"reconnect": true})
 		s.note(nil, err)
+		s.everything("connects")
 		remove()
 		f.Kind = pipedreamtest.KindToken
 		remove = s.sim.AddFault(f)
 		s.note(s.vault.root.Logical().Write(s.in("config"), map[string]any{"client_secret": clientSecret}))
-		s.everything("apn_alice", "alices")
+		s.everything("apn_alice", "alices", "accesses")
 		remove()
 	}
 	s.write(s.T, "config", map[string]any{"api_key": s.apiKey, "project_id": "", "base_url": s.apiURL})
