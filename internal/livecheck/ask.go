@@ -78,6 +78,17 @@ func (a *answer) why() Form {
 	return statusForm(a.status)
 }
 
+// outcome is whether a request was answered.
+func (a *answer) outcome() seen {
+	switch {
+	case a.problem != "":
+		return unseen(a.problem)
+	case a.ok():
+		return as(answered)
+	}
+	return as(statusForm(a.status))
+}
+
 // statusForm is the form of a status.
 func statusForm(status int) Form { return Form("status " + strconv.Itoa(status)) }
 

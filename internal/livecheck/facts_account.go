@@ -76,10 +76,8 @@ var accountFacts = []fact{
 				got := l.alone(textOf(sample["id"]), "1")
 				a, _ := readAccount(got)
 				switch {
-				case got.problem != "":
-					return unseen(got.problem)
 				case !got.ok():
-					return as(statusForm(got.status))
+					return got.outcome()
 				case isSet(a["credentials"]):
 					return as("credentials")
 				}

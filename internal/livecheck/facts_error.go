@@ -31,7 +31,7 @@ var errorFacts = []fact{
 			if l.config.APIKey == "" || l.at.project != "" {
 				return unseen("this is about API keys")
 			}
-			return outcome(l.get([]string{"accounts"}, "limit", "1"))
+			return l.get([]string{"accounts"}, "limit", "1").outcome()
 		},
 	},
 }

@@ -60,7 +60,7 @@ var filterFacts = []fact{
 			if l.at.project == "" {
 				return unseen("this is about Connect")
 			}
-			return outcome(l.page("limit", "1", "external_user_id", strings.Repeat("x", 251)).answer)
+			return l.page("limit", "1", "external_user_id", strings.Repeat("x", 251)).outcome()
 		},
 	},
 	{
@@ -105,11 +105,8 @@ var filterFacts = []fact{
 				return unseen("there is no external user")
 			}
 			p := readPage(l.get([]string{"users", user, "accounts"}))
-			switch {
-			case p.problem != "":
-				return unseen(p.problem)
-			case !p.ok():
-				return as(statusForm(p.status))
+			if !p.ok() {
+				return p.instead()
 			}
 			return as(p.wrapping)
 		},
@@ -146,12 +143,8 @@ func (l *look) filtered(parameter string, value, kind func(members) string) seen
 	wanted := func(a members) bool { return kind(a) == kind(first) }
 	p := l.page("limit", fullPage, parameter, value(first))
 	switch {
-	case p.problem != "":
-		return unseen(p.problem)
-	case !p.ok():
-		return as(statusForm(p.status))
 	case !p.usable():
-		return as(noList)
+		return p.instead()
 	case p.count == 0 && p.next() == "":
 		return as(noneFound)
 	case !slices.ContainsFunc(all.accounts(), func(a members) bool { return !wanted(a) }):
@@ -168,12 +161,8 @@ func (l *look) filtered(parameter string, value, kind func(members) string) seen
 func (l *look) filteredOut(parameter, value string) seen {
 	p := l.page("limit", fullPage, parameter, value)
 	switch {
-	case p.problem != "":
-		return unseen(p.problem)
-	case !p.ok():
-		return as(statusForm(p.status))
 	case !p.usable():
-		return as(noList)
+		return p.instead()
 	case p.count > 0:
 		return as(allOthersToo)
 	case l.walk().came() == 0:

@@ -20,7 +20,7 @@ var listFacts = []fact{
 		handled:  []Form{"status 401", "status 403"}, // the engine says so
 		look: func(l *look) seen {
 			p := l.page("limit", fullPage, "include_credentials", "true")
-			return outcome(p.answer)
+			return p.outcome()
 		},
 	},
 	{
@@ -175,12 +175,8 @@ var listFacts = []fact{
 			}
 			p := l.afterTheEnd(w)
 			switch {
-			case p.problem != "":
-				return unseen(p.problem)
-			case !p.ok():
-				return as(statusForm(p.status))
 			case !p.usable():
-				return as(noList)
+				return p.instead()
 			case p.count > 0 && w.has(p.ids()):
 				return as("accounts that came before")
 			case p.count > 0:
@@ -248,7 +244,7 @@ var listFacts = []fact{
 	{
 		name: "list.large_limit", says: "What happens with limit=101 is not documented. The engine never sends it.",
 		expected: []Form{answered, "status 400", "status 422"}, open: true,
-		look: func(l *look) seen { return outcome(l.page("limit", "101").answer) },
+		look: func(l *look) seen { return l.page("limit", "101").outcome() },
 	},
 	{
 		name: "list.after", says: "after=<end_cursor> asks for the next page.",
@@ -260,10 +256,8 @@ var listFacts = []fact{
 			}
 			second := l.page("limit", "1", "after", first.next())
 			switch {
-			case second.problem != "":
-				return unseen(second.problem)
 			case !second.usable():
-				return as(second.whyNot())
+				return second.instead()
 			case second.count == 0 && l.walk().came() < 2:
 				return unseen(tooFew)
 			case second.count == 0:
@@ -286,10 +280,8 @@ var listFacts = []fact{
 			}
 			p := l.page("limit", "1", "before", cursor)
 			switch {
-			case p.problem != "":
-				return unseen(p.problem)
 			case !p.ok():
-				return as(statusForm(p.status))
+				return p.instead()
 			case p.count == 0:
 				return as("an empty page")
 			case slices.Equal(p.ids(), first.ids()):

@@ -163,14 +163,7 @@ var scopeFacts = []fact{
 		name: "scope.oauth_apps", says: "Which scope the list of OAuth clients needs is not documented. The check asks with all that its client may have.",
 		expected: []Form{answered, "status 401", "status 403", "status 404"}, open: true,
 		look: func(l *look) seen {
-			got := l.get([]string{"oauth_apps"}, "limit", fullPage)
-			if got.problem != "" {
-				return unseen(got.problem)
-			}
-			if got.ok() {
-				return as(answered)
-			}
-			return as(statusForm(got.status))
+			return l.get([]string{"oauth_apps"}, "limit", fullPage).outcome()
 		},
 	},
 	{
@@ -183,7 +176,7 @@ var scopeFacts = []fact{
 			}
 			q := l.getQuery(b, []string{"accounts"}, "limit", "1")
 			q.environment = ""
-			return outcome(l.ask(q))
+			return l.ask(q).outcome()
 		},
 	},
 }
@@ -197,16 +190,5 @@ func (l *look) scoped(scope string) seen {
 	if b.secret == "" {
 		return unseen(l.whyNoToken(scope))
 	}
-	return outcome(l.ask(l.getQuery(b, []string{"accounts"}, "limit", "1")))
-}
-
-// outcome is whether a request was answered.
-func outcome(got *answer) seen {
-	switch {
-	case got.problem != "":
-		return unseen(got.problem)
-	case got.ok():
-		return as(answered)
-	}
-	return as(statusForm(got.status))
+	return l.ask(l.getQuery(b, []string{"accounts"}, "limit", "1")).outcome()
 }

@@ -95,10 +95,8 @@ var writeFacts = []fact{
 			}
 			p := readPage(l.withToken("external_user_id", other))
 			switch {
-			case p.problem != "":
-				return unseen(p.problem)
 			case !p.ok():
-				return as(statusForm(p.status))
+				return p.instead()
 			case p.count == 0:
 				return as("no accounts")
 			}
@@ -178,9 +176,9 @@ func (l *look) byToken(n int) seen {
 		return unseen(why)
 	}
 	if n == 1 {
-		return outcome(l.withToken())
+		return l.withToken().outcome()
 	}
-	return outcome(l.withToken("app", l.names.app))
+	return l.withToken("app", l.names.app).outcome()
 }
 
 var connectTokenPattern = regexp.MustCompile(`^ctok_[0-9a-f]{32}$`)

@@ -164,6 +164,14 @@ func (p *page) whyNot() Form {
 	return noList
 }
 
+// instead is what is seen in place of a usable page.
+func (p *page) instead() seen {
+	if p.ok() {
+		return as(noList)
+	}
+	return p.outcome()
+}
+
 // next is the cursor of the next page; empty if there is none.
 func (p *page) next() string { return textOf(p.info["end_cursor"]) }
 
