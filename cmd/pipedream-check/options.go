@@ -13,6 +13,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/livecheck"
 	"vault-plugin-secrets-pipedream/internal/redact"
+	"vault-plugin-secrets-pipedream/internal/usage"
 )
 
 // The names of what it needs to know, in the environment or on standard input.
@@ -77,15 +78,7 @@ func parseOptions(args []string, getenv func(string) string, stdin io.Reader, st
 	flags.BoolVar(&o.config.Write, "write", false, "make a Connect token that lives for a minute, too; needs a project")
 	flags.StringVar(&o.config.LinkApp, "link", "", "make a Connect link for the app with this `slug`, too, and wait until you connect an account with it; needs -write")
 	flags.DurationVar(&o.config.LinkWait, "link-wait", 5*time.Minute, "how `long` to wait for that")
-	flags.SetOutput(io.Discard)
-	flags.Usage = func() {}
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			_, _ = io.WriteString(stdout, usageHead)
-			flags.SetOutput(stdout)
-			flags.PrintDefaults()
-			_, _ = io.WriteString(stdout, usageTail)
-		}
+	if err := usage.Parse(flags, args, stdout, usageHead, usageTail); err != nil {
 		return nil, err
 	}
 	if flags.NArg() > 0 { // which may be a secret

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
+	"vault-plugin-secrets-pipedream/internal/usage"
 )
 
 // keyVariable is the environment variable that holds the API key.
@@ -101,16 +102,7 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	flags.StringVar(&o.readyFile, "ready-file", "", "`file` that contains the base URL while the API is running")
 	flags.BoolVar(&o.log, "log", false, "print a line for each request to standard error")
 
-	// The caller prints errors. Help goes to standard output, so that it can be paged.
-	flags.SetOutput(io.Discard)
-	flags.Usage = func() {}
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			_, _ = io.WriteString(stdout, usageHead)
-			flags.SetOutput(stdout)
-			flags.PrintDefaults()
-			_, _ = io.WriteString(stdout, usageTail)
-		}
+	if err := usage.Parse(flags, args, stdout, usageHead, usageTail); err != nil {
 		return o, err
 	}
 	flags.Visit(func(f *flag.Flag) { o.limitSet = o.limitSet || f.Name == "limit" })
