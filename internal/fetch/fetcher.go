@@ -57,7 +57,6 @@ type Fetcher struct {
 	blocked bool               // whether some of that may be due, but could not be sent yet
 
 	uselessUntil time.Time           // until when the list is not used
-	noWalkUntil  time.Time           // until when no walk begins, after one of a list of unknown length brought nothing
 	pageCameAt   time.Time           // when the last page came; zero if the last one failed
 	failing      map[string]struct{} // accounts for which Pipedream was unavailable since it last answered
 	throttled    int                 // pages in a row that got a 429

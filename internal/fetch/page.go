@@ -259,10 +259,10 @@ func (f *Fetcher) walkCame(walk *walk, p *api.Page, found int, hasCredentials bo
 			f.useless(now.Add(failedFor))
 		}
 		f.endWalk(true)
-	case !f.useful(now):
+	case p.Total == 0 && found == 0 && !walk.stock: // nobody knows how long it goes on so
+		f.useless(now.Add(failedFor))
 		f.endWalk(false)
-	case p.Total == 0 && found == 0 && !walk.stock:
-		f.noWalkUntil = now.Add(failedFor)
+	case !f.useful(now):
 		f.endWalk(false)
 	}
 }

@@ -144,8 +144,6 @@ func (f *Fetcher) walkPays(now time.Time, more int) bool {
 	switch {
 	case !f.useful(now) || f.closed && wanted == 0:
 		return false
-	case f.walk == nil && now.Before(f.noWalkUntil):
-		return false
 	case f.walk == nil:
 		return wanted > max(MaxSingles, f.fleet.length) || wanted > 0 && recently > max(demandFrom, f.fleet.length)
 	case f.fleet.length == 0:
@@ -295,7 +293,7 @@ func (f planner) Ahead(now time.Time) (send func(*pace.Claim)) {
 			f.blocked = true
 		}
 	}
-	mayWalk := f.walk == nil && f.useful(now) && !now.Before(f.noWalkUntil) && len(f.ahead) > max(MaxSingles, f.fleet.length)
+	mayWalk := f.walk == nil && f.useful(now) && len(f.ahead) > max(MaxSingles, f.fleet.length)
 	mayAskAlone := !f.walkIsUnderWay() && f.mayAskAlone(now)
 	if len(f.ahead) > 0 && !mayWalk && !mayAskAlone { // nothing of it can be sent, whatever is due
 		f.blocked = true
