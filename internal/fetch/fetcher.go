@@ -192,16 +192,21 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 }
 
 // notWhole notes that there are accounts that the list did not have when it was last
-// fetched. Those who wait for others of that kind no longer have to wait like guesses.
+// fetched. Others of that kind are no longer taken for guesses, whether they still wait or
+// were told to come again.
 func (f *Fetcher) notWhole(now time.Time) {
 	if !f.fleet.index.isWhole() || f.holdOffs.Guessing() {
 		return
 	}
 	f.fleet.index.setWhole(false)
+	f.fleet.unproven.count(now, f.rememberFor()) // forgets the older ones
+	for _, guess := range f.fleet.unproven.order {
+		f.fleet.unlisted.add(guess.id, now)
+	}
+	f.fleet.unproven = demand{}
 	for _, w := range f.wants {
 		if w.state == pending && w.claim.ClassNow() == pace.Unproven && !f.holdOffs.Doubtful(w.ID) {
 			w.claim.Prove()
-			f.fleet.unlisted.add(w.ID, now)
 			f.place(w, now)
 		}
 	}

@@ -25,8 +25,9 @@ type fleet struct {
 	length  int       // in pages; 0 if unknown
 	stockAt time.Time // when it was last fetched to its end, or that was tried
 
-	// What readers wanted and was not cached: accounts on unknown and on known pages.
-	unlisted, listed demand
+	// What readers wanted and was not cached: accounts on unknown and on known pages, and
+	// those that were never seen to exist.
+	unlisted, listed, unproven demand
 }
 
 func newFleet() *fleet { return &fleet{index: newIndex(), memory: newPageMemory()} }

@@ -3,6 +3,8 @@ package fetch
 import (
 	"fmt"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,5 +173,39 @@ func TestAPanicBlocksNoAccount(t *testing.T) {
 		<-r.ended
 		require.Error(t, r.err)
 		f.served(f.wants(id(0)), id(0))
+	})
+}
+
+// Accounts connected after the whole list was seen are taken for guesses, and most readers
+// are told to come again. That they wanted them counts once the first one exists.
+func TestNewAccountsOfManyCallers(t *testing.T) {
+	bubble(t, 100, func(t *testing.T, f *fetcher) {
+		f.takeStock()
+		synctest.Wait()
+		for i := 100; i < 600; i++ {
+			f.sim.SetAccount(pipedreamtest.Account{ID: id(i), TokenLife: time.Hour})
+		}
+		f.costs(0, 1)
+		f.sim.AddFault(pipedreamtest.Fault{TotalCount: []byte("20000"), Delay: 50 * time.Millisecond})
+		var refused, served atomic.Int64
+		var readers sync.WaitGroup
+		for i := 100; i < 600; i++ {
+			caller := fmt.Sprint("caller ", i%20)
+			readers.Go(func() {
+				r := f.wantsFor(t.Context(), caller, f.Class(id(i), false), id(i), time.Time{})
+				if <-r.ended; r.err != nil {
+					refused.Add(1)
+				} else {
+					served.Add(1)
+				}
+			})
+		}
+		readers.Wait()
+		require.Positive(t, refused.Load())
+		require.Positive(t, served.Load())
+		require.LessOrEqual(t, f.sim.Count(account), 3*MaxSingles)
+		require.LessOrEqual(t, f.sim.Count(list), 7) // the last one is empty
+		time.Sleep(3 * time.Minute)
+		f.isIdle()
 	})
 }

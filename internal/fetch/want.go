@@ -109,9 +109,12 @@ func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 		f.wants[id] = w
 		w.mustBeNewer(wish.NewerThan)
 		b, ok := f.fleet.memory.take(id, wish.NewerThan)
-		if wish.Class == pace.Known {
+		switch wish.Class {
+		case pace.Known:
 			f.fleet.demandOf(id, b.walked).add(id, now)
 			f.gather(now)
+		case pace.Unproven:
+			f.fleet.unproven.add(id, now)
 		}
 		if ok && !by.After(now) { // what can wait gets a newer one
 			f.serve(w, b.account, b.at, nil)
