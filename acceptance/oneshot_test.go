@@ -113,21 +113,15 @@ func TestOneShotPrograms(t *testing.T) {
 // TestOneShotAnsible runs the example playbook. A refused read leaves the file as it is.
 func TestOneShotAnsible(t *testing.T) {
 	t.Parallel()
-	playbook := os.Getenv("ANSIBLE_PLAYBOOK_BIN")
-	if playbook == "" {
-		t.Skip("no ANSIBLE_PLAYBOOK_BIN: make test-one-shot finds an installed one")
-	}
 	m := onSharedVault(t)
 	m.sim.SetAccount(github())
 	token := m.vault.login(t, slug(t.Name()), m.mayRead("static-creds/*")).Token()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "github-token")
 	run := func(id string) (output string, err error) {
-		path := example(t, dir, "ansible.yaml", []string{"pipedream/static-creds/apn_XehyZPr", m.in("static-creds/" + id), "/etc/app/github-token", file})
-		cmd := exec.CommandContext(t.Context(), playbook, "--inventory=localhost,", "--connection=local", path) //nolint:gosec // a program under test
-		cmd.Env = append(m.vault.environment(), "VAULT_ADDR="+m.vault.addr, "VAULT_TOKEN="+token, "HOME="+dir, "LC_ALL=C.UTF-8")
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+		return m.vault.play(t, token, example(t, dir, "ansible.yaml", []string{
+			"pipedream/static-creds/apn_XehyZPr", m.in("static-creds/" + id), "/etc/app/github-token", file,
+		}))
 	}
 
 	output, err := run(githubID)
@@ -139,4 +133,46 @@ func TestOneShotAnsible(t *testing.T) {
 	output, err = run("apn_nobody")
 	require.Error(t, err, output)
 	assert.Equal(t, m.sim.Token(githubID), readFile(t, file))
+}
+
+// TestOneShotAnsibleInstalls installs another version of the plugin, and uses it.
+func TestOneShotAnsibleInstalls(t *testing.T) {
+	t.Parallel()
+	next, version := nextPlugin(t)
+	s := &vaultServer{dir: t.TempDir()}
+	withOwnPlugins(t, s)
+	t.Cleanup(func() {
+		if s.process != nil {
+			require.NoError(t, s.process.stop())
+		}
+	})
+	require.NoError(t, s.start())
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "server"), 0o700))
+	playbook := example(t, dir, "server/ansible.yaml", []string{
+		"hosts: vault", "hosts: all", "become: true", "become: false", "/etc/vault.d/plugins", s.plugins,
+		"v0.1.0", version, "{{ playbook_dir }}/../../../bin/{{ plugin }}", next,
+	})
+	for range 2 { // it can be run again
+		output, err := s.play(t, s.rootToken, playbook)
+		require.NoError(t, err, output)
+	}
+	_, err := s.root.Logical().Write("sys/mounts/pipedream", map[string]any{"type": pluginName, "plugin_version": version})
+	require.NoError(t, err)
+	status, err := s.root.Logical().Read("pipedream/status")
+	require.NoError(t, err)
+	require.Equal(t, version, status.Data["version"])
+}
+
+// play runs a playbook on this machine.
+func (s *vaultServer) play(t *testing.T, token, playbook string) (output string, err error) {
+	t.Helper()
+	program := os.Getenv("ANSIBLE_PLAYBOOK_BIN")
+	if program == "" {
+		t.Skip("no ANSIBLE_PLAYBOOK_BIN: make test-one-shot finds an installed one")
+	}
+	cmd := exec.CommandContext(t.Context(), program, "--inventory=localhost,", "--connection=local", playbook) //nolint:gosec // a program under test
+	cmd.Env = append(s.environment(), "VAULT_ADDR="+s.addr, "VAULT_TOKEN="+token, "HOME="+t.TempDir(), "LC_ALL=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
