@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,29 +52,59 @@ func policyOfPage(t *testing.T, name string) string {
 	return ""
 }
 
-// TestPoliciesOfThePage uses the policies of docs/production.md for people who look after the engine.
+// TestPoliciesOfThePage uses the policies of docs/production.md for people who look after the engine and its users. Each
+// opens what the page says, and nothing else. No answer has a credential in it.
 func TestPoliciesOfThePage(t *testing.T) {
 	t.Parallel()
-	m := onSharedVault(t)
-	m.sim.SetAccount(github())
-	for name, mayNot := range map[string][]string{
-		"pipedream-operator": {"creds/" + githubID, "static-creds/" + githubID},
-		"pipedream-auditor":  {"creds/" + githubID, "static-creds/" + githubID, "metrics"},
+	c := onConnect(t)
+	p := c.people(t, strings.ReplaceAll(policyOfPage(t, "pipedream-github-disconnect"), "pipedream/", c.in("")))
+	everything := func() {
+		c.configureClient(t, map[string]any{"project_id": projectID})
+		for _, role := range []string{"github", "other"} {
+			c.write(t, "roles/"+role, p.ownAccount())
+		}
+		for _, user := range []string{"alice", "bob"} {
+			c.sim.SetAccount(connected("apn_"+user, user))
+		}
+	}
+	requests := []string{
+		"read config", "write config", "delete config", "list accounts", "list roles", "read roles/other", "write roles/other", "read status", "read metrics",
+		"read creds/apn_alice", "write creds/apn_alice", "read static-creds/apn_alice", "write refresh/apn_alice", "read creds/github", "write refresh/github",
+		"read connect/github", "write connect/github", "delete connect/github", "read connect/other", "write connect/other", "delete connect/other",
+		"read users/bob", "write users/bob", "list users", "read accounts/apn_alice", "write accounts/apn_alice", "delete accounts/apn_alice",
+		"delete users/bob", "delete roles/other",
+	}
+	for name, may := range map[string][]string{
+		"pipedream-operator": {
+			"read config", "write config", "delete config", "list accounts", "list roles", "read roles/other", "write roles/other", "read status", "read metrics",
+			"write refresh/apn_alice", "write refresh/github", "read accounts/apn_alice", "delete roles/other",
+		},
+		"pipedream-auditor":           {"read config", "list accounts", "list roles", "read roles/other", "read status", "read accounts/apn_alice"},
+		"pipedream-github-disconnect": {"write connect/github", "delete connect/github"},
+		"pipedream-support":           {"read users/bob", "read accounts/apn_alice", "delete accounts/apn_alice"},
+		"pipedream-offboarding":       {"read users/bob", "delete users/bob"},
 	} {
-		rules := strings.ReplaceAll(policyOfPage(t, name), "pipedream/", m.in(""))
-		client := m.vault.login(t, slug(t.Name()+name), rules)
-		may := []string{"config", "accounts/" + githubID, "status"}
-		if name == "pipedream-operator" {
-			may = append(may, "metrics")
+		var who *person
+		if name == "pipedream-github-disconnect" { // which is for users
+			who = p.login(t, "alice")
+		} else {
+			who = c.asBackend(t, name, strings.ReplaceAll(policyOfPage(t, name), "pipedream/", "MOUNT/"))
 		}
-		for _, path := range may {
-			response, err := client.Logical().ReadRaw(m.in(path))
-			require.NoError(t, err, "%s: %s", name, path)
-			assert.NoError(t, response.Body.Close())
-		}
-		for _, path := range mayNot {
-			_, err := client.Logical().Read(m.in(path))
-			refused(t, err, http.StatusForbidden, "permission denied")
+		everything()
+		for _, request := range requests {
+			tokens := []string{c.sim.Token("apn_alice"), c.sim.Token("apn_bob")}
+			c.sim.ResetRequests()
+			verb, path, _ := strings.Cut(request, " ")
+			method := map[string]string{"read": http.MethodGet, "write": http.MethodPut, "list": "LIST", "delete": http.MethodDelete}[verb]
+			code, answer := who.send(t, method, c.in(path), "{}", nil)
+			if !slices.Contains(may, request) {
+				assert.Equal(t, http.StatusForbidden, code, "%s: %s: %s", name, request, answer)
+				assert.Empty(t, c.sim.Requests(), "%s: %s", name, request)
+				continue
+			}
+			assert.NotEqual(t, http.StatusForbidden, code, "%s: %s: %s", name, request, answer)
+			lacks(t, name+": "+request, answer, tokens...)
+			everything()
 		}
 	}
 }
@@ -151,4 +182,19 @@ func (m *mount) audited(t *testing.T, path string) auditEntry {
 	}
 	require.Fail(t, "no entry in the audit log", path)
 	return auditEntry{}
+}
+
+// auditedRequests returns how many requests in the audit log are such an operation on a path of the mount that begins so.
+func (m *mount) auditedRequests(t *testing.T, path, operation string) (n int) {
+	t.Helper()
+	for line := range strings.Lines(m.audit(t)) {
+		var entry auditEntry
+		if !strings.Contains(line, m.in(path)) || json.Unmarshal([]byte(line), &entry) != nil { // the last line may be incomplete
+			continue
+		}
+		if entry.Type == "request" && entry.Request.Operation == operation && strings.HasPrefix(entry.Request.Path, m.in(path)) {
+			n++
+		}
+	}
+	return n
 }
