@@ -58,18 +58,9 @@ func (b *backend) pathAccounts() []*framework.Path {
 			Pattern:      "accounts/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Account"},
 			Fields: map[string]*framework.FieldSchema{
-				fieldApp: {
-					Type:         framework.TypeString,
-					Description:  "Only accounts of this app: its slug, such as github, or its id.",
-					Query:        true,
-					DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
-				},
-				fieldExternalUserID: {
-					Type:         framework.TypeString,
-					Description:  "Only accounts of this external user of the Connect project; at most 250 characters.",
-					Query:        true,
-					DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
-				},
+				fieldApp: parameter(framework.TypeString, "App", "Only accounts of this app: its slug, such as github, or its id."),
+				fieldExternalUserID: parameter(framework.TypeString, "External user id",
+					"Only accounts of this external user of the Connect project; at most 250 characters."),
 			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{

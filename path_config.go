@@ -85,59 +85,30 @@ func configFields() map[string]*framework.FieldSchema {
 		Description:  "Secret of the OAuth client. Required again whenever client_id or base_url changes. Never returned.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
 	}
-	fields[fieldVerify] = &framework.FieldSchema{
-		Type:         framework.TypeBool,
-		Default:      true,
-		Description:  "Whether to check with Pipedream that it accepts the key or client before anything is stored. Not stored itself. Default true.",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Verify"},
-	}
+	fields[fieldVerify] = settingOr(framework.TypeBool, true, "Verify",
+		"Whether to check with Pipedream that it accepts the key or client before anything is stored. Not stored itself. Default true.")
 	return fields
 }
 
 // configSettings returns the fields that can be both written and read.
 func configSettings() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		fieldClientID: {
-			Type:         framework.TypeString,
-			Description:  "Id of a workspace's OAuth client, to be used with client_secret instead of api_key. Changing it requires client_secret in the same request.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
-		},
-		fieldScope: {
-			Type:         framework.TypeString,
-			Default:      defaultScope,
-			Description:  "Scopes to ask for as an OAuth client, with spaces between them. Default connect:accounts:read, the least that reads accounts.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
-		},
-		fieldConnectTokenScope: {
-			Type:    framework.TypeString,
-			Default: defaultConnectTokenScope,
-			Description: "Scopes of the token in a Connect link, with spaces between them; never * or connect:*. " +
-				"Default " + defaultConnectTokenScope + ", which connects an account.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Connect token scope"},
-		},
-		fieldAllowedTokenScopes: {
-			Type:    framework.TypeCommaStringSlice,
-			Default: []string{defaultTokenScope},
-			Description: "Scopes that tokens of roles may have, with commas between them; never * or connect:*. Empty for none. " +
-				"Default " + defaultTokenScope + ". connect:accounts:read opens credentials with their refresh tokens.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed token scopes"},
-		},
-		fieldAllowAccessTokens: {
-			Type:         framework.TypeBool,
-			Default:      false,
-			Description:  "Whether roles may hand out access tokens, which are good for every user of every project of the workspace. Default false.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow access tokens"},
-		},
-		fieldProjectID: {
-			Type:         framework.TypeString,
-			Description:  "Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Project ID"},
-		},
-		fieldOrgID: {
-			Type:         framework.TypeString,
-			Description:  "Workspace that a user's API key is used for, such as o_1aBcDeF, where the user has more than one. Not with an OAuth client.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Workspace ID"},
-		},
+		fieldClientID: setting(framework.TypeString, "Client ID",
+			"Id of a workspace's OAuth client, to be used with client_secret instead of api_key. Changing it requires client_secret in the same request."),
+		fieldScope: settingOr(framework.TypeString, defaultScope, "Scope",
+			"Scopes to ask for as an OAuth client, with spaces between them. Default connect:accounts:read, the least that reads accounts."),
+		fieldConnectTokenScope: settingOr(framework.TypeString, defaultConnectTokenScope, "Connect token scope",
+			"Scopes of the token in a Connect link, with spaces between them; never * or connect:*. "+
+				"Default "+defaultConnectTokenScope+", which connects an account."),
+		fieldAllowedTokenScopes: settingOr(framework.TypeCommaStringSlice, []string{defaultTokenScope}, "Allowed token scopes",
+			"Scopes that tokens of roles may have, with commas between them; never * or connect:*. Empty for none. "+
+				"Default "+defaultTokenScope+". connect:accounts:read opens credentials with their refresh tokens."),
+		fieldAllowAccessTokens: settingOr(framework.TypeBool, false, "Allow access tokens",
+			"Whether roles may hand out access tokens, which are good for every user of every project of the workspace. Default false."),
+		fieldProjectID: setting(framework.TypeString, "Project ID",
+			"Connect project whose accounts are served, such as proj_1aBcDeF. Needs an OAuth client. Default: the accounts of the workspace."),
+		fieldOrgID: setting(framework.TypeString, "Workspace ID",
+			"Workspace that a user's API key is used for, such as o_1aBcDeF, where the user has more than one. Not with an OAuth client."),
 		fieldEnvironment: {
 			Type:          framework.TypeString,
 			Default:       defaultEnvironment,
@@ -145,65 +116,30 @@ func configSettings() map[string]*framework.FieldSchema {
 			Description:   "Environment of the Connect project: production or development. Default production.",
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Environment"},
 		},
-		fieldAllowAccountIDs: {
-			Type:         framework.TypeBool,
-			Default:      true,
-			Description:  "Whether credentials can be read by account id. If not, roles alone can be read. Default true.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow account ids"},
-		},
-		fieldBaseURL: {
-			Type:         framework.TypeString,
-			Default:      defaultBaseURL,
-			Description:  "Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request. Default https://api.pipedream.com/v1.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
-		},
+		fieldAllowAccountIDs: settingOr(framework.TypeBool, true, "Allow account ids",
+			"Whether credentials can be read by account id. If not, roles alone can be read. Default true."),
+		fieldBaseURL: settingOr(framework.TypeString, defaultBaseURL, "Base URL",
+			"Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request. Default https://api.pipedream.com/v1."),
 		fieldCACert: {
 			Type:         framework.TypeString,
 			Description:  "PEM certificates to trust instead of the system's, for a private gateway in front of Pipedream. Default: the system's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
-		fieldRequestTimeout: {
-			Type:         framework.TypeDurationSecond,
-			Default:      int(defaultRequestTimeout.Seconds()),
-			Description:  "Longest time for one credential fetch, retries and waits included. From 1s to 59s. Default 20s.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Request timeout"},
-		},
-		fieldMaxRetries: {
-			Type:         framework.TypeInt,
-			Default:      defaultMaxRetries,
-			Description:  "How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10. Default 2.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum retries"},
-		},
-		fieldRateLimit: {
-			Type: framework.TypeInt,
-			Description: "Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Unset, and again with -1, it is what Pipedream allows: " +
-				"100 for a workspace and 400 for a Connect project.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Rate limit"},
-		},
-		fieldMinTTL: {
-			Type:         framework.TypeDurationSecond,
-			Default:      int(defaultMinTTL.Seconds()),
-			Description:  "A cached credential with less life left than this is fetched again before it is served. Default 5m.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
-		},
-		fieldStaticTTL: {
-			Type:         framework.TypeDurationSecond,
-			Default:      int(defaultStaticTTL.Seconds()),
-			Description:  "Lease of a credential that never expires, and how long it is served before it is fetched again. At least 2s. Default 1h.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Static TTL"},
-		},
-		fieldExposeRefreshToken: {
-			Type:         framework.TypeBool,
-			Default:      false,
-			Description:  "Whether reads return refresh tokens. They outlive every lease. Default false.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Expose refresh token"},
-		},
-		fieldTokenFingerprint: {
-			Type:         framework.TypeBool,
-			Default:      false,
-			Description:  "Whether reads of an OAuth access token return its SHA-256 too, as pipedream_token_sha256, to find the token in an app's audit log. Default false.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Token fingerprint"},
-		},
+		fieldRequestTimeout: settingOr(framework.TypeDurationSecond, int(defaultRequestTimeout.Seconds()), "Request timeout",
+			"Longest time for one credential fetch, retries and waits included. From 1s to 59s. Default 20s."),
+		fieldMaxRetries: settingOr(framework.TypeInt, defaultMaxRetries, "Maximum retries",
+			"How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10. Default 2."),
+		fieldRateLimit: setting(framework.TypeInt, "Rate limit",
+			"Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Unset, and again with -1, it is what Pipedream allows: "+
+				"100 for a workspace and 400 for a Connect project."),
+		fieldMinTTL: settingOr(framework.TypeDurationSecond, int(defaultMinTTL.Seconds()), "Minimum TTL",
+			"A cached credential with less life left than this is fetched again before it is served. Default 5m."),
+		fieldStaticTTL: settingOr(framework.TypeDurationSecond, int(defaultStaticTTL.Seconds()), "Static TTL",
+			"Lease of a credential that never expires, and how long it is served before it is fetched again. At least 2s. Default 1h."),
+		fieldExposeRefreshToken: settingOr(framework.TypeBool, false, "Expose refresh token",
+			"Whether reads return refresh tokens. They outlive every lease. Default false."),
+		fieldTokenFingerprint: settingOr(framework.TypeBool, false, "Token fingerprint",
+			"Whether reads of an OAuth access token return its SHA-256 too, as pipedream_token_sha256, to find the token in an app's audit log. Default false."),
 	}
 }
 

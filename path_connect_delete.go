@@ -26,12 +26,7 @@ func (b *backend) connectDelete() *framework.PathOperation {
 }
 
 func allField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:         framework.TypeBool,
-		Description:  "Only for a delete: disconnect all accounts that the caller has with the app. Default false.",
-		Query:        true,
-		DisplayAttrs: &framework.DisplayAttributes{Name: "All"},
-	}
+	return parameter(framework.TypeBool, "All", "Only for a delete: disconnect all accounts that the caller has with the app. Default false.")
 }
 
 func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

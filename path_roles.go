@@ -130,75 +130,33 @@ func (b *backend) pathRole() *framework.Path {
 
 func roleFields() map[string]*framework.FieldSchema {
 	fields := map[string]*framework.FieldSchema{
-		fieldAccountID: {
-			Type:         framework.TypeString,
-			Description:  "Id of the account. Not with app and external_user_id.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Account id"},
-		},
-		fieldApp: {
-			Type:         framework.TypeString,
-			Description:  "App of the external user's account: its slug, such as github.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "App"},
-		},
-		fieldOAuthAppID: {
-			Type:         framework.TypeString,
-			Description:  "Only accounts that were connected with this custom OAuth client, such as oa_aPXiQd. Goes with app. Default: any.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "OAuth app id"},
-		},
-		fieldExternalUserID: {
-			Type: framework.TypeString,
-			Description: "External user of the Connect project whose account is read, at most 250 characters. " +
-				"May be an identity template, such as {{identity.entity.aliases.<mount accessor>.name}}.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
-		},
-		fieldAllowedUserIDs: {
-			Type: framework.TypeCommaStringSlice,
-			Description: "External users whose accounts are read at creds/<role>/<user>, with commas between them. * stands for any characters, as in acme:*. " +
-				"For backends that work for many users. In place of external_user_id.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed external user ids"},
-		},
-		fieldFields: {
-			Type:         framework.TypeCommaStringSlice,
-			Description:  "Credential fields to return, under the names that a read returns, with commas between them. Default: all.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Fields"},
-		},
-		fieldTTL: {
-			Type:         framework.TypeDurationSecond,
-			Description:  "Longest lease, below the credentials' own life. At least 2s. Default 0: no cap.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
-		},
-		fieldAllowedRedirectHosts: {
-			Type: framework.TypeCommaStringSlice,
-			Description: "Hosts to which a Connect link may lead the user back, such as app.example.com or localhost:3000, with commas between them. " +
-				"Goes with app. Default: none.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed redirect hosts"},
-		},
-		fieldOAuthScopeProfile: {
-			Type:         framework.TypeString,
-			Description:  "Set of OAuth scopes that a Connect link asks for, by the name that the app has for it in Pipedream. Goes with app. Default: the app's own.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "OAuth scope profile"},
-		},
-		fieldAppOverrideID: {
-			Type:         framework.TypeString,
-			Description:  "App override that a Connect link names, by its id in Pipedream. Goes with app. Default: none.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "App override id"},
-		},
-		fieldRequiredScopes: {
-			Type: framework.TypeCommaStringSlice,
-			Description: "OAuth scopes that the account should have, with commas between them. Reads of an account that lacks one warn. " +
-				"Goes with app. Default: none.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Required scopes"},
-		},
-		fieldEnforceScopes: {
-			Type:         framework.TypeBool,
-			Description:  "Whether reads of an account that lacks a required scope are refused. Default false: they warn.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Enforce scopes"},
-		},
-		fieldMinTTL: {
-			Type:         framework.TypeDurationSecond,
-			Description:  "Instead of the mount's min_ttl. Default 0: the mount's.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
-		},
+		fieldAccountID: setting(framework.TypeString, "Account id", "Id of the account. Not with app and external_user_id."),
+		fieldApp:       setting(framework.TypeString, "App", "App of the external user's account: its slug, such as github."),
+		fieldOAuthAppID: setting(framework.TypeString, "OAuth app id",
+			"Only accounts that were connected with this custom OAuth client, such as oa_aPXiQd. Goes with app. Default: any."),
+		fieldExternalUserID: setting(framework.TypeString, "External user id",
+			"External user of the Connect project whose account is read, at most 250 characters. "+
+				"May be an identity template, such as {{identity.entity.aliases.<mount accessor>.name}}."),
+		fieldAllowedUserIDs: setting(framework.TypeCommaStringSlice, "Allowed external user ids",
+			"External users whose accounts are read at creds/<role>/<user>, with commas between them. * stands for any characters, as in acme:*. "+
+				"For backends that work for many users. In place of external_user_id."),
+		fieldFields: setting(framework.TypeCommaStringSlice, "Fields",
+			"Credential fields to return, under the names that a read returns, with commas between them. Default: all."),
+		fieldTTL: setting(framework.TypeDurationSecond, "TTL",
+			"Longest lease, below the credentials' own life. At least 2s. Default 0: no cap."),
+		fieldAllowedRedirectHosts: setting(framework.TypeCommaStringSlice, "Allowed redirect hosts",
+			"Hosts to which a Connect link may lead the user back, such as app.example.com or localhost:3000, with commas between them. "+
+				"Goes with app. Default: none."),
+		fieldOAuthScopeProfile: setting(framework.TypeString, "OAuth scope profile",
+			"Set of OAuth scopes that a Connect link asks for, by the name that the app has for it in Pipedream. Goes with app. Default: the app's own."),
+		fieldAppOverrideID: setting(framework.TypeString, "App override id",
+			"App override that a Connect link names, by its id in Pipedream. Goes with app. Default: none."),
+		fieldRequiredScopes: setting(framework.TypeCommaStringSlice, "Required scopes",
+			"OAuth scopes that the account should have, with commas between them. Reads of an account that lacks one warn. "+
+				"Goes with app. Default: none."),
+		fieldEnforceScopes: setting(framework.TypeBool, "Enforce scopes",
+			"Whether reads of an account that lacks a required scope are refused. Default false: they warn."),
+		fieldMinTTL: setting(framework.TypeDurationSecond, "Minimum TTL", "Instead of the mount's min_ttl. Default 0: the mount's."),
 	}
 	maps.Copy(fields, tokenFields())
 	return fields

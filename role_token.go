@@ -39,22 +39,13 @@ func tokenFields() map[string]*framework.FieldSchema {
 				"are used through Pipedream, or access_token for one that is good for all users. A change of it keeps no other field. Default account.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential type"},
 		},
-		fieldScope: {
-			Type: framework.TypeString,
-			Description: "What a token may do, such as connect:proxy: names of scopes with spaces between them, all in config's allowed_token_scopes. " +
-				"Required for tokens.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
-		},
-		fieldTokenTTL: {
-			Type:         framework.TypeDurationSecond,
-			Description:  "Life of a Connect token. From 1m to 4h. Default 0, which is 15m.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Token TTL"},
-		},
-		fieldAllowedOrigins: {
-			Type:         framework.TypeCommaStringSlice,
-			Description:  "Origins of web pages that may use a Connect token, such as https://app.example.com, with commas between them. Default: none.",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed origins"},
-		},
+		fieldScope: setting(framework.TypeString, "Scope",
+			"What a token may do, such as connect:proxy: names of scopes with spaces between them, all in config's allowed_token_scopes. "+
+				"Required for tokens."),
+		fieldTokenTTL: setting(framework.TypeDurationSecond, "Token TTL",
+			"Life of a Connect token. From 1m to 4h. Default 0, which is 15m."),
+		fieldAllowedOrigins: setting(framework.TypeCommaStringSlice, "Allowed origins",
+			"Origins of web pages that may use a Connect token, such as https://app.example.com, with commas between them. Default: none."),
 	}
 }
 

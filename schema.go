@@ -95,6 +95,25 @@ const (
 	fieldUser = "user"
 )
 
+// setting describes a field that can be left out. name is what a user interface shows.
+func setting(t framework.FieldType, name, description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: t, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: name}}
+}
+
+// settingOr is like [setting], for a field with another default than its zero value.
+func settingOr(t framework.FieldType, standard any, name, description string) *framework.FieldSchema {
+	field := setting(t, name, description)
+	field.Default = standard
+	return field
+}
+
+// parameter is like [setting], for a field that a read, list or delete can have, too.
+func parameter(t framework.FieldType, name, description string) *framework.FieldSchema {
+	field := setting(t, name, description)
+	field.Query = true
+	return field
+}
+
 // answerOf describes an answer with these fields.
 func answerOf(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{
@@ -157,21 +176,14 @@ func forUserToo(suffix string) string { return suffix + "|user-" + suffix }
 
 // userField describes the external user in a path.
 func userField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type: framework.TypeString,
-		Description: "External user, for a role with allowed_external_user_ids: letters, digits and @ : _ . ~ + - without .. as they are, " +
-			"any other id as b64: and base64url without padding.",
-		DisplayAttrs: &framework.DisplayAttributes{Name: "External user id"},
-	}
+	return setting(framework.TypeString, "External user id",
+		"External user, for a role with allowed_external_user_ids: letters, digits and @ : _ . ~ + - without .. as they are, "+
+			"any other id as b64: and base64url without padding.")
 }
 
 // accountField describes the choice among a user's accounts.
 func accountField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type: framework.TypeString,
-		Description: "Which of the user's accounts with the role's app: its id or its name, exactly. " +
-			"For roles with app and external_user_id. Default: the account that reads of the role get.",
-		Query:        true,
-		DisplayAttrs: &framework.DisplayAttributes{Name: "Account"},
-	}
+	return parameter(framework.TypeString, "Account",
+		"Which of the user's accounts with the role's app: its id or its name, exactly. "+
+			"For roles with app and external_user_id. Default: the account that reads of the role get.")
 }
