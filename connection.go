@@ -139,6 +139,9 @@ func (t *target) warnOfConnection(req *logical.Request, resp *logical.Response, 
 			resp.AddWarning(t.textOfLacking(req, a.ID, lacking))
 		}
 	}
+	if !c.AsOf.IsZero() {
+		resp.AddWarning(fmt.Sprintf("Pipedream listed these accounts %s ago, and could not be asked just now", time.Since(c.AsOf).Round(time.Second)))
+	}
 	for _, a := range c.Accounts {
 		t.warnOfStranger(req, resp, a.ID)
 	}

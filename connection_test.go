@@ -459,6 +459,33 @@ func TestWaitingForALink(t *testing.T) {
 	})
 }
 
+// A read that waited all its time says what the link did also if Pipedream cannot be
+// asked for the accounts, or not soon enough. It says that they are of before.
+func TestWaitingWhilePipedreamCannotBeAsked(t *testing.T) {
+	for name, fault := range map[string]pipedreamtest.Fault{
+		"down":    {Status: 503},
+		"hanging": {Hang: true},
+		"full":    {Status: 429, Header: http.Header{"Retry-After": {"50"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownBubble(t, func(t *testing.T, m *mount) {
+				id := m.connect("alice", logical.UpdateOperation, map[string]any{"reconnect": true}).Data["link_id"]
+				fault.Kind = pipedreamtest.KindList
+				m.sim.AddFault(fault)
+				time.Sleep(time.Minute)
+				began := time.Now()
+				resp := m.connect("alice", logical.ReadOperation, map[string]any{"link_id": id, "wait": "10s"})
+				require.LessOrEqual(t, time.Since(began), 10*time.Second)
+				require.Equal(t, "open", resp.Data["link_status"])
+				require.Equal(t, "apn_alice", resp.Data["account_id"])
+				require.Contains(t, strings.Join(resp.Warnings, "\n"), "Pipedream listed these accounts 1m10s ago, and could not be asked just now")
+				_, err := m.tryAs("alice", logical.ReadOperation, nil)
+				require.Error(t, err, "who asks for no link asks for the accounts")
+			})
+		})
+	}
+}
+
 // However many wait, none of them is in flight for more than 10 s, and only two for each
 // caller and user.
 func TestManyWaitForLinks(t *testing.T) {

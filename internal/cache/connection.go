@@ -228,7 +228,9 @@ type Connection struct {
 	// Accounts are those of the user and app, the one created last first. Elsewhere are
 	// those on another OAuth client than the user's.
 	Accounts, Elsewhere []*Owned
-	Link                LinkState
+	// AsOf is when these were listed, if a newer list could not be had; zero otherwise.
+	AsOf time.Time
+	Link LinkState
 }
 
 // LinkState says what a Connect link did.
@@ -240,7 +242,8 @@ type LinkState struct {
 }
 
 // Connection returns what u has connected, and what the link with that id did; empty for
-// none. It sends one request at most, unless a list of u's accounts came a moment ago.
+// none. It sends one request at most, unless a list of u's accounts came a moment ago. Who
+// asks about a link is told of it even if Pipedream cannot be asked now.
 func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) (*Connection, error) {
 	key := u.Key()
 	f, err := v.known(ctx, key)
@@ -249,17 +252,22 @@ func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) 
 	}
 	f = v.look(ctx, r.who(), u, f)
 	seen, ok := v.recent.Peek(key)
-	if !ok || time.Since(seen.asked) >= listedFor || v.removed.hasOutdated(seen) {
+	c := &Connection{}
+	if outdated := !ok || v.removed.hasOutdated(seen); outdated || time.Since(seen.asked) >= listedFor {
 		l, err := v.listShared(ctx, pace.Listing, r.who(), u)
-		if err != nil {
+		switch {
+		case err == nil:
+			seen = &listed{accounts: bare(l.accounts), elsewhere: bare(l.elsewhere)}
+		case outdated || linkID == "":
 			return nil, err
+		default:
+			c.AsOf = seen.asked
 		}
-		seen = &listed{accounts: bare(l.accounts), elsewhere: bare(l.elsewhere)}
 		if latest, known := v.users.Peek(key); known {
 			f = latest
 		}
 	}
-	c := &Connection{Accounts: seen.accounts, Elsewhere: seen.elsewhere}
+	c.Accounts, c.Elsewhere = seen.accounts, seen.elsewhere
 	if served, err := v.bestOf(seen.accounts, u, reasonOf(seen.accounts, f.AccountID)); err == nil {
 		c.Served = served
 	}
