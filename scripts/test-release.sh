@@ -100,7 +100,7 @@ git init -q "$unpacked"
 
 say "building again with empty caches, from a directory of modules without network access"
 modules=$(go env GOMODCACHE)
-(cd "$plain" && env GOCACHE="$work/cache" GOMODCACHE="$work/modules" GOPROXY="file://$modules/cache/download" GOSUMDB=off \
+(cd "$plain" && env GOCACHE="$work/cache" GOMODCACHE="$work/modcache" GOPROXY="file://$modules/cache/download" GOSUMDB=off \
   make -s build GOTOOLCHAIN=local)
 native=$(make -s -C "$plain" print-out)
 (cd "$second" && make -s build)
