@@ -54,14 +54,20 @@ func TestARestartRemembersTheOwner(t *testing.T) {
 	})
 }
 
+// readForAliceAndBob reads the accounts of two users, each with a role of their own.
+func (m *mount) readForAliceAndBob() {
+	m.Helper()
+	m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
+	m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
+	m.creds("alices")
+	m.creds("bobs")
+}
+
 // Users are found with a new client while the cache of the old one is still being
 // emptied. They are not forgotten.
 func TestEmptyingTheCacheKeepsUsersFoundMeanwhile(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
-		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
-		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
-		m.creds("alices")
-		m.creds("bobs")
+		m.readForAliceAndBob()
 		m.slow(0, 0, time.Second)
 		var write sync.WaitGroup
 		write.Go(m.rotateClient)
@@ -95,10 +101,7 @@ func TestASweepForgetsNoUserWhoConnectedAgain(t *testing.T) {
 // Neither does a sweep that began under an earlier configuration.
 func TestASweepThatBeganBeforeAChangeOfKey(t *testing.T) {
 	connectBubble(t, func(_ *testing.T, m *mount) {
-		m.role("alices", map[string]any{"app": "github", "external_user_id": "alice"})
-		m.role("bobs", map[string]any{"app": "github", "external_user_id": "bob"})
-		m.creds("alices")
-		m.creds("bobs")
+		m.readForAliceAndBob()
 		time.Sleep(2 * time.Hour)
 		m.start()
 		m.slow(500*time.Millisecond, 0, 0)

@@ -226,28 +226,26 @@ func (s *Store[V]) Unstore(ctx context.Context, key string) error {
 // Restore stores again what [Store.Unstore] deleted, if memory still has it.
 func (s *Store[V]) Restore(ctx context.Context, key string) { _ = s.settle(ctx, key) }
 
-// DeleteIf deletes key from memory and storage if memory has a value for which is
-// returns true.
-func (s *Store[V]) DeleteIf(ctx context.Context, key string, is func(V) bool) {
-	s.changeIf(ctx, key, is, func() {
+// DeleteIf deletes key from memory and storage if memory has a value that matches.
+func (s *Store[V]) DeleteIf(ctx context.Context, key string, matches func(V) bool) {
+	s.changeIf(ctx, key, matches, func() {
 		s.Forget(key)
 		_ = s.erase(s.ctx, key)
 	})
 }
 
-// Replace sets the value of key in memory and storage if memory has one for which is
-// returns true. Unlike [Store.Update], it never brings back what was deleted.
-func (s *Store[V]) Replace(ctx context.Context, key string, is func(V) bool, value V) {
-	s.changeIf(ctx, key, is, func() { _ = s.put(key, value) })
+// Replace sets the value of key in memory and storage if memory has one that matches. Unlike [Store.Update], it never brings back what was deleted.
+func (s *Store[V]) Replace(ctx context.Context, key string, matches func(V) bool, value V) {
+	s.changeIf(ctx, key, matches, func() { _ = s.put(key, value) })
 }
 
-func (s *Store[V]) changeIf(ctx context.Context, key string, is func(V) bool, change func()) {
+func (s *Store[V]) changeIf(ctx context.Context, key string, matches func(V) bool, change func()) {
 	unlock, err := s.keys.lock(ctx, key)
 	if err != nil {
 		return
 	}
 	defer unlock()
-	if value, ok := s.Peek(key); ok && is(value) {
+	if value, ok := s.Peek(key); ok && matches(value) {
 		change()
 	}
 }
