@@ -242,9 +242,18 @@ func TestOneCustomerOfABackendStarvesNoOther(t *testing.T) {
 		"refreshes without an account": loop(8, logical.UpdateOperation, always("refresh/crm/acme:none"), nil),
 		"what is connected":            loop(8, logical.ReadOperation, always("connect/crm/acme:0"), nil),
 		"names of accounts":            loop(8, logical.ReadOperation, always("creds/crm/acme:0"), map[string]any{"account": "apn_guess"}),
+		"without accounts of 20 apps": func(ctx context.Context, m *mount) {
+			for i := range 20 {
+				m.role(fmt.Sprint("app-", i), map[string]any{"app": fmt.Sprint("crm_", i), "allowed_external_user_ids": "acme:*"})
+			}
+			loop(20, logical.ReadOperation, func(i int) string { return fmt.Sprintf("creds/app-%d/acme:none", i%20) }, nil)(ctx, m)
+		},
 	}
 	for name, attack := range attacks {
 		for _, refused := range []bool{false, true} {
+			if refused && name == "without accounts of 20 apps" {
+				continue // then the others are searched for one by one, in what is left of half of the limit
+			}
 			t.Run(fmt.Sprintf("%s, the list is refused %t", name, refused), func(t *testing.T) {
 				t.Parallel()
 				connectBubble(t, func(_ *testing.T, m *mount) {

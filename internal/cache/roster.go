@@ -177,7 +177,7 @@ func (r *roster) of(user string) ([]*api.Account, time.Time) {
 // has to be searched for.
 func (v *View) fromRoster(ctx context.Context, class pace.Class, caller pace.Caller, u User, why reason) *listing {
 	key := u.Key()
-	if _, linked := v.users.Peek(key); linked || class != pace.Known || why.known != "" || why.atFault { // an open link changes what is there
+	if _, linked := v.users.Peek(key); linked || why.known != "" || why.atFault { // an open link changes what is there
 		return nil
 	}
 	filter := api.Filter{App: u.App, OAuthApp: u.OAuthApp}

@@ -71,7 +71,7 @@ type attached struct {
 
 // NewBudget returns a budget of limit requests a minute; 0 means no limit.
 func NewBudget(limit int) *Budget {
-	b := &Budget{mu: &sync.Mutex{}, logger: hclog.NewNullLogger, slots: slots{limit: limit, byCaller: map[Caller]int{}}}
+	b := &Budget{mu: &sync.Mutex{}, logger: hclog.NewNullLogger, slots: slots{limit: limit}}
 	always := func(time.Time) bool { return true }
 	b.known, b.unproven = b.NewLine(Known, always), b.NewLine(Unproven, always)
 	return b
@@ -124,15 +124,12 @@ func (b *Budget) run(now time.Time) {
 
 // grantNext hands out one slot, and reports whether it could.
 func (b *Budget) grantNext(now time.Time) bool {
-	if b.freeIn(now, Known, 0) == 0 {
-		if line, user := b.next(now, Known, b.mayTake); line != nil {
-			b.grant(line.take(user), slot{caller: user.who})
-			return true
+	for _, class := range []Class{Known, Unproven} {
+		if b.freeIn(now, class, 0) > 0 {
+			continue
 		}
-	}
-	if b.freeIn(now, Unproven, 0) == 0 {
-		if line, user := b.next(now, Unproven, func(Caller) bool { return true }); line != nil {
-			b.grant(line.take(user), slot{unproven: true})
+		if line, user := b.next(now, class); line != nil {
+			b.grant(line.take(user), slot{unproven: class == Unproven, caller: user.who})
 			return true
 		}
 	}
@@ -178,7 +175,8 @@ func (b *Budget) lines(class Class) iter.Seq[*Line] {
 
 // next returns the user whose turn it is of those who may go, and the line in which that
 // is.
-func (b *Budget) next(now time.Time, class Class, mayGo func(Caller) bool) (line *Line, next *turns) {
+func (b *Budget) next(now time.Time, class Class) (line *Line, next *turns) {
+	mayGo := func(c Caller) bool { return b.mayTake(class, c) }
 	for l := range b.lines(class) {
 		if l.n == 0 || !l.open(now) {
 			continue

@@ -72,16 +72,41 @@ func TestCallersWhoTakeAllTheyCanShareTwoThirds(t *testing.T) {
 	}
 }
 
-// A caller's other requests do not count for it. So a program that guesses ids does not
-// stop others that log in as the same entity.
-func TestOnlyKnownRequestsCountForTheirCaller(t *testing.T) {
-	for _, class := range []Class{Unproven, Listing} {
+// A caller's other requests do not count for known ones. So a program that guesses ids does
+// not stop others that log in as the same entity.
+func TestOtherRequestsDoNotCountForKnownOnes(t *testing.T) {
+	for class, taken := range map[Class]int{Unproven: 32, Listing: 50} {
 		b := NewBudget(100)
-		for range 50 {
+		for range taken {
 			mustAcquire(t, b, class, "somebody")()
 		}
-		require.Equal(t, 32, takeAll(t, b, "somebody"), "of 48, %d", class)
+		require.Equal(t, (98-taken)*2/3, takeAll(t, b, "somebody"), "%d", class)
 	}
+}
+
+// What was never seen to exist has a half of the limit, which is shared in the same way.
+func TestUnprovenRequestsLeaveSlotsToOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		takeAll := func(b *Budget, name string) (taken int) {
+			for {
+				release, err := b.Acquire(b.NewClaim(Unproven, by(name)).With(t.Context()))
+				if err != nil {
+					return taken
+				}
+				release()
+				taken++
+			}
+		}
+		b := NewBudget(100)
+		require.Equal(t, 34, takeAll(b, "greedy")) // of 50
+		require.Equal(t, 10, takeAll(b, "another"))
+		mustAcquire(t, b, Known, "greedy")()
+		b = NewBudget(100)
+		require.Equal(t, 23, takeAll(b, "shop/greedy"))
+		require.Equal(t, 7, takeAll(b, "shop/another"))
+		mustAcquire(t, b, Unproven, "shop/modest")()
+		mustAcquire(t, b, Unproven, "newcomer")()
+	})
 }
 
 // The requests of a caller who has had enough wait, and nobody waits for them.

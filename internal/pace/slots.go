@@ -35,19 +35,25 @@ const (
 // answer. Pipedream counts the request somewhere in between. So no minute of
 // Pipedream's clock sees more requests than the limit, however long they take.
 type slots struct {
-	limit    int            // 0: no limit
-	inFlight int            // taken, but not answered yet
-	guesses  int            // those of them that unproven requests took
-	answered []answer       // still in the window; ascending by freeAt
-	past     int            // how many of answered were unproven
-	byCaller map[Caller]int // slots that known requests have, in flight or answered, of each caller and of each named user
-	many     int            // how many callers have many
+	limit      int      // 0: no limit
+	inFlight   int      // taken, but not answered yet
+	guesses    int      // those of them that unproven requests took
+	answered   []answer // still in the window; ascending by freeAt
+	ofKnown    shares   // of known requests
+	ofUnproven shares   // of unproven requests
+}
+
+// shares says whose the slots of a class are, in flight or answered.
+type shares struct {
+	all  int            // of everybody
+	of   map[Caller]int // of each caller, and of each named user
+	many int            // how many callers have many
 }
 
 // slot is a slot that a request took.
 type slot struct {
 	unproven bool
-	caller   Caller // whose known request took it; empty for the engine's, and for other classes
+	caller   Caller // whose request took it; empty for the engine's, and for classes without turns
 }
 
 // answer is the slot of a request that was answered.
@@ -65,34 +71,49 @@ func (s *slots) charge(taken slot) {
 	if taken.unproven {
 		s.guesses++
 	}
-	s.count(taken.caller, 1)
+	s.count(taken, 1)
 }
 
-// count adds n slots to those of a caller, and of the user.
-func (s *slots) count(c Caller, n int) {
+func (s *slots) sharesOf(unproven bool) *shares {
+	if unproven {
+		return &s.ofUnproven
+	}
+	return &s.ofKnown
+}
+
+// count adds n slots like taken to those of its caller, and of the user.
+func (s *slots) count(taken slot, n int) {
+	h, c := s.sharesOf(taken.unproven), taken.caller
+	h.all += n
 	if c.Name == "" {
 		return
 	}
-	s.many -= s.hasMany(c)
-	s.add(Caller{Name: c.Name}, n)
+	h.many -= s.hasMany(h, c)
+	h.add(Caller{Name: c.Name}, n)
 	if c.User != "" {
-		s.add(c, n)
+		h.add(c, n)
 	}
-	s.many += s.hasMany(c)
+	h.many += s.hasMany(h, c)
 }
 
-func (s *slots) add(who Caller, n int) {
-	if s.byCaller[who] += n; s.byCaller[who] == 0 {
-		delete(s.byCaller, who)
+func (h *shares) add(who Caller, n int) {
+	if h.of == nil {
+		h.of = map[Caller]int{}
+	}
+	if h.of[who] += n; h.of[who] == 0 {
+		delete(h.of, who)
 	}
 }
 
 // setLimit changes the limit.
 func (s *slots) setLimit(limit int) {
-	s.limit, s.many = limit, 0
-	for who := range s.byCaller {
-		if who.User == "" {
-			s.many += s.hasMany(who)
+	s.limit = limit
+	for _, h := range []*shares{&s.ofKnown, &s.ofUnproven} {
+		h.many = 0
+		for who := range h.of {
+			if who.User == "" {
+				h.many += s.hasMany(h, who)
+			}
 		}
 	}
 }
@@ -102,7 +123,6 @@ func (s *slots) release(taken slot, now time.Time) {
 	s.inFlight--
 	if taken.unproven {
 		s.guesses--
-		s.past++
 	}
 	s.answered = append(s.answered, answer{slot: taken, freeAt: now.Add(Window)})
 }
@@ -113,17 +133,14 @@ func (s *slots) refund(taken slot) {
 	if taken.unproven {
 		s.guesses--
 	}
-	s.count(taken.caller, -1)
+	s.count(taken, -1)
 }
 
 // prune forgets the slots that are free by now.
 func (s *slots) prune(now time.Time) {
 	n := 0
 	for ; n < len(s.answered) && !s.answered[n].freeAt.After(now); n++ {
-		if s.answered[n].unproven {
-			s.past--
-		}
-		s.count(s.answered[n].caller, -1)
+		s.count(s.answered[n].slot, -1)
 	}
 	s.answered = slices.Delete(s.answered, 0, n)
 }
@@ -149,27 +166,31 @@ func (s *slots) share(class Class) int {
 	}
 }
 
-// held are the slots that count for a caller's next known request.
+// held are the slots that count for a caller's next request of a class.
 type held struct {
 	all    int // taken so far
-	mine   int // those of them of the caller's known requests
+	mine   int // those of them of the caller's requests of the class
 	ofUser int // those of them of the user's, if there is one
 	rivals int // how many others have many
 }
 
 // heldFor returns what is held if own more slots of the caller, ofUser of them the
 // user's, and those of that many others are taken.
-func (s *slots) heldFor(c Caller, ofUser, own, others int) held {
-	h := held{all: s.used() + own + others, mine: s.byCaller[Caller{Name: c.Name}] + own, rivals: s.many - s.hasMany(c)}
+func (s *slots) heldFor(class Class, c Caller, ofUser, own, others int) held {
+	of, all := &s.ofKnown, s.used()
+	if class == Unproven {
+		of, all = &s.ofUnproven, s.ofUnproven.all
+	}
+	h := held{all: all + own + others, mine: of.of[Caller{Name: c.Name}] + own, rivals: of.many - s.hasMany(of, c)}
 	if c.User != "" {
-		h.ofUser = s.byCaller[c] + ofUser
+		h.ofUser = of.of[c] + ofUser
 	}
 	return h
 }
 
-// leavesEnough reports whether another known request of a caller leaves enough slots to
-// other callers, and to other users of the caller.
-func (s *slots) leavesEnough(c Caller, h held) bool {
+// leavesEnough reports whether another request of a caller leaves enough slots of its class
+// to other callers, and to other users of the caller.
+func (s *slots) leavesEnough(class Class, c Caller, h held) bool {
 	if c.Name == "" || s.limit < minLimitToKeep {
 		return true
 	}
@@ -177,21 +198,23 @@ func (s *slots) leavesEnough(c Caller, h held) bool {
 	if s.isMany(mine) {
 		mine *= 1 + h.rivals
 	}
-	left := forOthers*(s.share(Known)-h.all) - mine // which falls by so much with each slot that the caller takes: 1 + forOthers
+	left := forOthers*(s.share(class)-h.all) - mine // which falls by so much with each slot that the caller takes: 1 + forOthers
 	return left > 0 && h.ofUser*(1+forOthers) < forOthers*left
 }
 
 func (s *slots) isMany(mine int) bool { return mine >= s.limit/fewSlots }
 
 // hasMany returns 1 if a caller has many slots.
-func (s *slots) hasMany(c Caller) int {
-	if mine := s.byCaller[Caller{Name: c.Name}]; mine > 0 && s.isMany(mine) {
+func (s *slots) hasMany(h *shares, c Caller) int {
+	if mine := h.of[Caller{Name: c.Name}]; mine > 0 && s.isMany(mine) {
 		return 1
 	}
 	return 0
 }
 
-func (s *slots) mayTake(c Caller) bool { return s.leavesEnough(c, s.heldFor(c, 0, 0, 0)) }
+func (s *slots) mayTake(class Class, c Caller) bool {
+	return s.leavesEnough(class, c, s.heldFor(class, c, 0, 0, 0))
+}
 
 // freeIn returns how long until a slot is free for a request of that class with
 // ahead others before it; 0 means now.
@@ -200,7 +223,7 @@ func (s *slots) freeIn(now time.Time, class Class, ahead int) time.Duration {
 		if s.guesses >= maxUnproven {
 			return answerTime // a guess: until one of them is answered
 		}
-		if s.limit > 0 && s.guesses+s.past >= s.share(Unproven) {
+		if s.limit > 0 && s.ofUnproven.all >= s.share(Unproven) {
 			if i := slices.IndexFunc(s.answered, func(a answer) bool { return a.unproven }); i >= 0 {
 				return s.answered[i].freeAt.Sub(now)
 			}
@@ -231,11 +254,11 @@ func (s *slots) turnIn(now time.Time, c Caller, ofUser, own, others int) (wait t
 	if s.limit == 0 {
 		return 0
 	}
-	h, most := s.heldFor(c, ofUser, own, others), s.share(Known)
+	h, most := s.heldFor(Known, c, ofUser, own, others), s.share(Known)
 	if h.all-len(s.answered) >= most {
 		return Window // taken by requests that are still under way, or by those before
 	}
-	for i := 0; h.all >= most || !s.leavesEnough(c, h); i++ {
+	for i := 0; h.all >= most || !s.leavesEnough(Known, c, h); i++ {
 		if i == len(s.answered) {
 			return Window
 		}

@@ -97,8 +97,8 @@ func TestSharesOfUsersAreCountedOut(t *testing.T) {
 			time.Sleep(Window)
 			require.Zero(t, b.Used())
 			b.Do(func(time.Time) {
-				require.Empty(t, b.byCaller)
-				require.Zero(t, b.many)
+				require.Empty(t, b.ofKnown.of)
+				require.Zero(t, b.ofKnown.many)
 			})
 		}
 	})
