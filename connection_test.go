@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -304,9 +305,9 @@ func TestWhatLooksCost(t *testing.T) {
 // because a mount makes 90 a minute.
 func TestManyUsersReconnectAtOnce(t *testing.T) {
 	for _, limit := range []int{100, 400} {
-		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+		t.Run(strconv.Itoa(limit), func(t *testing.T) {
 			t.Parallel()
-			ownBubble(t, func(t *testing.T, m *mount) { m.reconnectAtOnce(200, limit) })
+			ownBubble(t, func(_ *testing.T, m *mount) { m.reconnectAtOnce(200, limit) })
 		})
 	}
 }

@@ -101,8 +101,8 @@ func (s *served) data() map[string]any {
 		only = func(name string) bool { return slices.Contains(s.role.Fields, name) }
 	}
 	data := s.credential.Data(s.config.ExposeRefreshToken, only)
-	if token, ok := data[fieldOAuthAccessToken].(string); ok && s.config.TokenFingerprint {
-		data[fieldTokenSHA256] = fingerprint(token)
+	if secret, ok := data[fieldOAuthAccessToken].(string); ok && s.config.TokenFingerprint {
+		data[fieldTokenSHA256] = fingerprint(secret)
 	}
 	return data
 }
@@ -110,8 +110,8 @@ func (s *served) data() map[string]any {
 // fingerprint returns the name of a token in GitHub's audit log (hashed_token): its
 // SHA-256 in base64. Only OAuth access tokens have one. They are long and random, while a
 // weak key could be guessed from its hash.
-func fingerprint(token string) string {
-	sum := sha256.Sum256([]byte(token))
+func fingerprint(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 

@@ -154,7 +154,7 @@ func better(a, b *Owned) bool {
 	}
 }
 
-// holdUserOff has a user not be searched for for a while.
+// holdUserOff keeps searches for a user back for a while.
 func (v *View) holdUserOff(name string, err error) {
 	var e *api.Error
 	if errors.As(err, &e) && !e.OfAll() {
