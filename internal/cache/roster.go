@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// rosterFrom is how many users of an app must be searched for within a minute before
+	// rosterFrom is how many users of an app must be searched for within countFor before
 	// the list of all its accounts is used for them.
 	rosterFrom = 12
+	// countFor is as long because readers who were told to come again in a minute count.
+	countFor = 2 * pace.Window
 	// rosterFor is how long a complete roster is used after its last page came.
 	rosterFor = time.Minute
 	// maxRosterBytes bounds the accounts of a roster. A larger one is of no use.
@@ -27,8 +29,8 @@ const (
 	maxRosters    = 100
 )
 
-// roster has all accounts of an app, for searches: where more users are searched for in a
-// minute than the list has pages, all of it costs less than a search for each. Only a
+// roster has all accounts of an app, for searches: where more users are searched for
+// within countFor than the list has pages, all of it costs less than a search for each. Only a
 // complete one is used, so that a user gets the same account as from a search.
 type roster struct {
 	walks flight.Group[struct{}]
@@ -62,7 +64,7 @@ func (r *roster) wants(key string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.expire(now)
-	if underWay := r.pages > 0 && !r.way.Done(); r.wanted == nil || now.Sub(r.since) > pace.Window && !underWay {
+	if underWay := r.pages > 0 && !r.way.Done(); r.wanted == nil || now.Sub(r.since) > countFor && !underWay {
 		r.wanted, r.since = map[string]struct{}{}, now
 	}
 	r.wanted[key] = struct{}{}
