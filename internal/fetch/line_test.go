@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
@@ -208,4 +209,35 @@ func TestNewAccountsOfManyCallers(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		f.isIdle()
 	})
+}
+
+// A caller who has had enough is refused an account. Somebody else who wants it at the same
+// moment is not.
+func TestARefusalIsForOneCallerAlone(t *testing.T) {
+	for class, queue := range map[pace.Class]int{pace.Known: 0, pace.Unproven: 50} { // known ones in a queue would have the list fetched
+		t.Run(fmt.Sprint("class ", class), func(t *testing.T) {
+			bubble(t, 100, func(t *testing.T, f *fetcher) {
+				f.budget.SetLimit(100)
+				for {
+					ctx := f.budget.NewClaim(class, pace.Caller{Name: "greedy"}).With(t.Context())
+					release, err := f.budget.Acquire(ctx)
+					if err != nil {
+						break
+					}
+					release()
+				}
+				for i := range queue {
+					f.Want(id(i), Wish{Class: class, Caller: "greedy", Until: time.Now().Add(timeout)})
+				}
+				for i := 60; i < 65; i++ {
+					greedy := f.Want(id(i), Wish{Class: class, Caller: "greedy", Until: time.Now().Add(timeout)})
+					other := f.Want(id(i), Wish{Class: class, Caller: "somebody else", Until: time.Now().Add(timeout)})
+					<-greedy.Done
+					require.Equal(t, api.NoBudget, api.KindOf(greedy.Failed))
+					<-other.Done
+					require.NoError(t, other.Failed)
+				}
+			})
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"context"
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -36,7 +37,7 @@ func (f *Fetcher) place(w *Want, now time.Time) {
 		if w.claim.MayQueue() {
 			f.unproven.Add(w.claim, func() { f.sendNext(w) })
 		} else {
-			f.serve(w, nil, time.Time{}, noBudget(w.ID, max(w.claim.Wait(now), time.Second)))
+			w.end(noBudget(w.ID, max(w.claim.Wait(now), time.Second)))
 		}
 		return
 	}
@@ -54,7 +55,7 @@ func (f *Fetcher) place(w *Want, now time.Time) {
 	line := f.lineOf(w, now)
 	if line == f.single || line != f.paged && !f.walkPays(now, 1) {
 		if wait := w.claim.Wait(now); wait > 0 && w.until.Before(now.Add(wait+time.Second)) {
-			f.serve(w, nil, time.Time{}, noBudget(w.ID, max(wait, time.Second)))
+			w.end(noBudget(w.ID, max(wait, time.Second)))
 			return
 		}
 	}
@@ -93,7 +94,7 @@ func (f *Fetcher) lineOf(w *Want, now time.Time) *pace.Line {
 func (f *Fetcher) sendNext(w *Want) {
 	now := time.Now()
 	if w.isOver(now) {
-		w.abandon()
+		w.end(context.Canceled)
 		return
 	}
 	if w.claim.ClassNow() == pace.Unproven {
@@ -305,7 +306,7 @@ func (f planner) Ahead(now time.Time) (send func(*pace.Claim)) {
 			f.nextBy = sooner(f.nextBy, w.by)
 			continue
 		case w.isOver(now):
-			send = func(*pace.Claim) { w.abandon() }
+			send = func(*pace.Claim) { w.end(context.Canceled) }
 		case mayWalk && !w.single:
 			send = func(slot *pace.Claim) { f.walkOn(slot, now) }
 		case mayAskAlone:

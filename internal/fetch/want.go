@@ -158,7 +158,7 @@ func (f *Fetcher) next() int {
 func (w *Want) Leave() {
 	w.f.budget.Do(func(now time.Time) {
 		if w.waiting--; w.isOver(now) {
-			w.abandon()
+			w.end(context.Canceled)
 		}
 	})
 }
@@ -169,11 +169,13 @@ func (w *Want) isOver(now time.Time) bool {
 	return w.waiting == 0 && w.state == pending && !now.Before(w.until)
 }
 
-func (w *Want) abandon() {
+// end ends w with an error at once, so that nobody can join it who would not get that
+// error.
+func (w *Want) end(err error) {
 	w.withdraw()
 	w.state = served
 	w.claim.GiveBack()
-	w.deliver(nil, context.Canceled)
+	w.deliver(nil, err)
 }
 
 // Deliver ends w with the outcome for those who wait.
