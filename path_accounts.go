@@ -219,8 +219,8 @@ func fetchMetadata(ctx context.Context, c *connection, id string) (*api.Account,
 	switch {
 	case err == nil:
 		c.holdOffs.Succeeded(held)
-	case errors.As(err, &e) && !e.OfAll():
-		c.holdOffs.Failed(held, backoff.Failure{Err: e, Lasting: e.OfAccount()})
+	case errors.As(err, &e) && !e.AffectsAll():
+		c.holdOffs.Failed(held, backoff.Failure{Err: e, Lasting: e.IsAccountFault()})
 	}
 	return a, err
 }

@@ -49,7 +49,7 @@ func TestAnInvalidExpiryIsRefused(t *testing.T) {
 			_, err := account(t, says(`{"data":{"id":"apn_github","expires_at":`+written+`}}`))
 			e := isError(t, err, BadAnswer, "Pipedream's answer could not be understood: its expires_at is not a time")
 			require.Equal(t, github, e.Account)
-			require.False(t, e.OfAccount(), "what is cached stays")
+			require.False(t, e.IsAccountFault(), "what is cached stays")
 		})
 	}
 }

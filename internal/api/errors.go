@@ -162,17 +162,17 @@ func (e *Error) WithAccount(id string) *Error {
 	return &about
 }
 
-// OfAccount reports whether the account or user itself is at fault. A cached
+// IsAccountFault reports whether the account or user itself is at fault. A cached
 // credential is dropped then. After any other failure it stays. A refusal that names no
 // account is about all of them.
-func (e *Error) OfAccount() bool {
+func (e *Error) IsAccountFault() bool {
 	fault := kinds[e.Kind].fault
 	return fault == ofAccount || fault == ofNamed && e.Account != ""
 }
 
-// OfAll reports whether a request for any other account would fail the same way
+// AffectsAll reports whether a request for any other account would fail the same way
 // now.
-func (e *Error) OfAll() bool { return kinds[e.Kind].fault == ofAll }
+func (e *Error) AffectsAll() bool { return kinds[e.Kind].fault == ofAll }
 
 // HTTPStatus returns the status with which the engine answers its caller.
 func (e *Error) HTTPStatus() int { return kinds[e.Kind].status }
@@ -215,16 +215,10 @@ func KindOf(err error) Kind {
 	return 0
 }
 
-// OfAccount is like [Error.OfAccount]. It is false for errors of other packages.
-func OfAccount(err error) bool {
+// IsAccountFault is like [Error.IsAccountFault]. It is false for errors of other packages.
+func IsAccountFault(err error) bool {
 	var e *Error
-	return errors.As(err, &e) && e.OfAccount()
-}
-
-// OfAll is like [Error.OfAll]. It is false for errors of other packages.
-func OfAll(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.OfAll()
+	return errors.As(err, &e) && e.IsAccountFault()
 }
 
 // WithoutAccount returns err with a placeholder for the id of the account that it is

@@ -57,7 +57,7 @@ func TestAGatewaysAnswerIsNobodysFault(t *testing.T) {
 					if status == http.StatusTooManyRequests {
 						kinds = []Kind{Throttled}
 					}
-					if !slices.Contains(kinds, KindOf(err)) || OfAccount(err) {
+					if !slices.Contains(kinds, KindOf(err)) || IsAccountFault(err) {
 						t.Errorf("%s, %d, %s: %v", gateway.Name, status, what, err)
 					}
 				})

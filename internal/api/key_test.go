@@ -54,7 +54,7 @@ func TestA401OfOneAccountIsConfirmedFirst(t *testing.T) {
 				_, err = c.Account(t.Context(), stripe)
 				e := isError(t, err, Unauthorized, "Pipedream refused the API key or OAuth client for this account (HTTP 401)")
 				require.Equal(t, stripe, e.Account)
-				require.False(t, e.OfAccount(), "its live token stays")
+				require.False(t, e.IsAccountFault(), "its live token stays")
 				require.Equal(t, []string{"/v1/accounts/apn_stripe?include_credentials=true", tc.confirm}, s.requests()[before:])
 				require.NoError(t, c.holdOffs.CheckAll(), "the others go on")
 				_, err = c.Account(t.Context(), github)
@@ -164,7 +164,7 @@ func TestARefusalIsBelievedOnlyIfSomethingElseWorks(t *testing.T) {
 				require.ErrorAs(t, err, &e)
 				require.Equal(t, tc.kind, e.Kind, e.Error())
 				require.Equal(t, tc.about, e.Account)
-				require.Equal(t, tc.about != "" && isRefused(tc.kind), e.OfAccount())
+				require.Equal(t, tc.about != "" && isRefused(tc.kind), e.IsAccountFault())
 			})
 		})
 	}
@@ -318,7 +318,7 @@ func TestAnswersOfTheTokenEndpoint(t *testing.T) {
 			_, err := newClient(t, s, ofAnOAuthClient).Account(t.Context(), github)
 			e := isError(t, err, tc.kind, tc.text)
 			require.Equal(t, github, e.Account)
-			require.False(t, e.OfAccount(), "it says nothing about the account, so what is cached stays")
+			require.False(t, e.IsAccountFault(), "it says nothing about the account, so what is cached stays")
 			require.Equal(t, []string{"/v1/oauth/token"}, s.requests())
 		})
 	}

@@ -60,8 +60,8 @@ func TestStatusErrors(t *testing.T) {
 			_, err := account(t, ofAccounts(func(*http.Request) reply { return reply{status: tc.status, body: tc.body} }))
 			e := isError(t, err, tc.kind, tc.text)
 			require.Equal(t, github, e.Account)
-			require.Equal(t, tc.ofAccount, OfAccount(err))
-			require.Equal(t, tc.ofAll, OfAll(err))
+			require.Equal(t, tc.ofAccount, IsAccountFault(err))
+			require.Equal(t, tc.ofAll, e.AffectsAll())
 			require.NotContains(t, err.Error(), "pd_secret")
 		})
 	}

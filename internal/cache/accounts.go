@@ -278,7 +278,7 @@ func (v *View) withChosen(ctx context.Context, r Reader, u User, named string,
 	}
 	if known, ok := v.choices.Get(choiceName(u.Key(), named)); ok {
 		c, err := checked(known.id)
-		if !api.OfAccount(err) || isID(named) || time.Since(known.at) < choiceQuiet {
+		if !api.IsAccountFault(err) || isID(named) || time.Since(known.at) < choiceQuiet {
 			return c, err
 		}
 	}

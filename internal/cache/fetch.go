@@ -30,7 +30,7 @@ func (v *View) await(ctx context.Context, r Reader, class pace.Class, id string,
 	if err == nil {
 		return v.serve(r, fetched, Fetched), nil
 	}
-	if fallback != nil && v.servable(fallback.Credential, v.clock.Now()) && !api.OfAccount(err) {
+	if fallback != nil && v.servable(fallback.Credential, v.clock.Now()) && !api.IsAccountFault(err) {
 		return v.serve(r, fallback, Stale), nil
 	}
 	if ctx.Err() == nil && patience.Err() != nil { // but the fallback has ended meanwhile
@@ -128,7 +128,7 @@ func (v *View) take(w *fetch.Want) (e *entry, retry bool, err error) {
 		}
 		c, err = credential.New(w.Account, w.At, v.policy.ExposeRefreshToken)
 	}
-	if api.OfAccount(err) && !w.Doubted && v.hasLive(v.ctx, w.ID) {
+	if api.IsAccountFault(err) && !w.Doubted && v.hasLive(v.ctx, w.ID) {
 		w.Doubted = true
 		return nil, true, nil
 	}
@@ -186,12 +186,12 @@ func (v *View) failed(id string, err error) {
 		level = hclog.Debug
 	}
 	v.logger().Log(level, "credentials could not be fetched", "account", id, "error", err)
-	if e.OfAccount() {
+	if e.IsAccountFault() {
 		v.credentials.Delete(id) // before the hold-off, during which readers are served what is cached
 	}
-	if !e.OfAll() {
-		lasting := e.OfAccount() || e.Kind == api.Expired || e.Kind == api.Unauthorized
-		v.holdOffs.Failed(id, backoff.Failure{Err: e, Lasting: lasting, Gone: e.OfAccount()})
+	if !e.AffectsAll() {
+		lasting := e.IsAccountFault() || e.Kind == api.Expired || e.Kind == api.Unauthorized
+		v.holdOffs.Failed(id, backoff.Failure{Err: e, Lasting: lasting, Gone: e.IsAccountFault()})
 	}
 }
 

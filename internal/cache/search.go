@@ -157,9 +157,9 @@ func better(a, b *Owned) bool {
 // holdUserOff keeps searches for a user back for a while.
 func (v *View) holdUserOff(name string, err error) {
 	var e *api.Error
-	if errors.As(err, &e) && !e.OfAll() {
+	if errors.As(err, &e) && !e.AffectsAll() {
 		refused := e.Kind == api.Forbidden || e.Kind == api.NotFound // the list, for everybody
-		v.holdOffs.Failed(name, backoff.Failure{Err: e, Lasting: refused || e.OfAccount(), Exists: refused})
+		v.holdOffs.Failed(name, backoff.Failure{Err: e, Lasting: refused || e.IsAccountFault(), Exists: refused})
 	}
 }
 

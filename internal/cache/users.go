@@ -28,7 +28,7 @@ func (v *View) GetForUser(ctx context.Context, r Reader, u User) (*credential.Cr
 	if id != "" {
 		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.getOwned(ctx, r, id, u)
-		if !api.OfAccount(err) && api.KindOf(err) != api.Unauthorized { // nothing is live
+		if !api.IsAccountFault(err) && api.KindOf(err) != api.Unauthorized { // nothing is live
 			return c, err
 		}
 	}
@@ -109,7 +109,7 @@ func (v *View) refreshForUser(ctx context.Context, r Reader, u User, id string) 
 		}
 		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.refreshOwned(ctx, r, id, u)
-		if !api.OfAccount(err) {
+		if !api.IsAccountFault(err) {
 			return c, err
 		}
 	}

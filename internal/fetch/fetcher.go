@@ -244,7 +244,7 @@ func (f *Fetcher) serve(w *Want, a *api.Account, at time.Time, err error) {
 // says nothing about the others.
 func (f *Fetcher) noteOutcome(id string, err error, now time.Time) {
 	switch kind := api.KindOf(err); {
-	case err == nil, api.OfAccount(err), kind == api.Forbidden, kind == api.NotFound, kind == api.Rejected: // it answered
+	case err == nil, api.IsAccountFault(err), kind == api.Forbidden, kind == api.NotFound, kind == api.Rejected: // it answered
 		f.answeredAt = now
 		clear(f.failing)
 	case kind == api.Unavailable && id != "":
