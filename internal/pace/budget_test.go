@@ -1,6 +1,7 @@
 package pace
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 )
 
@@ -93,4 +95,78 @@ func TestBudgetWithoutLimit(t *testing.T) {
 		release()
 	}
 	require.Equal(t, -1, b.Left())
+}
+
+// A slot comes free, and the timer that hands it out is late. A request that
+// comes in between joins the queue and must not delay the one before it.
+func TestALateTimerDelaysNoWaiter(t *testing.T) {
+	for name, class := range map[string]Class{"known": Known, "unproven": Unproven} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := NewBudget(10)
+				mustAcquire(t, b, class, "somebody")()
+				time.Sleep(Window / 2)
+				for err := error(nil); err == nil; { // the rest of the slots
+					var release func()
+					if release, err = b.Acquire(b.NewClaim(class, by("somebody")).With(t.Context())); err == nil {
+						release()
+					}
+				}
+				first := waits(t, b, class, "somebody")
+				b.mu.Lock()
+				b.timer.Reset(Window/2 + time.Second) // a second late
+				b.mu.Unlock()
+				time.Sleep(Window / 2)
+				second := waits(t, b, class, "somebody")
+				time.Sleep(time.Second)
+				require.True(t, first.served())
+				first.release()
+				second.stop()
+			})
+		})
+	}
+}
+
+// panics is a planner that panics so many times.
+type panics struct{ times, calls int }
+
+func (p *panics) Tidy(time.Time) {
+	if p.calls++; p.times > 0 {
+		p.times--
+		panic("at work")
+	}
+}
+func (p *panics) Ahead(time.Time) func(*Claim)          { return nil }
+func (p *panics) Wakes(now time.Time) (time.Time, bool) { return now.Add(time.Minute), true }
+func (p *panics) Done(time.Time) bool                   { return false }
+
+// A panic in a planner ends in the log, whether it is by itself or while somebody else
+// does something. The planner is asked again soon, and nobody waits for ever.
+func TestAPanicInAPlanner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, log := NewBudget(1), &bytes.Buffer{}
+		logger := hclog.New(&hclog.LoggerOptions{Output: log})
+		b.LogTo(func() hclog.Logger { return logger })
+		p := &panics{}
+		b.Do(func(time.Time) { b.Attach(p) })
+		mustAcquire(t, b, Known, "")()
+		time.Sleep(time.Second)
+		waiting := passes(t, b, Known, "somebody")
+		b.mu.Lock()
+		p.times = 2
+		b.mu.Unlock()
+		time.Sleep(Window + 2*afterPanic)
+		require.True(t, waiting.served())
+		require.Contains(t, log.String(), "recovered from a panic")
+
+		b.mu.Lock()
+		p.times, p.calls = 1, 0
+		b.mu.Unlock()
+		require.Panics(t, func() { b.Do(func(time.Time) {}) })
+		time.Sleep(afterPanic)
+		synctest.Wait()
+		require.Equal(t, 2, p.calls)
+		b.Do(func(time.Time) { b.planners = nil })
+		time.Sleep(2 * Window)
+	})
 }

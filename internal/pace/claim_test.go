@@ -461,3 +461,63 @@ func TestEverySlotComesFree(t *testing.T) {
 		require.Zero(t, b.NextFree())
 	})
 }
+
+// One of two callers has as many requests in the queue as allowed. The work that
+// both wait for is in the other one's queue, and leaves nothing behind.
+func TestJoinedWorkWhenOneQueueIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(10)
+		for range 5 { // all slots for unproven requests
+			mustAcquire(t, b, Unproven, "greedy")()
+		}
+		for range minQueue { // and the whole queue of one caller
+			passes(t, b, Unproven, "greedy")
+		}
+		claim := b.NewClaim(Unproven, by("modest"))
+		claim.Join(Unproven, by("greedy"))
+		require.NotNil(t, waitsAs(t, b, claim, 10*time.Second).refused())
+		time.Sleep(time.Hour)
+		require.Equal(t, 10, b.Left(), "no slot is lost")
+	})
+}
+
+func TestAJoinedCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(1)
+		hold := mustAcquire(t, b, Known, "")
+		check := waits(t, b, Check, "")
+		check.claim.Join(Known, by(""))
+		hold()
+		time.Sleep(Window)
+		require.True(t, check.served())
+		check.release()
+		time.Sleep(10 * Window)
+		require.Equal(t, 1, b.Left())
+	})
+}
+
+// Two requests of one piece of work want a slot at the same moment. Each gets one of its
+// own.
+func TestRequestsOfOneClaimAtTheSameMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(2)
+		hold := mustAcquire(t, b, Known, "")
+		mustAcquire(t, b, Known, "")()
+		claim := b.NewClaim(Known, by("somebody"))
+		first := waitsAs(t, b, claim, time.Hour)
+		time.Sleep(Window - 1)
+		go func() {
+			time.Sleep(time.Nanosecond)
+			b.Do(func(time.Time) {}) // grants the first its slot
+			release, err := b.Acquire(claim.With(t.Context()))
+			if err == nil {
+				release()
+			}
+		}()
+		time.Sleep(time.Second)
+		hold()
+		time.Sleep(3 * Window)
+		require.True(t, first.served())
+		first.release()
+	})
+}
