@@ -115,6 +115,7 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 		"secret without client": {map[string]any{"client_secret": "pd_leaked"}, "client_id"},
 		"empty client":          {map[string]any{"client_id": "", "client_secret": ""}, "client_id and client_secret"},
 		"secret is a list":      {map[string]any{"client_id": "c", "client_secret": []any{"pd_leaked"}}, "client_secret must be a string"},
+		"client, no such API":   {map[string]any{"client_id": "c", "client_secret": "pd_leaked", "base_url": "http://127.0.0.1"}, "and that base_url ends in /v1"},
 		"wrong client":          {map[string]any{"client_id": "c", "client_secret": "pd_leaked"}, "refused client_id and client_secret"},
 		"another environment":   {map[string]any{"environment": "staging"}, "environment"},
 		"not a project":         {map[string]any{"project_id": "../users"}, "project_id"},
@@ -131,7 +132,7 @@ func TestARefusedConfigWriteChangesNothing(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, m *mount) {
-				m.offTheMap = name == "no such API"
+				m.offTheMap = strings.HasSuffix(name, "no such API")
 				before, err := m.read("config")
 				require.NoError(t, err)
 				_, err = m.write("config", test.data)

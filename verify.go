@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -55,10 +56,18 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		return logical.CodedError(e.HTTPStatus(), unchecked+atMount(req, textOf(e))+whereElse(e, c)+". To store unchecked, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
-			"Check that they belong together, have the scope asked for and have not been revoked", given, c.ProjectID, c.Environment)
+			"Check that they belong together, have the scope asked for and have not been revoked%s", given, c.ProjectID, c.Environment, alsoVersion(c))
 	default:
-		return badRequest("Pipedream refused %s; nothing was changed. Check that it was copied completely and has not been revoked", given)
+		return badRequest("Pipedream refused %s; nothing was changed. Check that it was copied completely and has not been revoked%s", given, alsoVersion(c))
 	}
+}
+
+// alsoVersion returns what else to check if base_url may lack the version of the API.
+func alsoVersion(c *config) string {
+	if strings.HasSuffix(c.BaseURL, "/v1") {
+		return ""
+	}
+	return ", and that base_url ends in /v1"
 }
 
 // whereElse returns what to check if the answer seems to be somebody else's.
