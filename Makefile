@@ -161,6 +161,7 @@ bin/vault:
 else
 # The old file is removed first: it may be a link to another Vault, which go build would overwrite.
 bin/vault: tools/vault/go.mod
+	@echo "building Vault: on two cores this takes 10 to 30 minutes, mostly without a word. To use yours: VAULT_BIN=path" >&2
 	rm -f $@
 	cd tools/vault && go build -tags minimal -trimpath -ldflags "-s -w" -o ../../$@ \
 		github.com/hashicorp/vault
