@@ -46,7 +46,7 @@ type Config struct {
 
 // The errors of [Config.Check].
 var (
-	errNoKey       = errors.New("it needs an API key, or the id and secret of an OAuth client")
+	errNoKey       = errors.New("it needs PIPEDREAM_API_KEY, or PIPEDREAM_CLIENT_ID and PIPEDREAM_CLIENT_SECRET, in its environment or with -stdin")
 	errTwoKeys     = errors.New("it takes an API key or an OAuth client, not both")
 	errHalfClient  = errors.New("the id and the secret of an OAuth client go together")
 	errProject     = errors.New("the project id must look like proj_… ")
