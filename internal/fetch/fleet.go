@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/pace"
 )
 
 const (
@@ -34,11 +35,16 @@ func newFleet() *fleet { return &fleet{index: newIndex(), memory: newPageMemory(
 
 // demandOf returns the demand in which an account counts. One that a walk brought shows
 // what it is worth to walk on.
-func (l *fleet) demandOf(id string, walked bool) *demand {
-	if _, known := l.index.of(id); known && !walked {
+func (l *fleet) demandOf(id string, class pace.Class, walked bool) *demand {
+	_, known := l.index.of(id)
+	switch {
+	case class == pace.Unproven:
+		return &l.unproven
+	case known && !walked:
 		return &l.listed
+	default:
+		return &l.unlisted
 	}
-	return &l.unlisted
 }
 
 // learn takes note of a page.

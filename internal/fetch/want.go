@@ -109,11 +109,11 @@ func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 		f.wants[id] = w
 		w.mustBeNewer(wish.NewerThan)
 		b, ok := f.fleet.memory.take(id, wish.NewerThan)
+		if wish.Class != pace.Ahead {
+			f.fleet.demandOf(id, wish.Class, b.walked).add(id, now)
+		}
 		if wish.Class == pace.Known {
-			f.fleet.demandOf(id, b.walked).add(id, now)
 			f.gather(now)
-		} else if wish.Class == pace.Unproven {
-			f.fleet.unproven.add(id, now)
 		}
 		if ok && !by.After(now) { // what can wait gets a newer one
 			f.serve(w, b.account, b.at, nil)
