@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -532,6 +533,7 @@ func TestFaultsOfLinks(t *testing.T) {
 					}
 					m.refused(err, code, texts...)
 
+					synctest.Wait() // the request ends at the same moment as the caller's time
 					// Readers are not affected.
 					m.creds("apn_alice")
 					require.NotContains(t, m.mustRead("status"), "held_off_until")
