@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 #
 # Shows the plugin at work in a real Vault server with a simulated Pipedream: leases, cached reads, policies, one role for
-# many users, users who connect, mend and disconnect their own accounts, an account without credentials, Vault Agent
-# replacing a token in a file, and the audit log.
+# many users, users who connect, mend and disconnect their own accounts, an account without credentials, an outage of
+# Pipedream, Vault Agent replacing a token in a file, and the audit log.
 #
 #   make demo            on the simulated Pipedream
 #   KEEP=1 make demo     leaves everything running at the end
@@ -44,6 +44,7 @@ main() {
   [[ $simulated ]] && connect_an_account
   [[ $simulated ]] && mend_and_end_a_connection
   [[ $simulated ]] && use_the_proxy
+  [[ $simulated ]] && read_through_an_outage
   [[ $simulated ]] && run_agent
   check_logs
   finish
@@ -226,10 +227,15 @@ wait_for() {
 
 start_simulator() {
   title "Start a simulated Pipedream and a real Vault server"
-  PIPEDREAM_SIM_API_KEY=$SIM_KEY start "$work/sim.log" pipedream-sim -listen 127.0.0.1:0 -ready-file "$work/sim.url" -short-life "$SHORT_LIFE"
-  wait_for 10 test -s "$work/sim.url" || fail "the simulator did not start: $(tail -n 5 "$work/sim.log")"
+  launch_simulator 127.0.0.1:0
   base_url=$(<"$work/sim.url")
   say "The simulated Pipedream listens on $base_url."
+}
+
+# launch_simulator starts the simulator at an address, with more flags if there are any.
+launch_simulator() {
+  PIPEDREAM_SIM_API_KEY=$SIM_KEY start "$work/sim.log" pipedream-sim -ready-file "$work/sim.url" -short-life "$SHORT_LIFE" -listen "$@"
+  wait_for 10 test -s "$work/sim.url" || fail "the simulator did not start: $(tail -n 5 "$work/sim.log")"
 }
 
 start_vault() {
@@ -670,6 +676,36 @@ read_as() {
   out=$(VAULT_TOKEN=$(<"$work/$1.token") vault read pipedream-connect/creds/github 2>&1) || fail "refused: $out"
   shorten "$out"
   remember_secrets
+}
+
+read_through_an_outage() {
+  title "Stop Pipedream, and read on"
+  local token _
+  capture vault read -field=oauth_access_token "pipedream/static-creds/$account"
+  token=$out
+  stop "${pids[0]}"
+  say "The simulated Pipedream is stopped. A program goes on reading its account:"
+  show "for i in {1..20}; do vault read -field=oauth_access_token pipedream/static-creds/$account; done"
+  for _ in {1..20}; do
+    capture vault read -field=oauth_access_token "pipedream/static-creds/$account"
+    [[ $out == "$token" ]] || fail "that is not the cached token"
+  done
+  promise "Vault served the cached token 20 times."
+  say "Nobody has read this one yet:"
+  show "vault read pipedream/creds/apn_sheets"
+  if out=$(vault read pipedream/creds/apn_sheets 2>&1); then fail "apn_sheets was read without Pipedream"; fi
+  printf '%s\n' "$out"
+  [[ $out == *"Pipedream is not available"* ]] || fail "the error does not say that Pipedream is not available"
+  promise "The error says whose fault it is. Pipedream is started again."
+  restart_simulator
+}
+
+# restart_simulator starts the simulator again, at the same address and with the same OAuth client.
+restart_simulator() {
+  local address=${base_url#http://}
+  unset 'pids[0]'
+  launch_simulator "${address%/v1}" -client-id "$(sed -n 's/^client_id=//p' "$work/sim.log")" \
+    -client-secret "$(sed -n 's/^client_secret=//p' "$work/sim.log")"
 }
 
 run_agent() {
