@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/api"
@@ -196,6 +197,7 @@ func TestNewAccountsOfManyCallers(t *testing.T) {
 				r := f.wantsFor(t.Context(), caller, f.Class(id(i), false), id(i), time.Time{})
 				if <-r.ended; r.err != nil {
 					refused.Add(1)
+					assert.Equal(t, api.Busy, api.KindOf(r.err), "there is no limit to blame")
 				} else {
 					served.Add(1)
 				}

@@ -36,7 +36,7 @@ func (f *Fetcher) Overdue(id string) (err error) {
 		case held != nil:
 			err = api.WithAccount(held, id)
 		case unproven || free > 0:
-			err = noBudget(id, max(free, busyRetry))
+			err = f.full(id, max(free, busyRetry))
 		case f.isSilent(now):
 			err = f.client.NoAnswer(id)
 		default:
@@ -54,13 +54,20 @@ func (w *Want) askedAt() time.Time {
 	return w.asked
 }
 
-func noBudget(id string, wait time.Duration) error {
-	return &api.Error{Kind: api.NoBudget, Account: id, Wait: wait}
+// full is the error for an account whose turn does not come in time. Without a limit, only
+// so many requests for what was never seen to exist are under way at a time. It must be
+// called with the budget's mutex held.
+func (f *Fetcher) full(id string, wait time.Duration) error {
+	kind := api.NoBudget
+	if f.budget.PagesIn(pace.Known, pace.Window) < 0 {
+		kind = api.Busy
+	}
+	return &api.Error{Kind: kind, Account: id, Wait: wait}
 }
 
 // OverdueSearch is like [Fetcher.Overdue], for a search that began at began and asks
 // through claim.
-func (f *Fetcher) OverdueSearch(claim *pace.Claim, began time.Time) error {
+func (f *Fetcher) OverdueSearch(claim *pace.Claim, began time.Time) (err error) {
 	asked, waits := claim.Granted()
 	if asked.IsZero() {
 		asked = began // it waits for an access token
@@ -70,7 +77,8 @@ func (f *Fetcher) OverdueSearch(claim *pace.Claim, began time.Time) error {
 	case api.KindOf(held) == api.Throttled: // it is sent again after that
 		return held
 	case waits:
-		return noBudget("", max(claim.NextFree(), busyRetry))
+		f.budget.Do(func(now time.Time) { err = f.full("", max(claim.Wait(now), busyRetry)) })
+		return err
 	case f.keepsWaiting(asked, time.Now()):
 		return f.client.NoAnswer("")
 	default:

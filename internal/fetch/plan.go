@@ -37,7 +37,7 @@ func (f *Fetcher) place(w *Want, now time.Time) {
 		if w.claim.MayQueue() {
 			f.unproven.Add(w.claim, func() { f.sendNext(w) })
 		} else {
-			w.end(noBudget(w.ID, max(w.claim.Wait(now), time.Second)))
+			w.end(f.full(w.ID, max(w.claim.Wait(now), time.Second)))
 		}
 		return
 	}
@@ -55,7 +55,7 @@ func (f *Fetcher) place(w *Want, now time.Time) {
 	line := f.lineOf(w, now)
 	if line == f.single || line != f.paged && !f.walkPays(now, 1) {
 		if wait := w.claim.Wait(now); wait > 0 && w.until.Before(now.Add(wait+time.Second)) {
-			w.end(noBudget(w.ID, max(wait, time.Second)))
+			w.end(f.full(w.ID, max(wait, time.Second)))
 			return
 		}
 	}
