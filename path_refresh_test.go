@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -102,6 +103,8 @@ func TestChangedComparesWithWhatAReaderHad(t *testing.T) {
 					default:
 						time.Sleep(time.Duration(dice.IntN(9000)) * time.Millisecond)
 					}
+					m.token(name)
+					synctest.Wait() // it may have begun a fetch in the background
 					before := m.token(name)
 					resp, err := m.write("refresh/"+name, nil)
 					require.NoError(t, err)
