@@ -219,7 +219,7 @@ func accountParameters(t *testing.T) []url.Values {
 var someAccountParameters = []url.Values{{}, {"account": {"apn_bob"}}, {"account": {"bob on GitHub"}}, {"all": {"true"}, "account": {"HERS"}}}
 
 // getsOwn reports whether the request of a user is one for an account of their own. creds/, static-creds/ and refresh/
-// ignore what they do not know, and a read of connect/ is about all accounts, whichever it names.
+// ignore what they do not know, connect/ refuses it.
 func getsOwn(method, path string, sent url.Values) bool {
 	reads, writes := method == http.MethodGet, method == http.MethodPut || method == http.MethodPost
 	if sent.Has("user") || reads && sent.Has("list") || len(sent["account"]) > 1 {
@@ -232,7 +232,10 @@ func getsOwn(method, path string, sent url.Values) bool {
 	case "refresh/github":
 		return writes && (hers || !sent.Has("account"))
 	case "connect/github":
-		known := []string{"account", "all", "link_id"}
+		known := []string{"link_id", "wait"}
+		if writes {
+			known = []string{"account"}
+		}
 		return (reads || writes && hers) && !slices.ContainsFunc(slices.Collect(maps.Keys(sent)), func(name string) bool { return !slices.Contains(known, name) })
 	default:
 		return false

@@ -42,7 +42,7 @@ func (p *person) getsRenewed(t *testing.T, id string, old any, clicked time.Time
 // next reads have the new token of the same account, also if config was written and the plugin was reloaded in between.
 func TestConnectionIsRenewed(t *testing.T) {
 	t.Parallel()
-	c := onConnect(t)
+	c := enable(t, newVault(t), "pipedream").connect(t) // a reload ends what others have under way
 	name := c.in("connect/github")
 	p := c.people(t, c.rules("github"), fmt.Sprintf("path %q { capabilities = [\"read\", \"update\"] }\n", name))
 	c.write(t, "roles/github", map[string]any{"app": "github", "external_user_id": p.name(), "oauth_app_id": ourClient})
