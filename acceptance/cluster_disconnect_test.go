@@ -58,6 +58,7 @@ func (c *cluster) everywhere(p *person) []*person {
 	var all []*person
 	for _, s := range c.servers {
 		client := s.client(p.Token())
+		client.SetClientTimeout(3 * time.Minute) // for all retries together
 		client.SetMaxRetries(60)
 		client.SetMinRetryWait(250 * time.Millisecond)
 		client.SetMaxRetryWait(time.Second)
