@@ -180,7 +180,7 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 			switch _, listed := f.fleet.index.of(w.ID); {
 			case err == nil && !listed:
 				if w.claim.ClassNow() != pace.Ahead {
-					f.fleet.unlisted.add(w.ID, now)
+					f.fleet.unlisted.add(w.ID, now, f.rememberFor())
 				}
 				f.notWhole(now)
 			case api.KindOf(err) == api.NotFound:
@@ -201,7 +201,7 @@ func (f *Fetcher) notWhole(now time.Time) {
 	f.fleet.index.setWhole(false)
 	f.fleet.unproven.count(now, f.rememberFor()) // forgets the older ones
 	for _, guess := range f.fleet.unproven.order {
-		f.fleet.unlisted.add(guess.id, now)
+		f.fleet.unlisted.add(guess.id, now, f.rememberFor())
 	}
 	f.fleet.unproven = demand{}
 	for _, w := range f.wants {

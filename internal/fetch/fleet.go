@@ -66,7 +66,9 @@ type wanted struct {
 	at time.Time
 }
 
-func (d *demand) add(id string, now time.Time) {
+// add notes that an account is wanted, and forgets those that were wanted longer than span ago.
+func (d *demand) add(id string, now time.Time, span time.Duration) {
+	d.count(now, span)
 	if _, ok := d.ids[id]; ok || len(d.order) >= maxIndexed {
 		return
 	}

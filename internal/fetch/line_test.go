@@ -181,13 +181,25 @@ func TestAPanicBlocksNoAccount(t *testing.T) {
 // Accounts connected after the whole list was seen are taken for guesses, and most readers
 // are told to come again. That they wanted them counts once the first one exists.
 func TestNewAccountsOfManyCallers(t *testing.T) {
+	for name, guesses := range map[string]int{"nobody guessed": 0, "somebody guessed for long": maxIndexed + 1000} {
+		t.Run(name, func(t *testing.T) { testNewAccounts(t, guesses) })
+	}
+}
+
+func testNewAccounts(t *testing.T, guesses int) {
+	t.Helper()
 	bubble(t, 100, func(t *testing.T, f *fetcher) {
 		f.takeStock()
 		synctest.Wait()
+		for i := range guesses {
+			guess := f.Want(fmt.Sprint("apn_guess_", i), Wish{Class: pace.Unproven, Caller: "somebody", Until: time.Now().Add(timeout)})
+			guess.Leave()
+		}
+		time.Sleep(time.Hour)
+		f.sim.ResetRequests()
 		for i := 100; i < 600; i++ {
 			f.sim.SetAccount(pipedreamtest.Account{ID: id(i), TokenLife: time.Hour})
 		}
-		f.costs(0, 1)
 		f.sim.AddFault(pipedreamtest.Fault{TotalCount: []byte("20000"), Delay: 50 * time.Millisecond})
 		var refused, served atomic.Int64
 		var readers sync.WaitGroup

@@ -110,7 +110,7 @@ func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 		w.mustBeNewer(wish.NewerThan)
 		b, ok := f.fleet.memory.take(id, wish.NewerThan)
 		if wish.Class != pace.Ahead {
-			f.fleet.demandOf(id, wish.Class, b.walked).add(id, now)
+			f.fleet.demandOf(id, wish.Class, b.walked).add(id, now, f.rememberFor())
 		}
 		if wish.Class == pace.Known {
 			f.gather(now)
