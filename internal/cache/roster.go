@@ -15,6 +15,9 @@ const (
 	// rosterFrom is how many users of an app must be searched for within countFor before
 	// the list of all its accounts is used for them.
 	rosterFrom = 12
+	// maxRosterWanted bounds how many of them are counted, since callers may invent users.
+	// It is more than the pages of any list that fits in maxRosterBytes.
+	maxRosterWanted = 10_000
 	// countFor is as long because readers who were told to come again in a minute count.
 	countFor = 2 * pace.Window
 	// rosterFor is how long a complete roster is used after its last page came.
@@ -67,7 +70,9 @@ func (r *roster) wants(key string, now time.Time) bool {
 	if underWay := r.pages > 0 && !r.way.Done(); r.wanted == nil || now.Sub(r.since) > countFor && !underWay {
 		r.wanted, r.since = map[string]struct{}{}, now
 	}
-	r.wanted[key] = struct{}{}
+	if len(r.wanted) < maxRosterWanted {
+		r.wanted[key] = struct{}{}
+	}
 	return r.pays(now)
 }
 
