@@ -106,7 +106,8 @@ func newBackend(storage logical.Storage, transport http.RoundTripper) *backend {
 	b.writes = &storageWrites{logger: b.Logger}
 	b.storage = b.writes.watch(storage)
 	b.sweeper = cache.NewSweeper(b.storage, b.Logger)
-	b.budget.LogTo(b.Logger)
-	b.linkBudget.LogTo(b.Logger)
+	for _, budget := range []*pace.Budget{b.budget, b.linkBudget, b.tokenBudget, b.accessTokenBudget} {
+		budget.LogTo(b.Logger)
+	}
 	return b
 }
