@@ -20,8 +20,8 @@ const Window = time.Minute
 const afterPanic = time.Second
 
 // Budget hands out the slots of one mount. [Known] requests get slots first, and
-// [Unproven] requests get half of the slots at most. Callers take turns, and a caller's
-// known requests leave some slots to others. So do users of one caller.
+// [Unproven] requests get half of the slots at most. Callers take turns, and the requests
+// of a caller leave some slots of their class to others. So do users of one caller.
 type Budget struct {
 	mu sync.Locker // guards the fields below, all claims and lines, and what planners know; never held across I/O or a wait
 	slots

@@ -9,11 +9,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// takeAll takes as many slots for known requests of a caller as it can have at once.
-func takeAll(t *testing.T, b *Budget, caller string) (taken int) {
+// takeAll takes as many slots for requests of a class and caller as it can have at once.
+func takeAll(t *testing.T, b *Budget, class Class, caller string) (taken int) {
 	t.Helper()
 	for {
-		release, err := b.Acquire(b.NewClaim(Known, by(caller)).With(t.Context()))
+		release, err := b.Acquire(b.NewClaim(class, by(caller)).With(t.Context()))
 		if err != nil {
 			return taken
 		}
@@ -27,16 +27,16 @@ func takeAll(t *testing.T, b *Budget, caller string) (taken int) {
 func TestACallerLeavesSlotsToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
-		require.Equal(t, 66, takeAll(t, b, "greedy")) // of 98
+		require.Equal(t, 66, takeAll(t, b, Known, "greedy")) // of 98
 		mustAcquire(t, b, Ahead, "")()
 		mustAcquire(t, b, Unproven, "somebody")()
-		require.Equal(t, 15, takeAll(t, b, "another"))
+		require.Equal(t, 15, takeAll(t, b, Known, "another"))
 		require.Equal(t, 15, b.Left()-checkSlots)
-		require.Zero(t, takeAll(t, b, "greedy"))
+		require.Zero(t, takeAll(t, b, Known, "greedy"))
 		mustAcquire(t, b, Known, "newcomer")()
-		require.Equal(t, 14, takeAll(t, b, ""), "the engine itself may take the rest")
+		require.Equal(t, 14, takeAll(t, b, Known, ""), "the engine itself may take the rest")
 		time.Sleep(Window)
-		require.Equal(t, 66, takeAll(t, b, "another"))
+		require.Equal(t, 66, takeAll(t, b, Known, "another"))
 	})
 	for limit, most := range map[int]int{0: 1000, 1: 1, 19: 19} { // no limit, or too few to share
 		b := NewBudget(limit)
@@ -80,30 +80,20 @@ func TestOtherRequestsDoNotCountForKnownOnes(t *testing.T) {
 		for range taken {
 			mustAcquire(t, b, class, "somebody")()
 		}
-		require.Equal(t, (98-taken)*2/3, takeAll(t, b, "somebody"), "%d", class)
+		require.Equal(t, (98-taken)*2/3, takeAll(t, b, Known, "somebody"), "%d", class)
 	}
 }
 
 // What was never seen to exist has a half of the limit, which is shared in the same way.
 func TestUnprovenRequestsLeaveSlotsToOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		takeAll := func(b *Budget, name string) (taken int) {
-			for {
-				release, err := b.Acquire(b.NewClaim(Unproven, by(name)).With(t.Context()))
-				if err != nil {
-					return taken
-				}
-				release()
-				taken++
-			}
-		}
 		b := NewBudget(100)
-		require.Equal(t, 34, takeAll(b, "greedy")) // of 50
-		require.Equal(t, 10, takeAll(b, "another"))
+		require.Equal(t, 34, takeAll(t, b, Unproven, "greedy")) // of 50
+		require.Equal(t, 10, takeAll(t, b, Unproven, "another"))
 		mustAcquire(t, b, Known, "greedy")()
 		b = NewBudget(100)
-		require.Equal(t, 23, takeAll(b, "shop/greedy"))
-		require.Equal(t, 7, takeAll(b, "shop/another"))
+		require.Equal(t, 23, takeAll(t, b, Unproven, "shop/greedy"))
+		require.Equal(t, 7, takeAll(t, b, Unproven, "shop/another"))
 		mustAcquire(t, b, Unproven, "shop/modest")()
 		mustAcquire(t, b, Unproven, "newcomer")()
 	})
@@ -113,7 +103,7 @@ func TestUnprovenRequestsLeaveSlotsToOthers(t *testing.T) {
 func TestWaitersWhoHadEnoughDelayNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
-		takeAll(t, b, "greedy")
+		takeAll(t, b, Known, "greedy")
 		time.Sleep(time.Second)
 		var greedy []*someone
 		for range 50 {
@@ -128,7 +118,7 @@ func TestWaitersWhoHadEnoughDelayNobody(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
-		takeAll(t, b, "greedy")
+		takeAll(t, b, Known, "greedy")
 		waiting := waits(t, b, Known, "greedy")
 		mustAcquire(t, b, Unproven, "somebody")()
 		waiting.stop()

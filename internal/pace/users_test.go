@@ -63,18 +63,18 @@ func TestAUserLeavesSlotsToOthersOfTheCaller(t *testing.T) {
 		b := NewBudget(limit)
 		var got []int
 		for _, user := range []string{"greedy", "another", "third"} {
-			got = append(got, takeAll(t, b, "shop/"+user))
+			got = append(got, takeAll(t, b, Known, "shop/"+user))
 		}
 		require.Equal(t, want, got)
-		require.Zero(t, takeAll(t, b, "shop/greedy"))
+		require.Zero(t, takeAll(t, b, Known, "shop/greedy"))
 		mustAcquire(t, b, Known, "shop/newcomer")()
 		mustAcquire(t, b, Known, "shop")()
-		require.Greater(t, takeAll(t, b, "other"), limit/8)
+		require.Greater(t, takeAll(t, b, Known, "other"), limit/8)
 	}
 	for _, users := range []int{1, 10, 1000} { // invented ones
 		b := NewBudget(100)
 		for i := range users {
-			takeAll(t, b, fmt.Sprint("shop/", i))
+			takeAll(t, b, Known, fmt.Sprint("shop/", i))
 		}
 		require.LessOrEqual(t, b.Used(), 66, "%d users", users)
 	}
@@ -91,7 +91,7 @@ func TestSharesOfUsersAreCountedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(100)
 		for range 3 {
-			require.Equal(t, 44, takeAll(t, b, "shop/greedy"))
+			require.Equal(t, 44, takeAll(t, b, Known, "shop/greedy"))
 			b.SetLimit(400)
 			b.SetLimit(100)
 			time.Sleep(Window)
