@@ -17,9 +17,7 @@ import (
 func TestAccountsList(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		m.sim.Update(stripe, func(a *pipedreamtest.Account) { a.Dead = true })
-		for i := range 250 {
-			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
-		}
+		m.fleet(250)
 		resp, err := m.handle(logical.ListOperation, "accounts/", nil)
 		require.NoError(t, err)
 		require.Len(t, resp.Data["keys"], 252)

@@ -131,9 +131,7 @@ func TestAPassThatDeletesIsNotLate(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const ended = 2000
 		m.configure(map[string]any{"rate_limit": 0})
-		for i := range ended {
-			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
-		}
+		m.fleet(ended)
 		m.readAll(ended)
 		time.Sleep(61 * time.Minute)
 		m.slow(0, 0, 20*time.Millisecond)
@@ -193,9 +191,7 @@ func TestASweepDuringAChangeOfKey(t *testing.T) {
 func TestEmptyingTheCacheKeepsCredentialsFetchedMeanwhile(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 20
-		for i := range fleet {
-			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
-		}
+		m.fleet(fleet)
 		require.Empty(t, m.readFleet(0, fleet))
 		m.slow(0, 0, 100*time.Millisecond)
 		m.sim.SetAPIKey("pd_test_key_2")
@@ -215,9 +211,7 @@ func TestEmptyingTheCacheKeepsCredentialsFetchedMeanwhile(t *testing.T) {
 func TestAReplacedKeyIsNoLongerUsed(t *testing.T) {
 	bubble(t, func(t *testing.T, m *mount) {
 		const fleet = 60
-		for i := range fleet {
-			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
-		}
+		m.fleet(fleet)
 		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
 		require.Empty(t, m.readFleet(0, fleet))
 		time.Sleep(58 * time.Minute)
