@@ -159,7 +159,7 @@ func (b *backend) refuse(req *logical.Request, err error) error {
 // namedUser returns the external user that the path of req names after a role with
 // allowed_external_user_ids. No other path may name one.
 func (t *target) namedUser(req *logical.Request, data *framework.FieldData) (id string, err error) {
-	segment := data.Get(fieldUser).(string)
+	segment, _ := data.Raw[fieldUser].(string) // from the path, so always a text, and Get would decode it on every read
 	_, sent := req.Data[fieldUser]
 	takes := t.role != nil && t.role.namesUsers()
 	switch {
