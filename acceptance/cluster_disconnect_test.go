@@ -38,6 +38,7 @@ func TestDisconnectedAccountInACluster(t *testing.T) {
 			leader := c.leader(t)
 			require.NoError(t, c.servers[leader].process.stop())
 			servers = slices.Delete(servers, leader, leader+1)
+			c.followsNewLeader(t, leader)
 		},
 	} {
 		begin()
@@ -58,7 +59,7 @@ func (c *cluster) everywhere(p *person) []*person {
 	var all []*person
 	for _, s := range c.servers {
 		client := s.client(p.Token())
-		client.SetClientTimeout(3 * time.Minute) // for all retries together
+		client.SetClientTimeout(readyTimeout) // for all retries together
 		client.SetMaxRetries(60)
 		client.SetMinRetryWait(250 * time.Millisecond)
 		client.SetMaxRetryWait(time.Second)

@@ -166,6 +166,24 @@ func (c *cluster) leader(t *testing.T) (leader int) {
 	return leader
 }
 
+// followsNewLeader waits until every server but the stopped one knows the new active server. Vault can leave a request
+// that comes earlier without an answer, because it forwards it to the server that is gone.
+func (c *cluster) followsNewLeader(t *testing.T, stopped int) {
+	t.Helper()
+	successor := c.servers[c.leader(t)].addr
+	require.NoError(t, poll(readyTimeout, "every server to follow the new leader", func() (bool, error) {
+		for i, s := range c.servers {
+			if i == stopped {
+				continue
+			}
+			if status, err := s.root.Sys().Leader(); err != nil || status.LeaderAddress != successor {
+				return false, err
+			}
+		}
+		return true, nil
+	}))
+}
+
 // kill kills a server and its plugin, as a power cut would.
 func (c *cluster) kill(t *testing.T, i int) {
 	t.Helper()
