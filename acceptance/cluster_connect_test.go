@@ -42,7 +42,7 @@ func TestFailoverBetweenLinkAndClick(t *testing.T) {
 		old := alice[leader].read(t, "creds/github").Data["oauth_access_token"]
 		link := alice[leader].link(t, map[string]any{"reconnect": true}).Data
 		failover.of(leader)
-		now := c.leader(t)
+		now := c.followedLeader(t)
 		clicked, err := m.sim.Click(asType[string](t, link["connect_link_url"]))
 		require.NoError(t, err)
 		require.Equal(t, "apn_alice", clicked)

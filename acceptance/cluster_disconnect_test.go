@@ -38,7 +38,7 @@ func TestDisconnectedAccountInACluster(t *testing.T) {
 			leader := c.leader(t)
 			require.NoError(t, c.servers[leader].process.stop())
 			servers = slices.Delete(servers, leader, leader+1)
-			c.followsNewLeader(t, leader)
+			c.followedLeader(t)
 		},
 	} {
 		begin()

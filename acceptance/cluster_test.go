@@ -166,22 +166,23 @@ func (c *cluster) leader(t *testing.T) (leader int) {
 	return leader
 }
 
-// followsNewLeader waits until every server but the stopped one knows the new active server. Vault can leave a request
-// that comes earlier without an answer, because it forwards it to the server that is gone.
-func (c *cluster) followsNewLeader(t *testing.T, stopped int) {
+// followedLeader returns the index of the active server once all running servers know it. Vault can leave a request that
+// comes earlier without an answer, because it forwards it to the server that is gone.
+func (c *cluster) followedLeader(t *testing.T) (leader int) {
 	t.Helper()
-	successor := c.servers[c.leader(t)].addr
-	require.NoError(t, poll(readyTimeout, "every server to follow the new leader", func() (bool, error) {
-		for i, s := range c.servers {
-			if i == stopped {
+	require.NoError(t, poll(readyTimeout, "every server to follow the leader", func() (bool, error) {
+		leader = c.leader(t)
+		for _, s := range c.servers {
+			if !s.process.running() {
 				continue
 			}
-			if status, err := s.root.Sys().Leader(); err != nil || status.LeaderAddress != successor {
+			if status, err := s.root.Sys().Leader(); err != nil || status.LeaderAddress != c.servers[leader].addr {
 				return false, err
 			}
 		}
 		return true, nil
 	}))
+	return leader
 }
 
 // kill kills a server and its plugin, as a power cut would.
