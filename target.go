@@ -68,7 +68,7 @@ func (b *backend) target(ctx context.Context, req *logical.Request, data *framew
 // external user after it if the role takes one.
 func (b *backend) named(ctx context.Context, req *logical.Request, data *framework.FieldData) (*target, error) {
 	path, _, _ := strings.Cut(req.Path, "/")
-	name := data.Get(fieldName).(string)
+	name := inPath(data, fieldName)
 	isAccount := api.ValidAccountID(name)
 	if !isAccount && (len(name) > maxNameLength || strings.HasPrefix(name, accountIDPrefix)) {
 		return nil, errBadName
@@ -96,6 +96,13 @@ func (b *backend) named(ctx context.Context, req *logical.Request, data *framewo
 	}
 	t.roleName = name
 	return t, b.resolveRole(req, data, t)
+}
+
+// inPath returns a part of the path of a request. It is always a text, which Get would
+// decode on every read.
+func inPath(data *framework.FieldData, field string) string {
+	part, _ := data.Raw[field].(string)
+	return part
 }
 
 // about returns err as an error of a read of t.
@@ -159,7 +166,7 @@ func (b *backend) refuse(req *logical.Request, err error) error {
 // namedUser returns the external user that the path of req names after a role with
 // allowed_external_user_ids. No other path may name one.
 func (t *target) namedUser(req *logical.Request, data *framework.FieldData) (id string, err error) {
-	segment, _ := data.Raw[fieldUser].(string) // from the path, so always a text, and Get would decode it on every read
+	segment := inPath(data, fieldUser)
 	_, sent := req.Data[fieldUser]
 	takes := t.role != nil && t.role.namesUsers()
 	switch {
