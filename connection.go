@@ -28,8 +28,8 @@ const (
 func connectionFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"connected":         answerField(framework.TypeBool, true, "Whether reads of the role get credentials."),
-		fieldAccountID:      answerField(framework.TypeString, false, "Account that reads get. Absent for none."),
-		"accounts":          answerField(framework.TypeSlice, true, "The user's accounts with the app, the one connected last first. See the API page for their fields."),
+		fieldAccountID:      answerField(framework.TypeString, false, "Account that reads get. Absent if there is none."),
+		"accounts":          answerField(framework.TypeSlice, true, "The user's accounts with the app, the most recently connected first. See the API page for their fields."),
 		fieldApp:            answerField(framework.TypeString, true, "App of the role."),
 		fieldExternalUserID: answerField(framework.TypeString, true, "External user of the caller."),
 		"link_status":       answerField(framework.TypeString, false, "What the link with link_id did: open, connected, ended or unknown."),
@@ -129,12 +129,12 @@ func connectedAccount(a *cache.Owned, otherClient bool) map[string]any {
 // warnOfConnection adds to the response what its reader should know, and do.
 func (t *target) warnOfConnection(req *logical.Request, resp *logical.Response, c *cache.Connection) {
 	if c.Served == nil && len(c.Elsewhere) > 0 {
-		resp.AddWarning(fmt.Sprintf("account %s is connected with another OAuth client than oauth_app_id, which is the role's, so reads get nothing of it", c.Elsewhere[0].ID))
+		resp.AddWarning(fmt.Sprintf("account %s is connected with an OAuth client other than the role's oauth_app_id, so reads cannot use it", c.Elsewhere[0].ID))
 	}
 	if a := c.Served; a != nil {
 		switch lacking := t.role.lacking(a.Scopes); {
 		case !a.HasCredentials && !t.role.ofTokens():
-			resp.AddWarning(fmt.Sprintf("Pipedream hands out no credentials of account %s: accounts on Pipedream's own OAuth client have none", a.ID))
+			resp.AddWarning(fmt.Sprintf("Pipedream hands out no credentials for account %s: accounts on Pipedream's own OAuth client have none", a.ID))
 		case len(lacking) > 0:
 			resp.AddWarning(t.textOfLacking(req, a.ID, lacking))
 		}

@@ -48,7 +48,7 @@ func TestRequiredScopes(t *testing.T) {
 						require.Empty(t, resp.Warnings)
 					} else {
 						require.Len(t, resp.Warnings, 1)
-						require.Contains(t, resp.Warnings[0], "account apn_alice was not given what this role requires "+tc.lacking)
+						require.Contains(t, resp.Warnings[0], "account apn_alice lacks scopes that this role requires "+tc.lacking)
 						require.Contains(t, resp.Warnings[0], "vault write -force pipedream/connect/github")
 					}
 					m.start()

@@ -376,11 +376,11 @@ func TestWhatIsConnected(t *testing.T) {
 		"unhealthy":         {change: func(m *mount) { m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Unhealthy = true }) }, connected: true, account: "apn_alice"},
 		"no credentials":    {change: func(m *mount) { m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.NoCredentials = true }) }, account: "apn_alice", warning: "Pipedream hands out no credentials of account apn_alice"},
 		"lacks a scope":     {change: func(m *mount) { m.role("github", map[string]any{"required_scopes": "admin"}) }, connected: true, account: "apn_alice", warning: "(admin)"},
-		"on another client": {change: func(m *mount) { m.role("github", map[string]any{"oauth_app_id": "oa_other"}) }, warning: "connected with another OAuth client than oauth_app_id"},
+		"on another client": {change: func(m *mount) { m.role("github", map[string]any{"oauth_app_id": "oa_other"}) }, warning: "connected with an OAuth client other than the role's oauth_app_id"},
 		"on Pipedream's client": {change: func(m *mount) {
 			m.role("github", map[string]any{"oauth_app_id": "oa_ours"})
 			m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID, a.NoCredentials = "", true })
-		}, warning: "connected with another OAuth client than oauth_app_id"},
+		}, warning: "connected with an OAuth client other than the role's oauth_app_id"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ownBubble(t, func(t *testing.T, m *mount) {
@@ -411,7 +411,7 @@ func TestWhatIsConnected(t *testing.T) {
 				require.Empty(t, m.sim.Requests(), "it is known")
 				if name == "on another client" || name == "on Pipedream's client" {
 					_, err := m.as("alice")
-					m.refused(err, http.StatusBadRequest, "connected with another OAuth client than oauth_app_id")
+					m.refused(err, http.StatusBadRequest, "connected with an OAuth client other than the role's oauth_app_id")
 					require.NotContains(t, err.Error(), "connect one")
 				}
 				accounts, _ := resp.Data["accounts"].([]any)

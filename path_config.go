@@ -251,7 +251,7 @@ func mergeConfig(old *config, data *framework.FieldData) (*config, error) {
 		updated.BaseURL = normalizeBaseURL(v.(string))
 	}
 	if old != nil && updated.BaseURL != old.BaseURL && !secretGiven {
-		return nil, badRequest("changing base_url requires api_key or client_secret in the same request: the stored one is not sent to a new place")
+		return nil, badRequest("changing base_url requires api_key or client_secret in the same request: the stored one is not sent to a new URL")
 	}
 	setString(&updated.Scope, data, fieldScope)
 	if v, ok := data.GetOk(fieldConnectTokenScope); ok {

@@ -61,7 +61,7 @@ func (b *backend) remove(ctx context.Context, req *logical.Request, c *connectio
 	case o := <-done:
 		return o.found, r.inWords(req, o.err)
 	case <-ctx.Done():
-		return false, logical.CodedError(http.StatusBadGateway, "the request ended before Pipedream answered: "+r.what+" may be "+r.not+" or not")
+		return false, logical.CodedError(http.StatusBadGateway, "the request ended before Pipedream answered: "+r.what+" may or may not be "+r.not)
 	}
 }
 
@@ -112,7 +112,7 @@ func (r *removal) inWords(req *logical.Request, err error) error {
 		if e != nil {
 			detail = textOfRemoval(e)
 		}
-		return logical.CodedError(http.StatusBadGateway, fmt.Sprintf("%s may be %s or not: %s. What was cached of it is no longer served, "+
+		return logical.CodedError(http.StatusBadGateway, fmt.Sprintf("%s may or may not be %s: %s. Nothing cached of it is served any more, "+
 			"and the next read asks Pipedream. Do this again to be sure", r.what, r.not, detail))
 	default:
 		return logical.CodedError(e.HTTPStatus(), atMount(req, was+textOfRemoval(e)))

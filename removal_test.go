@@ -199,7 +199,7 @@ func TestAnswersToARemoval(t *testing.T) {
 				case unchanged:
 					m.refused(err, tc.code, append(tc.texts, "nothing was changed")...)
 				case undecided:
-					m.refused(err, tc.code, append(tc.texts, "may be ", " or not: ", "the next read asks Pipedream")...)
+					m.refused(err, tc.code, append(tc.texts, " may or may not be ", "the next read asks Pipedream")...)
 					require.Equal(t, 1, sent, "it is not repeated, so that its answer counts")
 				}
 				if tc.is == undecided && tc.fault.Performed {
@@ -501,7 +501,7 @@ func TestARemovalOutlivesItsCaller(t *testing.T) {
 		ctx, cancel := context.WithTimeout(m.Context(), time.Second)
 		defer cancel()
 		_, err = m.b.HandleRequest(ctx, &logical.Request{Operation: logical.DeleteOperation, Path: "accounts/apn_alice", Storage: m.storage, MountPoint: "pipedream/"})
-		m.refused(err, http.StatusBadGateway, "the request ended before Pipedream answered", "may be disconnected or not")
+		m.refused(err, http.StatusBadGateway, "the request ended before Pipedream answered", "may or may not be disconnected")
 		time.Sleep(10 * time.Second)
 		_, err = m.read("creds/apn_alice")
 		require.Error(t, err)

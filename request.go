@@ -83,7 +83,7 @@ func (b *backend) handleBadName(ctx context.Context, req *logical.Request) (*log
 	case first == "roles", first == "connect":
 		return nil, errBadRoleName
 	case first == pathUsers:
-		return nil, badRequest("a path below users/ ends in an external user id")
+		return nil, badRequest("a path below users/ must end in an external user id")
 	default:
 		return nil, errBadName
 	}

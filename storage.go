@@ -134,7 +134,7 @@ func storageText(err error) string {
 		// Vault marks the storage of a mount as read-only while it sets the mount up. If
 		// the plugin cannot be started then, the mark stays for as long as the server is
 		// active, even after a reload (setupMounts in vault/mount.go).
-		return "Vault lets this mount write nothing to its storage, because the plugin could not be started when this server became active. " +
+		return "Vault does not let this mount write to its storage, because the plugin could not be started when this server became active. " +
 			"To end that, run: " + cli + " operator step-down (or restart the server)"
 	case errors.Is(err, errStorageTimeout):
 		return err.Error()

@@ -16,7 +16,7 @@ import (
 
 var (
 	errBadName      = badRequest("account_id must look like %s, and a role's name must be letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
-	errBadRoleName  = badRequest("a role's name must be letters, digits, -, _ and ., with - and . neither first nor last, %d characters at most", maxNameLength)
+	errBadRoleName  = badRequest("a role's name must be letters, digits, -, _ and ., must not begin or end with - or ., and must not have more than %d characters", maxNameLength)
 	errBadAccountID = badRequest("account_id must look like %s: apn_ and then letters, digits, -, _ and ., %d characters at most", exampleAccountID, maxNameLength)
 )
 
@@ -171,11 +171,11 @@ func (t *target) namedUser(req *logical.Request, data *framework.FieldData) (id 
 	takes := t.role != nil && t.role.namesUsers()
 	switch {
 	case sent:
-		return "", badRequest("%s", atMount(req, "user is no parameter: an external user is part of the path, <mount>/"+t.reader.Path+"/<role>/<user>"))
+		return "", badRequest("%s", atMount(req, "user is not a parameter: the external user is part of the path, <mount>/"+t.reader.Path+"/<role>/<user>"))
 	case segment == "" && !takes:
 		return "", nil
 	case segment == "":
-		return "", badRequest("%s", atMount(req, fmt.Sprintf("this role is for external users whom the path names: <mount>/%s/%s/<user>", t.reader.Path, t.roleName)))
+		return "", badRequest("%s", atMount(req, fmt.Sprintf("this role takes the external user from the path: <mount>/%s/%s/<user>", t.reader.Path, t.roleName)))
 	case !takes:
 		return "", badRequest("only a role with allowed_external_user_ids takes an external user after its name in the path")
 	}
@@ -217,6 +217,6 @@ func (t *target) warnOfStranger(req *logical.Request, resp *logical.Response, ac
 
 // textOfLacking says which scopes an account lacks, and how to give it them.
 func (t *target) textOfLacking(req *logical.Request, accountID string, lacking []string) string {
-	return atMount(req, fmt.Sprintf("account %s was not given what this role requires (%s). To sign in again and allow it: "+
+	return atMount(req, fmt.Sprintf("account %s lacks scopes that this role requires (%s). To sign in again and allow them: "+
 		cli+" write -force <mount>/%s", accountID, strings.Join(lacking, ", "), t.connectPath()))
 }

@@ -94,8 +94,8 @@ func textOfAccount(e *api.Error) string {
 			"Reconnect the account in Pipedream if this lasts", e.Account)
 	case api.NoAccount:
 		if e.OtherClient {
-			return fmt.Sprintf("external user %q has an account with app %q%s, but connected with another OAuth client than oauth_app_id, "+
-				"which is the role's. Accounts on Pipedream's own client come without credentials. Check oauth_app_id of the role, and that the client is one of Pipedream's workspace",
+			return fmt.Sprintf("external user %q has an account with app %q%s, but it is connected with an OAuth client other than the role's oauth_app_id. "+
+				"Accounts on Pipedream's own client come without credentials. Check the role's oauth_app_id, and that the client belongs to the workspace in Pipedream",
 				e.User, e.App, whereAsked(e))
 		}
 		return fmt.Sprintf("external user %q has no healthy account with app %q%s: connect or reconnect one in Pipedream",
@@ -124,7 +124,7 @@ func textOfProduct(e *api.Error) string {
 		return fmt.Sprintf("Pipedream refused to make a %s%s (HTTP %d): the OAuth client in <mount>/config may not use the scope %s. "+
 			"Allow it that scope in Pipedream's settings, or store another client", product, whereAsked(e), e.Status, e.Scope)
 	case api.NotFound:
-		return fmt.Sprintf("Pipedream knows no project %s%s, so there are no %ss: check project_id and base_url in <mount>/config", e.Project, withStatus(e), product)
+		return fmt.Sprintf("Pipedream does not know project %s%s, so there are no %ss: check project_id and base_url in <mount>/config", e.Project, withStatus(e), product)
 	case api.Rejected:
 		if e.Product == api.ConnectToken {
 			return fmt.Sprintf("Pipedream rejected the request for a Connect token%s (HTTP %d): check the role's scope, token_ttl and allowed_origins, "+
@@ -165,7 +165,7 @@ func textOfHealthy(req *logical.Request, e *cache.HealthyError) string {
 		others = fmt.Sprintf(" (one of %d)", n+1)
 	}
 	return fmt.Sprintf("account %s (%q) is connected and healthy%s, and whoever opens a link to it replaces its credentials. Say what you want with one of: "+
-		"reconnect=true signs in to it again; account=<id or name> signs in to that one again; new=true connects another one beside it. For example: "+
+		"reconnect=true signs in to it again; account=<id or name> signs in to that one again; new=true connects another one as well. For example: "+
 		cli+" write <mount>/%s reconnect=true", e.Account.ID, e.Account.Name, others, req.Path)
 }
 

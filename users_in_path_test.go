@@ -81,7 +81,7 @@ func TestRolesThatTakeNoUser(t *testing.T) {
 		}
 		for _, role := range []string{"crm", "github", "one", "apn_alice"} {
 			_, err := m.askAs("alice", logical.ReadOperation, "creds/"+role, map[string]any{"user": "acme:1"})
-			m.refused(err, http.StatusBadRequest, "user is no parameter", "pipedream/creds/<role>/<user>")
+			m.refused(err, http.StatusBadRequest, "user is not a parameter", "pipedream/creds/<role>/<user>")
 			_, err = m.askAs("alice", logical.UpdateOperation, "connect/"+role, map[string]any{"user": "acme:1"})
 			m.refused(err, http.StatusBadRequest, "no parameters named [user]")
 		}

@@ -37,9 +37,9 @@ func verifyError(req *logical.Request, c *config, err error) error {
 	if !errors.As(err, &e) {
 		return toLogical(req, err)
 	}
-	given := fieldAPIKey
+	given, were, have := fieldAPIKey, "it was", "has"
 	if c.ClientID != "" {
-		given = "client_id and client_secret"
+		given, were, have = "client_id and client_secret", "they were", "have"
 	}
 	unchecked := given + " could not be checked and nothing was changed: "
 	switch {
@@ -48,17 +48,17 @@ func verifyError(req *logical.Request, c *config, err error) error {
 		if c.ProjectID != "" {
 			missing += ", or no project " + c.ProjectID
 		}
-		return badRequest("%s%s%s: check that base_url ends in /v1. To store unchecked, add verify=false", unchecked, missing, withStatus(e))
+		return badRequest("%s%s%s: check that base_url ends in /v1. To skip the check, add verify=false", unchecked, missing, withStatus(e))
 	case e.Kind == api.Forbidden:
 		return badRequest("Pipedream accepts %s, but not for the accounts%s (HTTP 403); nothing was changed. %s",
 			given, whereAsked(e), widerScope(c))
 	case e.Kind != api.KeyRefused:
-		return logical.CodedError(e.HTTPStatus(), unchecked+atMount(req, textOf(e))+whereElse(e, c)+". To store unchecked, add verify=false")
+		return logical.CodedError(e.HTTPStatus(), unchecked+atMount(req, textOf(e))+whereElse(e, c)+". To skip the check, add verify=false")
 	case c.ProjectID != "":
 		return badRequest("Pipedream refused %s for project_id %s, environment %s; nothing was changed. "+
 			"Check that they belong together, have the scope asked for and have not been revoked%s", given, c.ProjectID, c.Environment, alsoVersion(c))
 	default:
-		return badRequest("Pipedream refused %s; nothing was changed. Check that it was copied completely and has not been revoked%s", given, alsoVersion(c))
+		return badRequest("Pipedream refused %s; nothing was changed. Check that %s copied completely and %s not been revoked%s", given, were, have, alsoVersion(c))
 	}
 }
 

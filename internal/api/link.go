@@ -54,7 +54,7 @@ func (c *Client) Link(ctx context.Context, r LinkRequest) (link *Link, err error
 	return link, err
 }
 
-var errBadLink = errors.New("its connect_link_url is no link that a browser may be sent to")
+var errBadLink = errors.New("its connect_link_url is not a link that a browser may be sent to")
 
 // decodeLink reads the answer to a request for a link, sent at the time asked.
 func decodeLink(body []byte, r LinkRequest, asked time.Time) (*Link, error) {
