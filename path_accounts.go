@@ -31,7 +31,7 @@ A list costs one request to Pipedream for every 100 accounts.
 
 	pathAccountHelpSyn = `Read what Pipedream knows of an account, without its credentials, or disconnect it.`
 
-	pathAccountDeleteSyn = `Disconnect an account at Pipedream, whoever's it is.`
+	pathAccountDeleteSyn = `Disconnect an account at Pipedream, no matter whose it is.`
 
 	pathAccountHelpDesc = `
 Returns an account's metadata: its name, its app, when it was connected and
@@ -42,7 +42,7 @@ credential. Each read costs one request to Pipedream.
 
 A delete disconnects an account of a Connect project at Pipedream, for good,
 no matter whose it is. This mount does not serve it from then on. Tokens that
-were handed out before work until they expire.
+were already handed out work until they expire.
 
     $ vault delete pipedream/accounts/apn_XehyZPr
 `

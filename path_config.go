@@ -117,7 +117,7 @@ func configSettings() map[string]*framework.FieldSchema {
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Environment"},
 		},
 		fieldAllowAccountIDs: settingOr(framework.TypeBool, true, "Allow account ids",
-			"Whether credentials can be read by account id. If not, roles alone can be read. Default true."),
+			"Whether credentials can be read by account id. If not, only roles can be read. Default true."),
 		fieldBaseURL: settingOr(framework.TypeString, defaultBaseURL, "Base URL",
 			"Root of Pipedream's API. Must begin with https://, or with http:// for a loopback address. Changing it requires api_key or client_secret in the same request. Default https://api.pipedream.com/v1."),
 		fieldCACert: {
@@ -130,7 +130,7 @@ func configSettings() map[string]*framework.FieldSchema {
 		fieldMaxRetries: settingOr(framework.TypeInt, defaultMaxRetries, "Maximum retries",
 			"How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10. Default 2."),
 		fieldRateLimit: setting(framework.TypeInt, "Rate limit",
-			"Most requests to Pipedream in any 60 seconds; 0 lifts the limit. Unset, and again with -1, it is what Pipedream allows: "+
+			"Most requests to Pipedream in any 60 seconds; 0 lifts the limit. If unset, or set to -1, it is what Pipedream allows: "+
 				"100 for a workspace and 400 for a Connect project."),
 		fieldMinTTL: settingOr(framework.TypeDurationSecond, int(defaultMinTTL.Seconds()), "Minimum TTL",
 			"A cached credential with less life left than this is fetched again before it is served. Default 5m."),

@@ -30,7 +30,7 @@ const (
 	longestLink     = 4 * time.Hour // Pipedream's own limit
 )
 
-const pathConnectHelpSyn = `Make a link by which the caller connects an account of their own.`
+const pathConnectHelpSyn = `Make a link for the caller to connect an account of their own.`
 
 const pathConnectHelpDesc = `
 Returns a link to Pipedream's page on which an account of the role's app is
@@ -90,13 +90,13 @@ func (b *backend) pathConnect() *framework.Path {
 			fieldUser:               userField(),
 			fieldAll:                allField(),
 			fieldSuccessRedirectURI: redirect("once the account is connected", "Success redirect URI"),
-			fieldErrorRedirectURI:   redirect("where no account was connected", "Error redirect URI"),
+			fieldErrorRedirectURI:   redirect("if no account was connected", "Error redirect URI"),
 			fieldExpiresIn: settingOr(framework.TypeDurationSecond, int(defaultLinkLife.Seconds()), "Expires in",
 				"How long the link is valid. From 1m to 4h. Default 15m."),
 			fieldReconnect: setting(framework.TypeBool, "Reconnect",
 				"Sign in again to the account that reads get, even if it is healthy. Default false."),
 			fieldNew: setting(framework.TypeBool, "New",
-				"Connect another account beside those that there are. Reads without account go on as before. Default false."),
+				"Connect another account in addition to the existing ones. Reads without account do not change. Default false."),
 			fieldAccount: parameter(framework.TypeString, "Account",
 				"Not for a read. Sign in again to this one of the caller's accounts, or disconnect it: its id, or its name, exactly."),
 			fieldLinkID: parameter(framework.TypeString, "Link id", "Only for a read: the link_id of a link, to see what it did."),
@@ -134,7 +134,7 @@ func linkFields() map[string]*framework.FieldSchema {
 		"expires_at":        field("When the link ends, RFC 3339 in UTC."),
 		fieldLinkID:         field("Name of the link, to ask what it did. Not a secret."),
 		fieldApp:            field("App that the link connects."),
-		fieldExternalUserID: field("External user whose account it will be."),
+		fieldExternalUserID: field("External user that the account will belong to."),
 	}
 	fields["reconnects_account_id"] = &framework.FieldSchema{Type: framework.TypeString, Description: "Account that the link signs in to again. Absent for a new one."}
 	return fields
@@ -221,7 +221,7 @@ func (t *target) linkRequest(data *framework.FieldData) (r api.LinkRequest, err 
 }
 
 // makeLink makes a link for the user of t. While the link is good, reads of that user
-// look what it did.
+// check what it did.
 func (t *target) makeLink(ctx context.Context, r api.LinkRequest, plan *cache.LinkPlan, id string) (*api.Link, error) {
 	held := t.user.Key()
 	if err := t.linkHoldOffs.Check(held); err != nil {

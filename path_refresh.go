@@ -18,10 +18,10 @@ credentials from Pipedream, whatever is cached, and caches them. The response
 says when they end and whether they changed. Read creds/ for the credentials
 themselves.
 
-Read again after it, whatever it says: another caller may have been faster. A
-call within 5 seconds of a fetch costs no request to Pipedream. If a refresh
-brings nothing new, that becomes 10, 20 and up to 60 seconds. While Pipedream
-cannot be reached, what is cached stays.
+Read again afterwards, whatever the response says: another caller may have been
+faster. A call within 5 seconds of a fetch costs no request to Pipedream. If a
+refresh brings nothing new, that time becomes 10, 20 and up to 60 seconds. While
+Pipedream cannot be reached, what is cached stays.
 
 With a role for tokens, a call makes a new token. The old one works until it
 ends. Each caller may have 10 tokens a minute replaced.

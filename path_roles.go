@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	pathRoleHelpSyn = `Manage a role: a name for an account, with a narrower use.`
+	pathRoleHelpSyn = `Manage a role: a name for an account, with limits on its use.`
 
 	pathRoleHelpDesc = `
 A role gives an account a stable name, read at creds/<name> or
@@ -156,7 +156,7 @@ func roleFields() map[string]*framework.FieldSchema {
 				"Goes with app. Default: none."),
 		fieldEnforceScopes: setting(framework.TypeBool, "Enforce scopes",
 			"Whether reads of an account that lacks a required scope are refused. Default false: they warn."),
-		fieldMinTTL: setting(framework.TypeDurationSecond, "Minimum TTL", "Instead of the mount's min_ttl. Default 0: the mount's."),
+		fieldMinTTL: setting(framework.TypeDurationSecond, "Minimum TTL", "Replaces the mount's min_ttl. Default 0: the mount's."),
 	}
 	maps.Copy(fields, tokenFields())
 	return fields

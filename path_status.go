@@ -53,7 +53,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		fieldRateLimit:      answerField(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
 		"budget_left":       answerField(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),
 		"held_off_accounts": answerField(framework.TypeInt, true, "Accounts and external users that are not asked for now because they failed."),
-		"held_off_until":    answerField(framework.TypeString, false, "Until when no request goes to Pipedream, after a 401 or 429. Absent otherwise."),
+		"held_off_until":    answerField(framework.TypeString, false, "After a 401 or 429, no request goes to Pipedream before this time. Absent otherwise."),
 		"clock_ahead":       answerField(framework.TypeInt64, false, "Seconds by which this server's clock is ahead of Pipedream's; below 0 if it is behind. Absent until Pipedream has answered."),
 		"last_success":      answerField(framework.TypeString, false, "When Pipedream last answered a request, RFC 3339 in UTC."),
 		"last_error":        answerField(framework.TypeString, false, "What failed last. It names no account."),

@@ -26,9 +26,9 @@ external user of the Connect project, with any app. It returns no credentials.
 
     $ vault read pipedream/users/alice
 
-A delete removes the person at Pipedream, with all their accounts and whatever
-else Pipedream has of them, for good. This mount serves nothing of theirs from
-then on. Tokens that were handed out before work until they expire.
+A delete removes the person at Pipedream for good, with all their accounts and
+all other data there. This mount no longer serves anything of theirs. Tokens
+that were already handed out work until they expire.
 
     $ vault delete pipedream/users/alice
 

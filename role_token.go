@@ -36,7 +36,7 @@ func tokenFields() map[string]*framework.FieldSchema {
 			Default:       accountType,
 			AllowedValues: []any{accountType, connectTokenType, accessTokenType},
 			Description: "What a read returns: account for the account's credentials, connect_token for a token with which one external user's accounts " +
-				"are used through Pipedream, or access_token for one that is good for all users. A change of it keeps no other field. Default account.",
+				"are used through Pipedream, or access_token for one that is good for all users. Changing it keeps no other field. Default account.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential type"},
 		},
 		fieldScope: setting(framework.TypeString, "Scope",
