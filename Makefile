@@ -138,14 +138,14 @@ sim: ## Build the simulated Pipedream API: bin/pipedream-sim
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/pipedream-sim ./cmd/pipedream-sim
 
 .PHONY: check
-check: ## Build the program that looks at the real Pipedream: bin/pipedream-check
+check: ## Build the program that checks the real Pipedream: bin/pipedream-check
 	$(REPRODUCIBLE) go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/pipedream-check ./cmd/pipedream-check
 
 # Such as CHECKFLAGS='-watch=1h -write'.
 CHECKFLAGS ?=
 
 .PHONY: check-pipedream
-check-pipedream: check ## Look at the real Pipedream with your own key, fact by fact; see docs/live-check.md. More flags: CHECKFLAGS
+check-pipedream: check ## Check the real Pipedream with your own key, fact by fact; see docs/live-check.md. More flags: CHECKFLAGS
 	bin/pipedream-check -report=bin/pipedream-report $(CHECKFLAGS)
 
 .PHONY: vault
@@ -192,7 +192,7 @@ test-fleets: ## Try all combinations of fleets, limits, lists and readers, and p
 
 SEEDS ?= 1000
 .PHONY: test-chaos
-test-chaos: race-notice ## Have everything go wrong in SEEDS different ways while accounts are fetched
+test-chaos: race-notice ## Make everything go wrong in SEEDS different ways while accounts are fetched
 	CHAOS_SEEDS=$(SEEDS) go test $(RACE) -count=1 -timeout 3h -run '^TestChaos$$' ./internal/fetch
 
 # -count=1: go test's cache does not notice changes of the binaries under test. -parallel: the tests mostly wait.
@@ -212,7 +212,7 @@ test-size: race-notice vault build ## Check that large answers do not make the p
 PIPEDREAM_OPENAPI ?=
 
 .PHONY: test-contract
-test-contract: contract-notice ## Hold the engine and the simulator to PIPEDREAM_OPENAPI=path, a document of Pipedream's API
+test-contract: contract-notice ## Check the engine and the simulator against PIPEDREAM_OPENAPI=path, a document of Pipedream's API
 	cd tools/contract && go vet ./... && PIPEDREAM_OPENAPI="$(abspath $(PIPEDREAM_OPENAPI))" go test -count=1 $(TESTFLAGS) ./...
 
 # Of the report of make check-pipedream, or of one with as many odd forms as the engine can bear.
