@@ -263,7 +263,7 @@ func (c *Client) addOrg(query url.Values) {
 	}
 }
 
-// Verify checks that Pipedream accepts the key or client, and that it is Pipedream who
+// Verify checks that Pipedream accepts the key or client, and that it is Pipedream that
 // answers. Whether accounts may be read shows only on the path of the accounts. none
 // is set if Verify saw there that there are no accounts.
 func (c *Client) Verify(ctx context.Context) (none bool, err error) {

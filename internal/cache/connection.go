@@ -63,7 +63,7 @@ func (v *View) noteList(u User, l *listing) {
 }
 
 // lookIsDue reports whether a link of the user with that key is open, and it is time to
-// look what it did.
+// check what it did.
 func (v *View) lookIsDue(key string, f found) bool {
 	if len(f.Links) == 0 {
 		return false
@@ -242,8 +242,8 @@ type LinkState struct {
 }
 
 // Connection returns what u has connected, and what the link with that id did; empty for
-// none. It sends one request at most, unless a list of u's accounts came a moment ago. Who
-// asks about a link is told of it even if Pipedream cannot be asked now.
+// none. It sends one request at most, unless a list of u's accounts came a moment ago. A
+// caller who asks about a link is told about it even if Pipedream cannot be asked now.
 func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) (*Connection, error) {
 	key := u.Key()
 	f, err := v.known(ctx, key)

@@ -154,8 +154,8 @@ func (c *Clock) Suspect() {
 // Observe takes the Date of an answer to a request that this machine sent and had
 // answered at these times. It reports whether the difference changed. One answer alone
 // never changes it: the next one, with a later Date, must agree. So neither one wrong Date
-// does, nor an answer that a cache repeats. Only if the clock on the wall jumped, one
-// answer shows why.
+// changes it, nor an answer that a cache repeats. Only if the clock on the wall jumped is
+// one answer enough.
 func (c *Clock) Observe(date, sent, received time.Time) (changed bool) {
 	r := newReading(date, c.wall(sent), c.wall(received))
 	if width := r.most - r.least; width < 0 || width > slowest || r.middle().Abs() > most {

@@ -263,8 +263,8 @@ func (c *Credential) Abandoned(p Policy, readSince bool, now time.Time) bool {
 
 // Loaded returns c as it is to be used after it was loaded from storage at now. Its
 // age counts on the monotonic clock from then on, so a step of the system's clock
-// does not change it. A time in the future is one that a clock stored which was
-// ahead. Nobody knows when that was, so CheckedAt is zero then and c is due at once.
+// does not change it. A time in the future was stored by a clock that was ahead.
+// Nobody knows when that was, so CheckedAt is zero then and c is due at once.
 func (c *Credential) Loaded(now time.Time) *Credential {
 	loaded := *c
 	past := func(at time.Time) time.Time { return now.Add(min(0, at.Sub(now))) }

@@ -69,9 +69,7 @@ type Fetcher struct {
 
 // New returns a fetcher that asks through client. It shares what its predecessor knows
 // of the list. The predecessor must have the same accounts, and is nil if there is none.
-// All requests end with ctx, and do not depend on the contexts of readers. deliver is
-// called with the outcome of each want, on a goroutine of its own, and must call its
-// Deliver or Retry.
+// All requests end with ctx, and do not depend on the contexts of readers.
 func New(ctx context.Context, client *api.Client, budget *pace.Budget, holdOffs *backoff.HoldOffs, predecessor *Fetcher, logger func() hclog.Logger) *Fetcher {
 	f := &Fetcher{
 		ctx: ctx, client: client, budget: budget, holdOffs: holdOffs, logger: logger, fleet: newFleet(),

@@ -243,7 +243,7 @@ func (f *Fetcher) walkIsReady(now time.Time) bool {
 	return f.walk != nil && !f.walk.underWay && (f.walk.stock && !f.closed || f.walkPays(now, 0))
 }
 
-// Tidy works off what concerns many, and has those asked for one by one who have waited too long for a page.
+// Tidy works on what concerns many wants. Those that have waited too long for a page are asked for one by one from then on.
 func (f planner) Tidy(now time.Time) {
 	f.tellOfHoldOff()
 	f.work(now)

@@ -154,7 +154,7 @@ func (f *Fetcher) next() int {
 	return f.count
 }
 
-// Leave says that one who waited for w does not any more.
+// Leave says that somebody who waited for w no longer does.
 func (w *Want) Leave() {
 	w.f.budget.Do(func(now time.Time) {
 		if w.waiting--; w.isOver(now) {
@@ -189,8 +189,8 @@ func (w *Want) deliver(value any, err error) {
 	close(w.Done)
 }
 
-// Retry asks for w once more, for an answer to a request that is sent from now on. alone
-// has it be asked for by itself.
+// Retry asks for w once more, for an answer to a request that is sent from now on. If
+// alone is set, it is asked for by itself.
 func (w *Want) Retry(alone bool) {
 	w.f.budget.Do(func(now time.Time) {
 		w.state, w.asked, w.single = pending, time.Time{}, w.single || alone

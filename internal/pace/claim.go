@@ -134,7 +134,7 @@ func (c *Claim) hasRoomFor(caller Caller) bool {
 	return len(c.callers) < maxCallersOfClaim && users < maxUsersOfClaim
 }
 
-// Prove has unproven work be known. It must not wait.
+// Prove makes unproven work known. It must not wait.
 func (c *Claim) Prove() {
 	c.Leave()
 	c.class = Known

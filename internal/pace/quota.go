@@ -8,7 +8,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// maxCallers bounds the memory that a quota takes. The caller that was away
+// maxCallers bounds the memory that a quota takes. The caller who was away
 // longest is forgotten first.
 const maxCallers = 10_000
 
