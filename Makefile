@@ -149,7 +149,7 @@ check-pipedream: check ## Check the real Pipedream with your own key, fact by fa
 	bin/pipedream-check -report=bin/pipedream-report $(CHECKFLAGS)
 
 .PHONY: vault
-vault: bin/vault ## Build Vault: bin/vault, which takes minutes the first time; VAULT_BIN=path uses that Vault instead
+vault: bin/vault ## Build Vault: bin/vault, which takes 10 to 30 minutes the first time; VAULT_BIN=path uses that Vault instead
 
 # VAULT_BIN may be a path or a name in PATH. If it were bin/vault itself, the link would point to itself.
 ifneq ($(filter-out $(abspath bin/vault),$(abspath $(VAULT_BIN))),)

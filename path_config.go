@@ -128,7 +128,7 @@ func configSettings() map[string]*framework.FieldSchema {
 		fieldRequestTimeout: settingOr(framework.TypeDurationSecond, int(defaultRequestTimeout.Seconds()), "Request timeout",
 			"Longest time for one credential fetch, retries and waits included. From 1s to 59s. Default 20s."),
 		fieldMaxRetries: settingOr(framework.TypeInt, defaultMaxRetries, "Maximum retries",
-			"How often a request is sent again after a network error, a 429 or a 5xx. From 0 to 10. Default 2."),
+			"How often a request is sent again after a network error, a 429, or a 5xx other than 501. From 0 to 10. Default 2."),
 		fieldRateLimit: setting(framework.TypeInt, "Rate limit",
 			"Most requests to Pipedream in any 60 seconds; 0 lifts the limit. If unset, or set to -1, it is what Pipedream allows: "+
 				"100 for a workspace and 400 for a Connect project."),

@@ -48,7 +48,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"requests":          answerField(framework.TypeInt64, true, "Requests sent to Pipedream, retries included."),
 		"failures":          answerField(framework.TypeInt64, true, "Requests that failed after their retries."),
 		"cache_hits":        answerField(framework.TypeInt64, true, "Reads served from the cache."),
-		"cache_misses":      answerField(framework.TypeInt64, true, "Reads that waited for Pipedream."),
+		"cache_misses":      answerField(framework.TypeInt64, true, "Reads and refreshes that waited for Pipedream, or failed."),
 		"cached_accounts":   answerField(framework.TypeInt, true, "Accounts whose credentials are in memory."),
 		fieldRateLimit:      answerField(framework.TypeInt, true, "Requests allowed in any 60 seconds; 0 for no limit."),
 		"budget_left":       answerField(framework.TypeInt, true, "Requests that may go to Pipedream now; -1 if rate_limit is 0."),

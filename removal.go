@@ -16,7 +16,7 @@ import (
 )
 
 // tokensLive warns of what a removal does not end.
-const tokensLive = "tokens that were handed out before work until they expire, and Connect links and tokens for up to 4 hours; " +
+const tokensLive = "tokens that were already handed out work until they expire, and Connect links and tokens for up to 4 hours; " +
 	"revoke what must end at once in the app itself"
 
 // removal is something that a request removes at Pipedream.
