@@ -372,3 +372,34 @@ func TestAClockThatWasAhead(t *testing.T) {
 		require.NotEqual(t, "old", m.creds(stripe).Data["api_key"])
 	})
 }
+
+// A token for Pipedream's API ends when Pipedream says, even if it was made before any other
+// answer could tell that this machine's clock is wrong.
+func TestATokenMadeBesideAWrongClock(t *testing.T) {
+	for path, life := range map[string]time.Duration{"creds/alices": 15 * time.Minute, "creds/all": time.Hour} {
+		for _, ahead := range []time.Duration{0, time.Minute, -time.Minute, 3 * time.Hour, -3 * time.Hour} {
+			t.Run(fmt.Sprintf("%s, %s ahead", path, ahead), func(t *testing.T) {
+				tokenBubble(t, func(t *testing.T, m *mount) {
+					m.start()
+					m.b.transport = &elsewhen{next: m.sim.Transport(), ahead: ahead}
+					m.b.connections.reset()
+					first := m.value(path)
+					for range 3 { // the first answers that tell the time, and those after them
+						resp, err := m.read(path)
+						require.NoError(t, err)
+						require.LessOrEqual(t, resp.Secret.TTL, life)
+						require.Greater(t, resp.Secret.TTL, life-time.Minute)
+						require.Equal(t, first, m.value(path))
+						ends, err := time.Parse(time.RFC3339, resp.Data["expires_at"].(string)) // by Pipedream's clock
+						require.NoError(t, err)
+						require.InDelta(t, resp.Secret.TTL.Seconds(), ends.Add(ahead).Sub(time.Now()).Seconds(), 5)
+						time.Sleep(10 * time.Second)
+						m.creds("apn_bob")
+					}
+					time.Sleep(life)
+					require.NotEqual(t, first, m.value(path))
+				})
+			})
+		}
+	}
+}

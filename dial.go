@@ -111,9 +111,9 @@ func (c *config) api(base *url.URL) api.Config {
 func (b *backend) addTokens(c *connection, there route) {
 	holdOffs := backoff.NewHoldOffs()
 	client := b.newMaker(c.config, there, api.ConnectToken, b.tokenBudget, holdOffs)
-	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, b.clock, c.connectTokenMaker(client), b.Logger)
+	c.connectTokens = token.New(b.ctx, api.ConnectToken, client.Timeout(), b.tokenBudget, holdOffs, b.clock, c.connectTokenMaker(client, b.clock), b.Logger)
 
 	holdOffs = backoff.NewHoldOffs()
 	client = b.newMaker(c.config, there, api.AccessToken, b.accessTokenBudget, holdOffs)
-	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, b.clock, accessTokenMaker(client), b.Logger)
+	c.accessTokens = token.New(b.ctx, api.AccessToken, client.Timeout(), b.accessTokenBudget, holdOffs, b.clock, c.accessTokenMaker(client, b.clock), b.Logger)
 }

@@ -12,6 +12,7 @@ import (
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/cache"
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/token"
@@ -33,7 +34,7 @@ const (
 
 // connectTokenMaker returns what makes Connect tokens. Where the key names an app, it
 // first looks for the user's account.
-func (c *connection) connectTokenMaker(client *api.Client) token.Maker {
+func (c *connection) connectTokenMaker(client *api.Client, clk *clock.Clock) token.Maker {
 	return func(ctx context.Context, claim *pace.Claim, caller pace.Caller, k token.Key) (_ *credential.Credential, err error) {
 		account := ""
 		if k.App != "" {
@@ -51,12 +52,12 @@ func (c *connection) connectTokenMaker(client *api.Client) token.Maker {
 		}
 		return &credential.Credential{
 			AccountID: account, App: k.App, ExternalUser: k.User, Fields: map[string]string{fieldConnectToken: string(t.Value)},
-			ExpiresAt: t.ExpiresAt, FetchedAt: made, CheckedAt: made,
+			ExpiresAt: c.endOf(ctx, clk, t, made), FetchedAt: made, CheckedAt: made,
 		}, nil
 	}
 }
 
-func accessTokenMaker(client *api.Client) token.Maker {
+func (c *connection) accessTokenMaker(client *api.Client, clk *clock.Clock) token.Maker {
 	return func(ctx context.Context, claim *pace.Claim, _ pace.Caller, k token.Key) (*credential.Credential, error) {
 		made := time.Now()
 		t, err := client.AccessToken(claim.With(ctx), k.Scope)
@@ -64,9 +65,22 @@ func accessTokenMaker(client *api.Client) token.Maker {
 			return nil, err
 		}
 		return &credential.Credential{
-			Fields: map[string]string{fieldAccessToken: string(t.Value)}, ExpiresAt: t.ExpiresAt, FetchedAt: made, CheckedAt: made,
+			Fields: map[string]string{fieldAccessToken: string(t.Value)}, ExpiresAt: c.endOf(ctx, clk, t, made), FetchedAt: made, CheckedAt: made,
 		}, nil
 	}
+}
+
+// endOf returns when a token that was asked for at made ends, by Pipedream's clock: when
+// the answer says, but not after the token's whole life. An end that has passed does not
+// count, because it must be wrong.
+func (c *connection) endOf(ctx context.Context, clk *clock.Clock, t *api.Token, made time.Time) time.Time {
+	c.client.SettleTime(ctx)
+	now := clk.Now()
+	end := now.There.Add(made.Add(t.Life).Sub(now.Here))
+	if t.ExpiresAt.After(now.There) && t.ExpiresAt.Before(end) {
+		return t.ExpiresAt
+	}
+	return end
 }
 
 // forgetTokens drops the Connect tokens of an external user. Those that were handed out

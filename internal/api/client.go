@@ -315,7 +315,7 @@ func (c *Client) get(ctx context.Context, r request) error {
 	r.method = http.MethodGet
 	err := c.do(ctx, r)
 	if err == nil {
-		c.settleTime(ctx)
+		c.SettleTime(ctx)
 	}
 	return err
 }

@@ -44,7 +44,7 @@ type accessToken struct {
 
 	token redact.Secret
 	until time.Time // when it goes out of use
-	end   time.Time
+	life  time.Duration
 }
 
 // oauthClient is a workspace's OAuth client. All requests share its access token.
@@ -127,7 +127,7 @@ func decodeToken(body []byte, asked time.Time) (*accessToken, error) {
 	}
 	// A duration overflows beyond 292 years. A day is long enough to keep a token.
 	life := time.Duration(min(seconds, (24*time.Hour).Seconds()) * float64(time.Second))
-	return &accessToken{token: redact.Secret(answer.AccessToken), until: asked.Add(max(life-tokenMargin, life/2)), end: asked.Add(life)}, nil
+	return &accessToken{token: redact.Secret(answer.AccessToken), until: asked.Add(max(life-tokenMargin, life/2)), life: life}, nil
 }
 
 // The errors of [CheckSecret].

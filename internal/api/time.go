@@ -41,11 +41,11 @@ func isAged(resp *http.Response) bool {
 	return age != "" && age != "0"
 }
 
-// settleTime returns once it is clear what time it is by Pipedream's clock. If the last
+// SettleTime returns once it is clear what time it is by Pipedream's clock. If the last
 // answer contradicts what was known about that, it takes another one to tell a clock that
 // was changed from a Date that is wrong. Until then, nobody can judge how long the
 // credentials live that came with the answer.
-func (c *Client) settleTime(ctx context.Context) {
+func (c *Client) SettleTime(ctx context.Context) {
 	if !c.config.Clock.Doubts() || backoff.Sleep(ctx, laterDate) != nil || !c.config.Clock.Doubts() {
 		return
 	}
@@ -78,7 +78,7 @@ func (c *Client) goAskTime() <-chan struct{} {
 			err = c.probe(ctx, bearer)
 		}
 		if err == nil {
-			c.settleTime(ctx)
+			c.SettleTime(ctx)
 		}
 	})
 	return done

@@ -42,7 +42,10 @@ type TokenRequest struct {
 type Token struct {
 	redact.Opaque
 
-	Value     redact.Secret
+	Value redact.Secret
+	// Life is how long it lives at most from when it was asked for.
+	Life time.Duration
+	// ExpiresAt is when it ends, by Pipedream's clock; zero if the answer does not tell.
 	ExpiresAt time.Time
 }
 
@@ -62,11 +65,10 @@ type connectTokenRequest struct {
 // ConnectToken makes a Connect token. [Config].Makes must be [ConnectToken]. The token
 // cannot be revoked.
 func (c *Client) ConnectToken(ctx context.Context, r TokenRequest) (token *Token, err error) {
-	asked := c.config.Clock.Now().There
 	err = c.makeToken(ctx, ForConnectToken, connectTokenRequest{
 		ExternalUserID: r.ExternalUser, ExpiresIn: int64(r.Life.Seconds()), Scope: r.Scope, AllowedOrigins: r.AllowedOrigins,
 	}, func(body []byte) (err error) {
-		token, err = decodeConnectToken(body, asked, r.Life)
+		token, err = decodeConnectToken(body, r.Life)
 		return err
 	})
 	return token, err
@@ -87,11 +89,8 @@ func (c *Client) makeToken(ctx context.Context, what string, r connectTokenReque
 
 var errNoConnectToken = errors.New("it has no token")
 
-// decodeConnectToken reads the answer to a request for a Connect token that was sent at
-// asked, by Pipedream's clock. The end that the answer tells counts if it means a shorter
-// life than was asked for. One that has passed does not count, because the clock must be
-// wrong.
-func decodeConnectToken(body []byte, asked time.Time, life time.Duration) (*Token, error) {
+// decodeConnectToken reads the answer to a request for a Connect token with that life.
+func decodeConnectToken(body []byte, life time.Duration) (*Token, error) {
 	var answer struct {
 		Token     json.RawMessage `json:"token"`
 		ExpiresAt json.RawMessage `json:"expires_at"`
@@ -99,12 +98,9 @@ func decodeConnectToken(body []byte, asked time.Time, life time.Duration) (*Toke
 	if json.Unmarshal(body, &answer) != nil {
 		return nil, errNotJSON
 	}
-	t := &Token{Value: redact.Secret(text(answer.Token)), ExpiresAt: asked.Add(life)}
+	t := &Token{Value: redact.Secret(text(answer.Token)), Life: life, ExpiresAt: moment(answer.ExpiresAt)}
 	if CheckSecret(t.Value) != nil {
 		return nil, errNoConnectToken
-	}
-	if end := moment(answer.ExpiresAt); end.After(asked) && end.Before(t.ExpiresAt) {
-		t.ExpiresAt = end
 	}
 	return t, nil
 }
@@ -128,8 +124,7 @@ func (c *Client) AccessToken(ctx context.Context, scope string) (*Token, error) 
 		return nil, err
 	}
 	c.holdOffs.SucceededAll()
-	now := c.config.Clock.Now()
-	return &Token{Value: token.token, ExpiresAt: now.There.Add(token.end.Sub(now.Here))}, nil
+	return &Token{Value: token.token, Life: token.life}, nil
 }
 
 // ofProduct returns err as an error about what the client makes.
