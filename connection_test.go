@@ -374,7 +374,7 @@ func TestWhatIsConnected(t *testing.T) {
 			m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Dead, a.Error = true, "gone" })
 		}},
 		"unhealthy":         {change: func(m *mount) { m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Unhealthy = true }) }, connected: true, account: "apn_alice"},
-		"no credentials":    {change: func(m *mount) { m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.NoCredentials = true }) }, account: "apn_alice", warning: "Pipedream hands out no credentials of account apn_alice"},
+		"no credentials":    {change: func(m *mount) { m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.NoCredentials = true }) }, account: "apn_alice", warning: "Pipedream hands out no credentials for account apn_alice"},
 		"lacks a scope":     {change: func(m *mount) { m.role("github", map[string]any{"required_scopes": "admin"}) }, connected: true, account: "apn_alice", warning: "(admin)"},
 		"on another client": {change: func(m *mount) { m.role("github", map[string]any{"oauth_app_id": "oa_other"}) }, warning: "connected with an OAuth client other than the role's oauth_app_id"},
 		"on Pipedream's client": {change: func(m *mount) {

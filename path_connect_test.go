@@ -497,7 +497,7 @@ func TestFaultsOfLinks(t *testing.T) {
 		"cut":                {pipedreamtest.Fault{Cut: true}, http.StatusBadGateway, []string{"no Connect link could be made"}},
 		"its own limit":      {pipedreamtest.Fault{Status: 429, Header: http.Header{"Retry-After": {"50"}}}, http.StatusTooManyRequests, []string{"links for this external user", "try again in 50 s"}},
 		"the scope":          {pipedreamtest.Fault{Status: 403}, http.StatusBadRequest, []string{"connect:tokens:create", "in Pipedream's settings", "proj_demo1"}},
-		"an unknown project": {pipedreamtest.Fault{Status: 404}, http.StatusBadRequest, []string{"no project proj_demo1", "project_id"}},
+		"an unknown project": {pipedreamtest.Fault{Status: 404}, http.StatusBadRequest, []string{"does not know project proj_demo1", "project_id"}},
 		"rejected":           {pipedreamtest.Fault{Status: 400}, http.StatusBadRequest, []string{"connect_token_scope", "pipedream/config"}},
 		"payment":            {pipedreamtest.Fault{Status: 402}, http.StatusBadRequest, []string{"payment"}},
 		"refused":            {pipedreamtest.Fault{Status: 401}, http.StatusBadRequest, []string{"OAuth client", "connect:tokens:create", "pipedream/config"}},

@@ -397,7 +397,7 @@ func TestConnectLinkErrorsAsAClientSeesThem(t *testing.T) {
 		"Pipedream is down":  {pipedreamtest.Fault{Status: http.StatusServiceUnavailable, Body: upstreamBody}, http.StatusBadGateway, []string{"Connect link", "Pipedream is not available", "503"}},
 		"the limit of links": {pipedreamtest.Fault{Status: http.StatusTooManyRequests, Body: upstreamBody, Header: http.Header{"Retry-After": {"40"}}}, http.StatusTooManyRequests, []string{"Connect links", "try again in 40 s"}},
 		"the scope":          {pipedreamtest.Fault{Status: http.StatusForbidden, Body: upstreamBody}, http.StatusBadRequest, []string{"connect:tokens:create", "in Pipedream's settings"}},
-		"no such project":    {pipedreamtest.Fault{Status: http.StatusNotFound, Body: upstreamBody}, http.StatusBadRequest, []string{"no project " + projectID, "project_id"}},
+		"no such project":    {pipedreamtest.Fault{Status: http.StatusNotFound, Body: upstreamBody}, http.StatusBadRequest, []string{"does not know project " + projectID, "project_id"}},
 		"rejected":           {pipedreamtest.Fault{Status: http.StatusBadRequest, Body: upstreamBody}, http.StatusBadRequest, []string{"connect_token_scope"}},
 		"garbage":            {pipedreamtest.Fault{Garbage: true}, http.StatusBadGateway, []string{"Pipedream"}},
 	} {
