@@ -75,6 +75,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, data *frame
 		if err := b.takeRenewal(t); err != nil {
 			return nil, b.refuse(req, err)
 		}
+		t.view.RetryAccount(t.user)
 		tokens, key := t.tokens()
 		c, changed, err = tokens.Renew(ctx, t.who(), key)
 	case t.accountID != "":

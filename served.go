@@ -143,8 +143,7 @@ func (s *served) warn(req *logical.Request, resp *logical.Response) *logical.Res
 
 // token returns the live token that a request asks for.
 func (b *backend) token(ctx context.Context, t *target) (*served, error) {
-	tokens, key := t.tokens()
-	got, how, err := tokens.Get(ctx, t.who(), t.reader.Demand, key)
+	got, how, err := t.token(ctx)
 	if err != nil {
 		b.stats.Missed()
 		return nil, t.about(err)

@@ -124,7 +124,7 @@ func (b *backend) resolveRole(req *logical.Request, data *framework.FieldData, t
 	if err != nil {
 		return err
 	}
-	t.reader.User = externalID
+	t.reader.User, t.reader.Bare = externalID, r.ofTokens()
 	if r.MinTTL > 0 {
 		t.reader.Demand = credential.Demand{}.Raise(r.MinTTL)
 	}

@@ -36,7 +36,7 @@ const (
 // first looks for the user's account.
 func (c *connection) connectTokenMaker(client *api.Client, clk *clock.Clock) token.Maker {
 	return func(ctx context.Context, claim *pace.Claim, caller pace.Caller, k token.Key) (_ *credential.Credential, err error) {
-		account := ""
+		began, account := time.Now(), ""
 		if k.App != "" {
 			account, err = c.view.AccountOf(ctx, caller, cache.User{App: k.App, OAuthApp: k.OAuthApp, ExternalID: k.User})
 			if err != nil {
@@ -52,7 +52,7 @@ func (c *connection) connectTokenMaker(client *api.Client, clk *clock.Clock) tok
 		}
 		return &credential.Credential{
 			AccountID: account, App: k.App, ExternalUser: k.User, Fields: map[string]string{fieldConnectToken: string(t.Value)},
-			ExpiresAt: c.endOf(ctx, clk, t, made), FetchedAt: made, CheckedAt: made,
+			ExpiresAt: c.endOf(ctx, clk, t, made), FetchedAt: made, CheckedAt: began,
 		}, nil
 	}
 }
@@ -93,6 +93,30 @@ func (t *target) tokens() (*token.Cache, token.Key) {
 		return t.accessTokens, t.role.tokenKey("")
 	}
 	return t.connectTokens, t.role.tokenKey(t.user.ExternalID)
+}
+
+// token returns a live token of t's role. If the role has an app, the token comes with the
+// account that its user's reads get by now.
+func (t *target) token(ctx context.Context) (*credential.Credential, token.How, error) {
+	tokens, key := t.tokens()
+	for {
+		got, how, err := tokens.Get(ctx, t.who(), t.reader.Demand, key)
+		if err != nil || key.App == "" {
+			return got, how, err
+		}
+		id, err := t.view.AccountNow(ctx, t.who(), t.user, got.AccountID, got.CheckedAt)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case id == got.AccountID:
+			return got, how, nil
+		case id != "": // the token opens all accounts of the user
+			moved := *got
+			moved.AccountID = id
+			return &moved, how, nil
+		}
+		tokens.Drop(key, got)
+	}
 }
 
 // who returns whose turns the work for t takes.

@@ -134,6 +134,115 @@ func TestATokenWithItsAccount(t *testing.T) {
 	})
 }
 
+// tokenOfGithub gives each user a Connect token with their GitHub account.
+func (m *mount) tokenOfGithub() {
+	m.Helper()
+	m.role("github", map[string]any{
+		"credential_type": "connect_token", "scope": "connect:proxy", "app": "github",
+		"external_user_id": eachUsersGithub["external_user_id"], "token_ttl": "4h",
+	})
+}
+
+// A token lives for hours. The account beside it is the one that connect/ names.
+func TestATokensAccountFollowsALink(t *testing.T) {
+	tokenBubble(t, func(t *testing.T, m *mount) {
+		a := connectAccount("apn_second", "alice")
+		a.OAuthAppID, a.CreatedAt, a.Name = "oa_ours", time.Now().Add(-time.Hour), "work"
+		m.sim.SetAccount(a)
+		m.setClient("apn_alice")
+		m.tokenOfGithub()
+		before, err := m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, "apn_alice", before.Data["pipedream_account_id"])
+		require.Equal(t, "apn_second", m.click(m.link("alice", map[string]any{"account": "work"})))
+		for range 3 {
+			time.Sleep(10 * time.Second)
+			resp, err := m.as("alice")
+			require.NoError(t, err)
+			require.Equal(t, "apn_second", resp.Data["pipedream_account_id"])
+			require.Equal(t, before.Data["connect_token"], resp.Data["connect_token"], "it opens both")
+			require.Equal(t, "apn_second", m.connect("alice", logical.ReadOperation, nil).Data["account_id"])
+		}
+	})
+}
+
+func TestATokensAccountIsRemoved(t *testing.T) {
+	for name, remove := range removals {
+		t.Run(name, func(t *testing.T) {
+			tokenBubble(t, func(t *testing.T, m *mount) {
+				m.tokenOfGithub()
+				_, err := m.as("alice")
+				require.NoError(t, err)
+				_, err = remove(m)
+				require.NoError(t, err)
+				for range 3 {
+					_, err = m.as("alice")
+					m.refused(err, http.StatusBadRequest, `external user "alice" has no healthy account with app "github"`)
+					time.Sleep(time.Hour)
+				}
+			})
+		})
+	}
+}
+
+// Deleted in Pipedream, and then disconnected through Vault.
+func TestATokensAccountIsGoneAlready(t *testing.T) {
+	tokenBubble(t, func(t *testing.T, m *mount) {
+		m.tokenOfGithub()
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.sim.DeleteAccount("apn_alice")
+		_, err = m.disconnect("alice", nil)
+		require.NoError(t, err)
+		_, err = m.as("alice")
+		m.refused(err, http.StatusBadRequest, `external user "alice" has no healthy account with app "github"`)
+	})
+}
+
+// A user without an account is looked for ever more rarely, until somebody asks for a refresh.
+func TestARefreshFindsTheAccountOfAToken(t *testing.T) {
+	tokenBubble(t, func(t *testing.T, m *mount) {
+		m.tokenOfGithub()
+		for range 20 {
+			_, err := m.as("carol")
+			require.Error(t, err)
+			time.Sleep(time.Minute)
+		}
+		_, err := m.as("carol")
+		require.Error(t, err)
+		m.sim.SetAccount(connectAccount("apn_carol", "carol"))
+		_, err = m.as("carol")
+		require.Error(t, err)
+		time.Sleep(6 * time.Second)
+		_, err = m.handleAs("carol", logical.UpdateOperation, "refresh/github")
+		require.NoError(t, err)
+		resp, err := m.as("carol")
+		require.NoError(t, err)
+		require.Equal(t, "apn_carol", resp.Data["pipedream_account_id"])
+	})
+}
+
+// connect/ and a link take an account for what the role's reads do, whatever its state.
+func TestAConnectionWithoutCredentials(t *testing.T) {
+	for name, unhealthy := range map[string]bool{"healthy": false, "unhealthy": true} {
+		t.Run(name, func(t *testing.T) {
+			tokenBubble(t, func(t *testing.T, m *mount) {
+				a := connectAccount("apn_bare", "carol")
+				a.NoCredentials, a.Unhealthy = true, unhealthy
+				m.sim.SetAccount(a)
+				m.tokenOfGithub()
+				resp, err := m.as("carol")
+				require.NoError(t, err)
+				require.Equal(t, "apn_bare", resp.Data["pipedream_account_id"])
+				got := m.connect("carol", logical.ReadOperation, nil)
+				require.Equal(t, true, got.Data["connected"])
+				require.Equal(t, "apn_bare", got.Data["account_id"])
+				require.Equal(t, "apn_bare", reconnects(t, m.link("carol", map[string]any{"reconnect": true})))
+			})
+		})
+	}
+}
+
 // However many read one token, it costs one request in its life.
 func TestReadersShareAToken(t *testing.T) {
 	tokenBubble(t, func(t *testing.T, m *mount) {

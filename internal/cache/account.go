@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/pace"
@@ -28,6 +29,29 @@ func (v *View) AccountOf(ctx context.Context, caller pace.Caller, u User) (strin
 		return known, nil
 	default:
 		return "", err
+	}
+}
+
+// AccountNow returns the id of u's account, for use without its credentials. id is the one
+// that AccountOf returned, after it was called at asked: it may have been removed since, or
+// a link of u's may have chosen another one. AccountNow returns an empty id if AccountOf has
+// to be called again.
+func (v *View) AccountNow(ctx context.Context, caller pace.Caller, u User, id string, asked time.Time) (string, error) {
+	f, err := v.known(ctx, u.Key())
+	if err != nil {
+		return "", err
+	}
+	f = v.look(ctx, caller, u, f)
+	if f.AccountID == id && v.removed.isOutdated(id, u.ExternalID, asked) {
+		return "", nil
+	}
+	return f.AccountID, nil
+}
+
+// RetryAccount has the next AccountOf look for u again, unless that was done a moment ago.
+func (v *View) RetryAccount(u User) {
+	if name := bareName(u.Key()); time.Since(v.holdOffs.FailedAt(name)) >= RefreshQuiet {
+		v.holdOffs.Retry(name)
 	}
 }
 

@@ -202,6 +202,8 @@ type Reader struct {
 	// User is the external user for whom a caller reads who works for many; empty for
 	// none. Within a caller, users take turns.
 	User string
+	// Bare is set if the account is used without its credentials.
+	Bare bool
 }
 
 func (r Reader) who() pace.Caller { return pace.Caller{Name: r.Caller, User: r.User} }

@@ -149,7 +149,7 @@ func (v *View) PlanLink(ctx context.Context, r Reader, u User, wish LinkWish) (*
 	for _, a := range l.accounts {
 		p.link.Known = append(p.link.Known, a.ID)
 	}
-	if p.Account, err = v.toReconnect(l, u, f, wish); err != nil {
+	if p.Account, err = v.toReconnect(l, r, u, f, wish); err != nil {
 		return nil, err
 	}
 	p.link.Beside = wish.New && len(l.accounts) > 0
@@ -181,7 +181,7 @@ func (v *View) planBlind(f found, wish LinkWish, err error) (*LinkPlan, error) {
 }
 
 // toReconnect returns the account that a link reconnects; nil for none.
-func (v *View) toReconnect(l *listing, u User, f found, wish LinkWish) (*Owned, error) {
+func (v *View) toReconnect(l *listing, r Reader, u User, f found, wish LinkWish) (*Owned, error) {
 	accounts := l.owned()
 	switch {
 	case wish.Account != "":
@@ -190,7 +190,7 @@ func (v *View) toReconnect(l *listing, u User, f found, wish LinkWish) (*Owned, 
 		return nil, nil
 	}
 	a := accounts[0]
-	if served, err := v.best(l, u, reasonOf(accounts, f.AccountID)); err == nil {
+	if served, err := v.best(l, u, r.reasonOf(accounts, f.AccountID)); err == nil {
 		a = served
 	} else if i := slices.IndexFunc(accounts, func(a *Owned) bool { return a.ID == f.AccountID }); i >= 0 {
 		a = accounts[i]
@@ -268,7 +268,7 @@ func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) 
 		}
 	}
 	c.Accounts, c.Elsewhere = seen.accounts, seen.elsewhere
-	if served, err := v.bestOf(seen.accounts, u, reasonOf(seen.accounts, f.AccountID)); err == nil {
+	if served, err := v.bestOf(seen.accounts, u, r.reasonOf(seen.accounts, f.AccountID)); err == nil {
 		c.Served = served
 	}
 	if k := f.link(linkID); k != nil {

@@ -23,11 +23,11 @@ type reason struct {
 	bare bool
 }
 
-// reasonOf returns why a user is searched for whose known account has the id, as a list
-// of their accounts shows it; empty for none.
-func reasonOf(accounts []*Owned, id string) reason {
+// reasonOf returns why r searches for a user whose known account has the id, as a list of
+// their accounts shows it; empty for none.
+func (r Reader) reasonOf(accounts []*Owned, id string) reason {
 	lives := slices.ContainsFunc(accounts, func(a *Owned) bool { return a.ID == id && !a.Dead })
-	return reason{known: id, atFault: id != "" && !lives}
+	return reason{known: id, atFault: id != "" && !lives, bare: r.Bare}
 }
 
 // search finds u's account through the list. All readers who search for u share one

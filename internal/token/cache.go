@@ -254,6 +254,15 @@ func (c *Cache) holdOff(k Key, err error) {
 	}
 }
 
+// Drop drops t, unless another token has taken its place.
+func (c *Cache) Drop(k Key, t *credential.Credential) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if latest, ok := c.tokens.Peek(k); ok && latest == t {
+		c.tokens.Remove(k)
+	}
+}
+
 // Forget drops the tokens of a user. What was asked for before is not kept. Tokens that
 // were handed out work until they end.
 func (c *Cache) Forget(user string) {
