@@ -3,6 +3,7 @@ package pipedream
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -57,13 +58,34 @@ func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *fr
 		if err != nil {
 			return nil, toLogical(req, err)
 		}
-		accounts = []*cache.Owned{chosen}
+		return b.disconnectEach(ctx, req, t, []*cache.Owned{chosen})
 	}
-	if len(accounts) > 1 && !all {
+	gone, err := t.servedBeside(ctx, accounts)
+	switch {
+	case err != nil:
+		return nil, toLogical(req, err)
+	case len(accounts) > 1 && !all:
 		return nil, badRequest("nothing was done: there are %d accounts of app %q. Give account=<id or name> for one of them, or all=true for all: %s",
 			len(accounts), t.user.App, listOfAccounts(accounts))
+	case gone != "" && !all:
+		return nil, badRequest("nothing was done: reads return account %s, which Pipedream does not list. Give account=<id or name> for another one, or all=true: %s",
+			gone, listOfAccounts(accounts))
 	}
-	return b.disconnectEach(ctx, req, t, accounts)
+	resp, err := b.disconnectEach(ctx, req, t, accounts)
+	if err == nil && gone != "" {
+		t.view.ForgetAccountOf(b.ctx, t.user)
+	}
+	return resp, err
+}
+
+// servedBeside returns the account that reads return although it is not one of these,
+// because it was deleted in Pipedream; empty for none.
+func (t *target) servedBeside(ctx context.Context, accounts []*cache.Owned) (id string, err error) {
+	id, err = t.view.Remembered(ctx, t.user)
+	if slices.ContainsFunc(accounts, func(a *cache.Owned) bool { return a.ID == id }) {
+		return "", err
+	}
+	return id, err
 }
 
 // disconnectEach disconnects accounts one after the other, until one fails.

@@ -337,6 +337,38 @@ func TestDisconnectingWhatIsGoneAlready(t *testing.T) {
 	})
 }
 
+// The account that reads return was deleted in Pipedream, and the user has another one
+// there.
+func TestDisconnectingBesideWhatIsGoneAlready(t *testing.T) {
+	for name, restarted := range map[string]bool{"": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			connectBubble(t, func(t *testing.T, m *mount) {
+				m.role("github", eachUsersGithub)
+				_, err := m.as("alice")
+				require.NoError(t, err)
+				m.sim.SetAccount(connectAccount("apn_second", "alice"))
+				m.sim.DeleteAccount("apn_alice")
+				if restarted {
+					m.start()
+				}
+				time.Sleep(time.Minute)
+
+				_, err = m.disconnect("alice", nil)
+				m.refused(err, http.StatusBadRequest, "nothing was done", "apn_alice", "apn_second")
+				require.Empty(t, m.removes())
+				resp, err := m.disconnect("alice", map[string]any{"all": true})
+				require.NoError(t, err)
+				require.Equal(t, []string{"apn_second"}, resp.Data["disconnected"])
+				for range 2 {
+					_, err = m.as("alice")
+					require.Error(t, err)
+					m.start()
+				}
+			})
+		})
+	}
+}
+
 // If one of several removals fails, the error says what was done.
 func TestARemovalOfAllThatFailsInBetween(t *testing.T) {
 	connectBubble(t, func(t *testing.T, m *mount) {

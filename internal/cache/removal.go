@@ -184,11 +184,18 @@ func (v *View) Lift(r Removal) {
 	}
 }
 
+// Remembered returns the id of the account that reads of u get, as far as is known; empty
+// for none.
+func (v *View) Remembered(ctx context.Context, u User) (id string, err error) {
+	f, err := v.known(ctx, u.Key())
+	return f.AccountID, err
+}
+
 // ForgetAccountOf drops the account that u was found to have, because Pipedream has none
 // of u any more.
 func (v *View) ForgetAccountOf(ctx context.Context, u User) {
-	if f, err := v.known(ctx, u.Key()); err == nil && f.AccountID != "" {
-		r := Removal{Accounts: []string{f.AccountID}, Users: []User{u}}
+	if id, err := v.Remembered(ctx, u); err == nil && id != "" {
+		r := Removal{Accounts: []string{id}, Users: []User{u}}
 		v.Remove(r)
 		v.Lift(r)
 	}
