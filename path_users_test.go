@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/pipedreamtest"
 )
 
@@ -43,7 +44,7 @@ func TestReadUser(t *testing.T) {
 		_, err = m.read("users/J\u00e9")
 		m.refused(err, http.StatusBadRequest, "is written b64:SsOp in a path")
 		_, err = m.read("users/")
-		m.refused(err, http.StatusBadRequest, "ends in an external user id")
+		m.refused(err, http.StatusBadRequest, "must end in an external user id")
 		for _, r := range m.sim.Requests() {
 			require.NotContains(t, r.Path, "bob")
 		}
@@ -69,7 +70,7 @@ func TestRemoveUser(t *testing.T) {
 		require.ElementsMatch(t, []string{"apn_alice", "apn_slack"}, resp.Data["disconnected"])
 		keys, err := m.cachedKeys()
 		require.NoError(t, err)
-		require.Len(t, keys, 2, "bob, and his account: %v", keys)
+		require.Len(t, keys, 3, "bob, his account, and that alice was removed: %v", keys)
 		for range 2 {
 			_, err = m.read("creds/slack")
 			require.Error(t, err)
@@ -88,6 +89,103 @@ func TestRemoveUser(t *testing.T) {
 		resp, err = m.as("alice")
 		require.NoError(t, err, "who comes back is served again")
 		require.Equal(t, "apn_again", resp.Data["pipedream_account_id"])
+	})
+}
+
+// What alice had is in storage alone, and Pipedream no longer lists it.
+func forgottenBubble(t *testing.T, f func(*testing.T, *mount)) {
+	t.Helper()
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.role("alices", map[string]any{"account_id": "apn_alice"})
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.creds("apn_bob")
+		time.Sleep(time.Minute)
+		m.start()
+		m.sim.DeleteAccount("apn_alice")
+		f(t, m)
+	})
+}
+
+// A removal outlives restarts, also for accounts that were deleted before it.
+func TestARemovedUserStaysRemoved(t *testing.T) {
+	for name, down := range map[string]bool{"Pipedream answers": false, "Pipedream is down": true} {
+		t.Run(name, func(t *testing.T) {
+			forgottenBubble(t, func(t *testing.T, m *mount) {
+				_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+				require.NoError(t, err)
+				if down {
+					m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+				}
+				for range 3 {
+					_, err = m.as("alice")
+					require.Error(t, err)
+					_, err = m.askAs("alice", logical.ReadOperation, "creds/github", map[string]any{"account": "apn_alice"})
+					require.Error(t, err)
+					for _, path := range []string{"creds/apn_alice", "static-creds/apn_alice", "creds/alices"} {
+						_, err = m.read(path)
+						require.Error(t, err, path)
+					}
+					m.creds("apn_bob")
+					m.periodic()
+					m.start()
+				}
+			})
+		})
+	}
+}
+
+// A refused removal changes nothing, also after a restart.
+func TestAUserWhoIsNotRemovedIsServed(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		connectBubble(t, func(t *testing.T, m *mount) {
+			m.role("github", eachUsersGithub)
+			if before { // removed once, and back since
+				_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+				require.NoError(t, err)
+				time.Sleep(10 * time.Minute)
+				m.sim.SetAccount(connectAccount("apn_alice", "alice"))
+			}
+			_, err := m.as("alice")
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			m.sim.AddFault(pipedreamtest.Fault{Where: func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }, Status: http.StatusForbidden})
+			_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
+			m.refused(err, http.StatusBadRequest, "was not removed, and nothing was changed")
+			m.start()
+			m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+			_, err = m.as("alice")
+			require.NoError(t, err, "from storage")
+		})
+	}
+}
+
+// If storage cannot note it, nobody is removed.
+func TestARemovalOfAUserThatCannotBeStored(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		m.storage.fail(nil, errStorage, nil, nil)
+		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		m.refused(err, http.StatusInternalServerError, "nothing was changed", "Vault's storage could not be written to")
+		require.Empty(t, m.removes())
+	})
+}
+
+// Storage remembers a removal for three months.
+func TestARemovalIsForgottenInTheEnd(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		removals := func() []string {
+			keys, err := m.storage.List(t.Context(), cache.Prefix+m.storedConfig().UsersID+"/removed/")
+			require.NoError(t, err)
+			return keys
+		}
+		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		require.Len(t, removals(), 1)
+		time.Sleep(91 * 24 * time.Hour)
+		m.start()
+		m.creds("apn_bob")
+		require.Empty(t, removals())
 	})
 }
 

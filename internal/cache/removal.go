@@ -4,8 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -14,60 +12,6 @@ import (
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/guard"
 )
-
-// maxRemoved bounds how many removals are remembered. Whatever Pipedream was asked for
-// before the oldest ones has been answered long ago.
-const maxRemoved = 10_000
-
-// Removed remembers which accounts and external users were removed at Pipedream, and
-// when that was answered. What Pipedream was asked for before then is not believed,
-// wherever it still is: in a fetch, a page, a search, a write or a reader's hands. So
-// nothing of it needs to be found and stopped. The zero value is ready for use.
-type Removed struct {
-	mu sync.Mutex // held by those who change at; never held across I/O
-	// at has the time of the latest removal, by [Removed.ofUser] or an account's id. The
-	// map never changes once it is here, because every read looks at it.
-	at atomic.Pointer[map[string]time.Time]
-}
-
-// ofUser returns the name of an external user, which no account's id is equal to.
-func (r *Removed) ofUser(externalID string) string { return "user/" + externalID }
-
-// note notes that something was removed by now.
-func (r *Removed) note(names ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	at := map[string]time.Time{}
-	if before := r.at.Load(); before != nil {
-		at = maps.Clone(*before)
-	}
-	now := time.Now()
-	for _, name := range names {
-		at[name] = now
-	}
-	if len(at) > maxRemoved {
-		byAge := slices.SortedFunc(maps.Keys(at), func(a, b string) int { return at[a].Compare(at[b]) })
-		for _, name := range byAge[:len(at)-maxRemoved/2] {
-			delete(at, name)
-		}
-	}
-	r.at.Store(&at)
-}
-
-// isOutdated reports whether the account, or its external user, was removed after
-// Pipedream was asked for it.
-func (r *Removed) isOutdated(id, externalID string, asked time.Time) bool {
-	at := r.at.Load()
-	if at == nil {
-		return false
-	}
-	return asked.Before((*at)[id]) || asked.Before((*at)[r.ofUser(externalID)])
-}
-
-// hasOutdated reports whether one of the listed accounts was removed since.
-func (r *Removed) hasOutdated(l *listed) bool {
-	return slices.ContainsFunc(slices.Concat(l.accounts, l.elsewhere), func(a *Owned) bool { return r.isOutdated(a.ID, a.ExternalID, l.asked) })
-}
 
 // servable reports whether cred may be served: it is live, and its account was not
 // removed since Pipedream handed it out.
@@ -89,6 +33,11 @@ type Removal struct {
 // served. It fails if storage does, because a restart could bring back what was removed
 // then. Call Remove or Keep afterwards.
 func (c *Cache) Prepare(ctx context.Context, r Removal) error {
+	if r.ExternalID != "" {
+		if err := c.storeRemoved(ctx, r.ExternalID, time.Now()); err != nil {
+			return err
+		}
+	}
 	return c.each(r.Accounts, func(id string) error {
 		if _, _, err := c.credentials.Load(ctx, id); err != nil { // for Keep
 			return err
@@ -100,6 +49,9 @@ func (c *Cache) Prepare(ctx context.Context, r Removal) error {
 // Keep stores again what Prepare deleted, because nothing was removed. What cannot be
 // stored now is stored by the next pass.
 func (c *Cache) Keep(ctx context.Context, r Removal) {
+	if r.ExternalID != "" {
+		_ = c.storeRemoved(ctx, r.ExternalID, c.removed.userAt(r.ExternalID))
+	}
 	_ = c.each(r.Accounts, func(id string) error {
 		c.credentials.Restore(ctx, id)
 		return nil
@@ -113,7 +65,7 @@ func (c *Cache) Remove(r Removal) {
 	if r.ExternalID != "" {
 		names = append(names, c.removed.ofUser(r.ExternalID))
 	}
-	c.removed.note(names...)
+	c.removed.note(time.Now(), names...)
 	gone := map[string]bool{}
 	for _, id := range r.Accounts {
 		gone[id] = true
@@ -156,10 +108,10 @@ func (c *Cache) forgetChoices(gone map[string]bool, users []User) {
 	}
 }
 
-// maxParallel is how many calls to storage a removal makes at the same time.
+// maxParallel is how many calls to storage are made at the same time.
 const maxParallel = 8
 
-// each calls f for some ids at a time, and returns one of the errors.
+// each calls f for some ids, or other names, at a time, and returns one of the errors.
 func (c *Cache) each(ids []string, f func(id string) error) error {
 	var g errgroup.Group
 	g.SetLimit(maxParallel)
