@@ -171,6 +171,22 @@ func TestARemovalOfAUserThatCannotBeStored(t *testing.T) {
 	})
 }
 
+// If storage cannot tell who was removed, nobody is served from it.
+func TestRemovalsThatCannotBeRead(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		m.creds("apn_bob")
+		time.Sleep(time.Minute)
+		m.start()
+		m.storage.fail(nil, nil, nil, errStorage)
+		m.creds("apn_bob")
+		_, err = m.as("alice")
+		require.Error(t, err)
+		require.Contains(t, m.logs.String(), "which users were removed could not be read from storage")
+	})
+}
+
 // Storage remembers a removal for three months.
 func TestARemovalIsForgottenInTheEnd(t *testing.T) {
 	forgottenBubble(t, func(t *testing.T, m *mount) {

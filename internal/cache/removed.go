@@ -29,6 +29,9 @@ type Removed struct {
 	at atomic.Pointer[map[string]time.Time]
 }
 
+// everything is the name of all accounts.
+const everything = ""
+
 // ofUser returns the name of an external user, which no account's id is equal to.
 func (r *Removed) ofUser(externalID string) string { return "user/" + externalID }
 
@@ -69,7 +72,7 @@ func (r *Removed) isOutdated(id, externalID string, asked time.Time) bool {
 	if at == nil {
 		return false
 	}
-	return asked.Before((*at)[id]) || asked.Before((*at)[r.ofUser(externalID)])
+	return asked.Before((*at)[id]) || asked.Before((*at)[r.ofUser(externalID)]) || asked.Before((*at)[everything])
 }
 
 // hasOutdated reports whether one of the listed accounts was removed since.
@@ -108,13 +111,17 @@ func (c *Cache) storeRemoved(ctx context.Context, externalID string, at time.Tim
 }
 
 // LoadRemoved takes over which users were removed before a restart. It must be called
-// before anything is served.
-func (c *Cache) LoadRemoved(ctx context.Context) error {
+// before anything is served. If storage cannot be read, nothing that was stored before is
+// served.
+func (c *Cache) LoadRemoved(ctx context.Context) {
 	keys, err := c.storage.List(ctx, c.removedFolder())
-	if err != nil {
-		return err
+	if err == nil {
+		err = c.each(keys, func(key string) error { return c.loadRemoved(ctx, c.removedFolder()+key) })
 	}
-	return c.each(keys, func(key string) error { return c.loadRemoved(ctx, c.removedFolder()+key) })
+	if err != nil {
+		c.logger().Warn("which users were removed could not be read from storage; stored credentials are fetched again", "error", err)
+		c.removed.note(time.Now(), everything)
+	}
 }
 
 func (c *Cache) loadRemoved(ctx context.Context, key string) error {
