@@ -557,11 +557,87 @@ func TestSomebodyElseSignedIn(t *testing.T) {
 			all("bob", false, "after the click")
 			m.start()
 			all("alice", warns, "after a restart")
-			time.Sleep(23 * time.Hour)
+			for range 12 { // after the link's own end
+				time.Sleep(5 * time.Minute)
+				m.link("alice", map[string]any{"new": true})
+			}
+			all("alice", warns, "after other links")
+			time.Sleep(22 * time.Hour)
 			all("alice", warns, "on the same day")
 			time.Sleep(time.Hour)
 			all("alice", false, "a day later")
 		})
+	}
+}
+
+// A new account is that of one link: of the one that was to make it.
+func TestANewAccountIsThatOfOneLink(t *testing.T) {
+	for name, wishes := range map[string][]map[string]any{
+		"reconnect, then new": {{"reconnect": true}, {"new": true}},
+		"new, then reconnect": {{"new": true}, {"reconnect": true}},
+		"new twice":           {{"new": true}, {"new": true}},
+	} {
+		for opened := range wishes {
+			t.Run(fmt.Sprintf("%s, number %d is opened", name, opened+1), func(t *testing.T) {
+				ownBubble(t, func(t *testing.T, m *mount) {
+					m.served("alice")
+					var links []map[string]any
+					for _, wish := range wishes {
+						links = append(links, m.connect("alice", logical.UpdateOperation, wish).Data)
+						time.Sleep(time.Minute)
+					}
+					connected := m.click(links[opened]["connect_link_url"].(string) + "&oauthAppId=oa_ours")
+					time.Sleep(20 * time.Second)
+					served, _ := m.served("alice")
+					require.Equal(t, "apn_alice", served, "another account is only a choice")
+					done := 0
+					for _, link := range links {
+						got := m.connect("alice", logical.ReadOperation, map[string]any{"link_id": link["link_id"]}).Data
+						if got["link_status"] == "connected" {
+							done++
+							require.Equal(t, connected, got["link_account_id"])
+						}
+					}
+					require.Equal(t, 1, done)
+				})
+			})
+		}
+	}
+}
+
+// A link that was made while nobody could list the user's accounts connects what is
+// connected later, and nothing that there was.
+func TestALinkMadeBlind(t *testing.T) {
+	for name, read := range map[string]bool{"nothing was read before": false, "read before": true} {
+		for _, ahead := range []time.Duration{0, time.Hour, -time.Hour} {
+			t.Run(fmt.Sprintf("%s, clock %s ahead", name, ahead), func(t *testing.T) {
+				ownBubble(t, func(t *testing.T, m *mount) {
+					m.start()
+					m.b.transport = &elsewhen{next: m.sim.Transport(), ahead: ahead}
+					m.b.connections.reset()
+					m.creds("apn_bob") // the time is known
+					if read {
+						m.served("alice")
+					}
+					remove := m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: 503})
+					wish := map[string]any{}
+					if read {
+						wish["new"] = true
+					}
+					made := m.connect("alice", logical.UpdateOperation, wish).Data
+					remove()
+					status := func() map[string]any {
+						return m.connect("alice", logical.ReadOperation, map[string]any{"link_id": made["link_id"]}).Data
+					}
+					time.Sleep(time.Minute)
+					require.Equal(t, "open", status()["link_status"])
+					connected := m.click(made["connect_link_url"].(string) + "&oauthAppId=oa_ours")
+					time.Sleep(20 * time.Second)
+					require.Equal(t, "connected", status()["link_status"])
+					require.Equal(t, connected, status()["link_account_id"])
+				})
+			})
+		}
 	}
 }
 

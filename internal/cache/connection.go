@@ -30,12 +30,12 @@ type listed struct {
 
 // noteList remembers a list of u's accounts, and finds out what u's links did.
 func (v *View) noteList(u User, l *listing) {
-	key, now := u.Key(), time.Now()
+	key, now := u.Key(), v.clock.Now()
 	if len(l.accounts)+len(l.elsewhere) <= maxListedAccounts {
 		v.recent.Add(key, &listed{accounts: bare(l.accounts), elsewhere: bare(l.elsewhere), asked: l.asked})
 	}
 	f, ok := v.users.Peek(key)
-	if !ok || !f.isAwaited(now) {
+	if !ok || !f.isAwaited(now.Here) {
 		return
 	}
 	_, connected, _ := f.after(l, now)
@@ -282,7 +282,7 @@ func (v *View) Connection(ctx context.Context, r Reader, u User, linkID string) 
 func (v *View) OfStranger(u User, accountID string) bool {
 	f, ok := v.users.Peek(u.Key())
 	return ok && slices.ContainsFunc(f.Links, func(k link) bool {
-		return k.Stranger && k.Connected == accountID && time.Since(k.Made) < strangerFor
+		return k.Connected == accountID && k.warns(time.Now())
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-pipedream/internal/api"
+	"vault-plugin-secrets-pipedream/internal/clock"
 )
 
 const (
@@ -33,11 +34,11 @@ type link struct {
 	Account string `json:"account,omitempty"`
 	// Beside is set if the account that it connects is only another choice.
 	Beside bool `json:"beside,omitempty"`
-	// Known are the accounts that the user had when the link was made. An account that
-	// is not among them is the link's. Comparing times would compare two clocks.
+	// Known are the accounts that the user had when the link was made, and those that
+	// other links connected since. An account that is not among them is the link's.
 	Known []string `json:"known,omitempty"`
 	// Blind is set if the accounts could not be listed then. The first list since shows
-	// them.
+	// them, by when they were connected.
 	Blind bool `json:"blind,omitempty"`
 	// Before is how Account was then.
 	Before marks  `json:"before,omitzero"`
@@ -89,6 +90,9 @@ func (k *link) hash(text string) string {
 	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
+// warns reports whether the user is still told that somebody else may have signed in.
+func (k *link) warns(now time.Time) bool { return k.Stranger && now.Sub(k.Made) < strangerFor }
+
 // isOpen reports whether the link may still connect an account, as far as is known.
 func (k *link) isOpen(now time.Time) bool { return k.Connected == "" && now.Before(k.Until) }
 
@@ -115,18 +119,18 @@ func (m marks) isOfStranger(now marks) bool {
 }
 
 // after returns the link as a list of the user's accounts shows it, the one created
-// last first, and the account that it connected; nil for none. first says that the user
-// had none that is served.
-func (k link) after(accounts []*api.Account, first bool) (_ link, connected *api.Account) {
-	if k.Blind && !first {
+// last first, and the account that it connected; nil for none.
+func (k link) after(accounts []*api.Account, now clock.Moment) (_ link, connected *api.Account) {
+	if k.Blind {
 		k.Blind = false
 		for _, a := range accounts {
-			k.Known = append(k.Known, a.ID)
+			if !k.isOlderThan(a, now) {
+				k.Known = append(k.Known, a.ID)
+			}
 			if a.ID == k.Account {
 				k.Before = k.marks(a)
 			}
 		}
-		return k, nil
 	}
 	for _, a := range accounts {
 		if !slices.Contains(k.Known, a.ID) {
@@ -148,6 +152,12 @@ func (k link) after(accounts []*api.Account, first bool) (_ link, connected *api
 		}
 	}
 	return k, nil
+}
+
+// isOlderThan reports whether an account was connected after the link was made.
+// Pipedream's times can be in whole seconds.
+func (k *link) isOlderThan(a *api.Account, now clock.Moment) bool {
+	return now.ToHere(a.CreatedAt).After(k.Made.Add(-time.Second))
 }
 
 func (k *link) size() int { return 256 + len(k.ID) + len(strings.Join(k.Known, "")) + 16*len(k.Known) }
@@ -180,31 +190,53 @@ func (f found) lastMade(now time.Time) (made time.Time) {
 // after returns what is known of the user after a list of their accounts, and which of
 // these the user's links connected. What a link connected is served from then on,
 // unless it is only another choice, or has nothing to serve in place of what has.
-func (f found) after(l *listing, now time.Time) (_ found, connected []*api.Account, changed bool) {
-	links := slices.Clone(f.Links)
-	for i, k := range f.Links {
-		if !k.isOpen(now) || l.asked.Before(k.Made) {
+func (f found) after(l *listing, now clock.Moment) (_ found, connected []*api.Account, changed bool) {
+	f.Links = slices.Clone(f.Links)
+	for _, i := range f.newFirst() {
+		k := f.Links[i]
+		if !k.isOpen(now.Here) || l.asked.Before(k.Made) {
 			continue
 		}
-		next, a := k.after(l.accounts, f.AccountID == "")
+		next, a := k.after(l.accounts, now)
 		changed = changed || a != nil || next.Blind != k.Blind || next.Before != k.Before
-		links[i] = next
+		f.Links[i] = next
 		if a == nil {
 			continue
 		}
 		connected = append(connected, a)
+		for j := range f.Links { // and not what another one did
+			f.Links[j].Known = append(slices.Clip(f.Links[j].Known), a.ID)
+		}
 		if f.AccountID == "" || !k.Beside && !a.Dead && len(a.Credentials) > 0 {
 			f.AccountID = a.ID
 		}
 	}
-	f.Links = links
 	return f, connected, changed
+}
+
+// newFirst returns the indexes of the links, first those that reconnect nothing. A new
+// account is rather theirs.
+func (f found) newFirst() (order []int) {
+	for i := range f.Links {
+		if f.Links[i].Account == "" {
+			order = append(order, i)
+		}
+	}
+	for i := range f.Links {
+		if f.Links[i].Account != "" {
+			order = append(order, i)
+		}
+	}
+	return order
 }
 
 // with returns what is known of the user after another link was made.
 func (f found) with(k link) found {
-	links := slices.DeleteFunc(slices.Clone(f.Links), func(old link) bool { return !k.Made.Before(old.Until) })
-	links = append(links, k)
-	f.Links = links[max(0, len(links)-maxLinks):]
+	links := slices.DeleteFunc(slices.Clone(f.Links), func(old link) bool { return !k.Made.Before(old.Until) && !old.warns(k.Made) })
+	for len(links) >= maxLinks {
+		oldest := max(0, slices.IndexFunc(links, func(old link) bool { return !old.warns(k.Made) }))
+		links = slices.Delete(links, oldest, oldest+1)
+	}
+	f.Links = append(links, k)
 	return f
 }
