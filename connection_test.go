@@ -641,6 +641,54 @@ func TestALinkMadeBlind(t *testing.T) {
 	}
 }
 
+// A role with oauth_app_id serves no account that was connected anew with another client,
+// however it is read.
+func TestAnAccountThatMovesToAnotherClient(t *testing.T) {
+	for name, move := range map[string]func(*mount){
+		"in Pipedream": func(m *mount) {
+			m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID = "oa_other" })
+			m.sim.Rotate("apn_alice")
+		},
+		"with the link of another role": func(m *mount) {
+			resp, err := m.askAs("alice", logical.UpdateOperation, "connect/other", map[string]any{})
+			require.NoError(m, err)
+			require.Equal(m, "apn_alice", m.click(resp.Data["connect_link_url"].(string)+"&accountId=apn_alice"))
+			m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID = "oa_other" })
+		},
+	} {
+		for _, restarted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restarted %t", name, restarted), func(t *testing.T) {
+				linkBubble(t, func(t *testing.T, m *mount) {
+					m.role("other", map[string]any{"app": "github", "external_user_id": eachUsersGithub["external_user_id"], "oauth_app_id": "oa_other"})
+					m.setClient("apn_alice")
+					m.served("alice")
+					time.Sleep(time.Minute)
+					move(m)
+					time.Sleep(2 * time.Hour)
+					if restarted {
+						m.start()
+					}
+					for range 3 {
+						for _, data := range []map[string]any{nil, {"account": "apn_alice"}} {
+							_, err := m.askAs("alice", logical.ReadOperation, "creds/github", data)
+							require.Error(t, err)
+							_, err = m.askAs("alice", logical.UpdateOperation, "refresh/github", data)
+							require.Error(t, err)
+						}
+						_, err := m.as("alice")
+						m.refused(err, http.StatusBadRequest, "connected with an OAuth client other than the role's oauth_app_id")
+						require.Equal(t, false, m.connect("alice", logical.ReadOperation, nil).Data["connected"])
+						time.Sleep(10 * time.Minute)
+					}
+					resp, err := m.askAs("alice", logical.ReadOperation, "creds/other", nil)
+					require.NoError(t, err)
+					require.Equal(t, "apn_alice", resp.Data["pipedream_account_id"])
+				})
+			})
+		}
+	}
+}
+
 // Where a reconnection is refused, the text leads to another account.
 func TestAReconnectionThatIsRefused(t *testing.T) {
 	ownBubble(t, func(t *testing.T, m *mount) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -139,8 +138,8 @@ func (b *backend) userDelete(ctx context.Context, req *logical.Request, data *fr
 // usersOf returns all as whom roles can remember an account.
 func usersOf(a *api.Account) []cache.User {
 	users := []cache.User{{App: a.App.Slug, ExternalID: a.ExternalID}}
-	if strings.HasPrefix(a.App.ID, "oa_") {
-		users = append(users, cache.User{App: a.App.Slug, OAuthApp: a.App.ID, ExternalID: a.ExternalID})
+	if client := a.App.OAuthApp(); client != "" {
+		users = append(users, cache.User{App: a.App.Slug, OAuthApp: client, ExternalID: a.ExternalID})
 	}
 	return slices.Clip(users)
 }

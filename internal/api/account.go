@@ -112,6 +112,15 @@ func (a App) Label() string {
 	return a.Name
 }
 
+// OAuthApp returns the id of the OAuth client that an account of the app is connected
+// with; empty if the app does not tell.
+func (a App) OAuthApp() string {
+	if strings.HasPrefix(a.ID, "oa_") {
+		return a.ID
+	}
+	return ""
+}
+
 // The details of errors about answers that cannot be used.
 var (
 	errNotJSON        = errors.New("it is not the JSON that was expected")

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"strings"
 
 	"vault-plugin-secrets-pipedream/internal/api"
 	"vault-plugin-secrets-pipedream/internal/durable"
@@ -41,13 +40,12 @@ func (u User) owns(a *api.Account) bool {
 // isOfApp compares u's app with that of an account, as far as they can be compared.
 // For an account on a custom OAuth client, the app's id is that of the client.
 func (u User) isOfApp(app api.App) bool {
-	custom := strings.HasPrefix(app.ID, "oa_")
-	switch {
+	switch custom := app.OAuthApp(); {
 	case u.App == "":
 		return true
 	case app.Slug == "" && app.ID == "":
 		return false
-	case u.OAuthApp != "" && custom && app.ID != u.OAuthApp:
+	case u.OAuthApp != "" && custom != "" && custom != u.OAuthApp:
 		return false
 	default:
 		return app.Slug == "" || app.Slug == u.App

@@ -187,8 +187,12 @@ func (v *View) getOwned(ctx context.Context, r Reader, id string, u User) (*cred
 // account says whose it is, and with a new token the account may be another user's.
 // The list says whose it is.
 func (v *View) owned(c *credential.Credential, u User) error {
-	if c.ExternalUser != u.ExternalID {
+	switch {
+	case c.ExternalUser != u.ExternalID:
 		return v.client.NoAccount(u.ExternalID, u.App)
+	case u.OAuthApp != "" && c.OAuthApp != "" && c.OAuthApp != u.OAuthApp: // a link changed it
+		return api.WithOtherClient(v.client.NoAccount(u.ExternalID, u.App))
+	default:
+		return nil
 	}
-	return nil
 }

@@ -30,6 +30,9 @@ type Credential struct {
 	App         string `json:"app,omitempty"`
 	// ExternalUser is the user whose account it is, in a Connect project.
 	ExternalUser string `json:"external_user,omitempty"`
+	// OAuthApp is the id of the custom OAuth client that it is connected with; empty for
+	// none, or if that is unknown.
+	OAuthApp string `json:"oauth_app,omitempty"`
 	// Fields are the credential fields under the names that a read returns.
 	Fields map[string]string `json:"fields"`
 	// RefreshTokenOmitted is set if a refresh token was left out of Fields, and
@@ -76,6 +79,7 @@ func New(a *api.Account, now time.Time, keepRefreshToken bool) (*Credential, err
 		AccountName:         a.Name,
 		App:                 a.App.Label(),
 		ExternalUser:        a.ExternalID,
+		OAuthApp:            a.App.OAuthApp(),
 		Fields:              renameReserved(fields),
 		RefreshTokenOmitted: hadRefreshToken && !keepRefreshToken,
 		RefreshTokenKept:    hadRefreshToken && keepRefreshToken,
@@ -105,7 +109,10 @@ func (c *Credential) Following(previous *Credential) (merged *Credential, store 
 	if following.ExternalUser == "" { // not every answer says whose account it is
 		following.ExternalUser = previous.ExternalUser
 	}
-	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser || !slices.Equal(following.Scopes, previous.Scopes)
+	if following.OAuthApp == "" {
+		following.OAuthApp = previous.OAuthApp
+	}
+	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser || following.OAuthApp != previous.OAuthApp || !slices.Equal(following.Scopes, previous.Scopes)
 }
 
 // sameToken reports whether c and other have the same secret and the same end.
@@ -118,7 +125,7 @@ func (c *Credential) SameFields(other *Credential) bool { return maps.Equal(c.Fi
 
 // Size returns about how many bytes c takes in memory.
 func (c *Credential) Size() int {
-	size := 512 + len(c.AccountName) + len(c.App) + len(c.ExternalUser)
+	size := 512 + len(c.AccountName) + len(c.App) + len(c.ExternalUser) + len(c.OAuthApp)
 	for name, value := range c.Fields {
 		size += len(name) + len(value) + 64
 	}
