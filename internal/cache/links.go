@@ -125,7 +125,7 @@ func (k link) after(accounts []*api.Account, now clock.Moment) (_ link, connecte
 		k.Blind = false
 		for _, a := range accounts {
 			if !k.isOlderThan(a, now) {
-				k.Known = append(k.Known, a.ID)
+				k.Known = append(slices.Clip(k.Known), a.ID)
 			}
 			if a.ID == k.Account {
 				k.Before = k.marks(a)
