@@ -80,7 +80,7 @@ func (t *target) connectionResponse(req *logical.Request, c *cache.Connection, l
 		accounts = append(accounts, connectedAccount(a, true))
 	}
 	resp := &logical.Response{Data: map[string]any{
-		"connected": c.Served != nil && (c.Served.HasCredentials || t.role.ofTokens()), "accounts": accounts,
+		"connected": t.reads(c.Served), "accounts": accounts,
 		fieldApp: t.role.App, fieldExternalUserID: t.user.ExternalID,
 	}}
 	if c.Served != nil {
@@ -94,6 +94,19 @@ func (t *target) connectionResponse(req *logical.Request, c *cache.Connection, l
 	}
 	t.warnOfConnection(req, resp, c)
 	return resp
+}
+
+// reads reports whether reads of the role get something of an account, which is nil for
+// none.
+func (t *target) reads(a *cache.Owned) bool {
+	switch {
+	case a == nil:
+		return false
+	case t.role.ofTokens():
+		return true
+	default:
+		return a.HasCredentials && !(t.role.EnforceScopes && len(t.role.lacking(a.Scopes)) > 0)
+	}
 }
 
 func linkStatus(l cache.LinkState) string {

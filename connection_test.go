@@ -605,6 +605,62 @@ func TestANewAccountIsThatOfOneLink(t *testing.T) {
 	}
 }
 
+// Whoever makes another link has left the one before.
+func TestTheLatestLinkIsOpened(t *testing.T) {
+	ownBubble(t, func(t *testing.T, m *mount) {
+		_ = m.connect("carol", logical.UpdateOperation, nil)
+		time.Sleep(time.Minute)
+		second := m.connect("carol", logical.UpdateOperation, nil).Data
+		connected := m.click(second["connect_link_url"].(string) + "&oauthAppId=oa_ours")
+		got := m.connect("carol", logical.ReadOperation, map[string]any{"link_id": second["link_id"], "wait": "10s"}).Data
+		require.Equal(t, "connected", got["link_status"])
+		require.Equal(t, connected, got["link_account_id"])
+	})
+}
+
+// connected says what reads do.
+func TestConnectedWithEnforcedScopes(t *testing.T) {
+	for name, enforced := range map[string]bool{"enforced": true, "warned of": false} {
+		t.Run(name, func(t *testing.T) {
+			ownBubble(t, func(t *testing.T, m *mount) {
+				m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Scopes = []string{"repo"} })
+				m.role("github", map[string]any{"required_scopes": "admin", "enforce_scopes": enforced})
+				_, err := m.as("alice")
+				require.Equal(t, enforced, err != nil)
+				require.Equal(t, !enforced, m.connect("alice", logical.ReadOperation, nil).Data["connected"])
+			})
+		})
+	}
+}
+
+// What a second link to one account did is served, too, and its reader is warned.
+func TestTwoLinksReconnectOneAccount(t *testing.T) {
+	for name, order := range map[string][2]int{"in order": {0, 1}, "the other way round": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			ownBubble(t, func(t *testing.T, m *mount) {
+				m.served("alice")
+				var links [2]string
+				for i := range links {
+					links[i] = m.link("alice", map[string]any{"reconnect": true})
+					time.Sleep(time.Minute)
+				}
+				m.click(links[order[0]])
+				time.Sleep(20 * time.Second)
+				_, token := m.served("alice")
+				require.Equal(t, m.sim.Token("apn_alice"), token)
+				m.sim.SetLinkPage(pipedreamtest.LinkPage{Identity: "mallory"})
+				m.click(links[order[1]])
+				time.Sleep(20 * time.Second)
+				m.served("alice")
+				resp, err := m.as("alice")
+				require.NoError(t, err)
+				require.Equal(t, m.sim.Token("apn_alice"), resp.Data["oauth_access_token"])
+				require.Contains(t, strings.Join(resp.Warnings, "\n"), "somebody else may have signed in")
+			})
+		})
+	}
+}
+
 // A link that was made while nobody could list the user's accounts connects what is
 // connected later, and nothing that there was.
 func TestALinkMadeBlind(t *testing.T) {

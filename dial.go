@@ -35,7 +35,7 @@ func (b *backend) connect(ctx context.Context, storage logical.Storage, c *confi
 		known = latest.view.Next(c.CacheID)
 	default:
 		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.removed, b.stats, b.clock, b.Logger)
-		known.LoadRemoved(ctx)
+		known.LoadRemoved()
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	made := &connection{

@@ -157,7 +157,7 @@ func (b *backend) connectLink(ctx context.Context, req *logical.Request, data *f
 		return nil, err
 	}
 	if wait := b.linkQuota.Take(t.who()); wait > 0 {
-		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have made %d Connect links in the last minute, which is the limit for one caller and user; "+
+		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("you have asked for %d Connect links in the last minute, which is the limit for one caller and user; "+
 			"use one of them, or try again in %d s", maxLinksOfCaller, int(math.Ceil(wait.Seconds()))))
 	}
 	plan, err := t.view.PlanLink(ctx, t.reader, t.user, wish)

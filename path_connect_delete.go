@@ -2,6 +2,7 @@ package pipedream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *fr
 		return nil, toLogical(req, err)
 	}
 	if len(accounts) == 0 {
-		return b.nothingConnected(t), nil
+		return b.nothingConnected(req, t)
 	}
 	if named != "" {
 		chosen, err := t.view.Choose(accounts, t.user, named)
@@ -71,11 +72,22 @@ func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *fr
 		return nil, badRequest("nothing was done: reads return account %s, which Pipedream does not list. Give account=<id or name> for another one, or all=true: %s",
 			gone, listOfAccounts(accounts))
 	}
-	resp, err := b.disconnectEach(ctx, req, t, accounts)
-	if err == nil && gone != "" {
-		t.view.ForgetAccountOf(b.ctx, t.user)
+	if gone != "" {
+		if err := b.forgetGone(req, t, gone); err != nil {
+			return nil, err
+		}
 	}
-	return resp, err
+	return b.disconnectEach(ctx, req, t, accounts)
+}
+
+// forgetGone drops what is cached of the user's account that was deleted in Pipedream.
+func (b *backend) forgetGone(req *logical.Request, t *target, id string) error {
+	err := t.view.ForgetAccountOf(b.ctx, t.user)
+	if err != nil && !errors.Is(err, logical.ErrReadOnly) {
+		err = errUnstorable
+	}
+	gone := t.ofAccount(id)
+	return gone.inWords(req, err)
 }
 
 // servedBeside returns the account that reads return although it is not one of these,
@@ -113,9 +125,15 @@ func withDone(done []string, err error) error {
 
 // nothingConnected answers a user who has no account. One that is still cached was
 // deleted in Pipedream, and is not served any longer.
-func (b *backend) nothingConnected(t *target) *logical.Response {
-	t.view.ForgetAccountOf(b.ctx, t.user)
+func (b *backend) nothingConnected(req *logical.Request, t *target) (*logical.Response, error) {
+	id, err := t.view.Remembered(b.ctx, t.user)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	if err := b.forgetGone(req, t, id); err != nil {
+		return nil, err
+	}
 	resp := removedResponse(nil)
 	resp.AddWarning(fmt.Sprintf("external user %q has no account with app %q: there was nothing to disconnect", t.user.ExternalID, t.user.App))
-	return resp
+	return resp, nil
 }

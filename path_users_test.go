@@ -1,6 +1,8 @@
 package pipedream
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -187,7 +189,112 @@ func TestRemovalsThatCannotBeRead(t *testing.T) {
 	})
 }
 
-// Storage remembers a removal for three months.
+// storeRemovals has storage remember removals.
+func (m *mount) storeRemovals(at map[string]time.Time) {
+	m.Helper()
+	entries := map[string]map[string]time.Time{}
+	for id, when := range at {
+		key := cache.Prefix + m.storedConfig().UsersID + "/removed/" + cache.User{ExternalID: id}.Key()[:2]
+		if entries[key] == nil {
+			entries[key] = map[string]time.Time{}
+		}
+		entries[key][id] = when
+	}
+	for key, value := range entries {
+		entry, err := logical.StorageEntryJSON(key, value)
+		require.NoError(m, err)
+		require.NoError(m, m.storage.Put(m.Context(), entry))
+	}
+}
+
+// The clock of the server was ahead when alice was removed, and is right by now. She is
+// back.
+func TestARemovalByAClockThatWasAhead(t *testing.T) {
+	tokenBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.storeRemovals(map[string]time.Time{"alice": time.Now().Add(10 * time.Minute)})
+		m.start()
+		m.sim.ResetRequests()
+		for _, path := range []string{"creds/github", "creds/own", "creds/apn_alice"} {
+			_, err := m.handleAs("alice", logical.ReadOperation, path)
+			require.NoError(t, err, path)
+		}
+		m.tokenOfGithub()
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(m.sim.Requests()), 10)
+	})
+}
+
+// However many were removed, each of them stays so.
+func TestManyRemovedUsersStayRemoved(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		many := map[string]time.Time{"alice": time.Now()}
+		for i := range 20_000 {
+			many[fmt.Sprintf("user-%d", i)] = time.Now().Add(time.Duration(i) * time.Millisecond)
+		}
+		m.storeRemovals(many)
+		time.Sleep(time.Minute)
+		m.start()
+		_, err = m.read("creds/alices")
+		require.Error(t, err)
+		m.creds("apn_bob")
+	})
+}
+
+// Two removals of a user overlap. One is refused, and the other one succeeds later.
+func TestARefusedRemovalBesideOneThatSucceeds(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		isRemoval := func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }
+		remove := func(answer pipedreamtest.Fault) <-chan error {
+			answer.Where, answer.Times = isRemoval, 1
+			m.sim.AddFault(answer)
+			done := make(chan error, 1)
+			go func() {
+				_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+				done <- err
+			}()
+			time.Sleep(500 * time.Millisecond)
+			return done
+		}
+		refused := remove(pipedreamtest.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}, Delay: time.Second})
+		removed := remove(pipedreamtest.Fault{Performed: true, Status: http.StatusNoContent, Delay: 3 * time.Second})
+		require.Error(t, <-refused)
+		require.NoError(t, <-removed)
+		m.start()
+		_, err := m.read("creds/alices")
+		require.Error(t, err)
+		_, err = m.as("alice")
+		require.Error(t, err)
+	})
+}
+
+// The first client after a restart gives up while storage is asked who was removed.
+func TestAClientThatGivesUpWhileRemovalsAreRead(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		_, err = m.handle(logical.DeleteOperation, "users/bob", nil)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		m.start()
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+		m.slowOnce("get", cache.Prefix+m.storedConfig().UsersID+"/removed/"+cache.User{ExternalID: "bob"}.Key()[:2], 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err = m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/apn_alice", Storage: m.storage, MountPoint: "pipedream/"})
+		require.Error(t, err)
+		time.Sleep(time.Second)
+		_, err = m.as("alice")
+		require.NoError(t, err, "from storage")
+	})
+}
+
+// Storage remembers a removal for a month.
 func TestARemovalIsForgottenInTheEnd(t *testing.T) {
 	forgottenBubble(t, func(t *testing.T, m *mount) {
 		removals := func() []string {
@@ -198,7 +305,7 @@ func TestARemovalIsForgottenInTheEnd(t *testing.T) {
 		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
 		require.NoError(t, err)
 		require.Len(t, removals(), 1)
-		time.Sleep(91 * 24 * time.Hour)
+		time.Sleep(31 * 24 * time.Hour)
 		m.start()
 		m.creds("apn_bob")
 		require.Empty(t, removals())

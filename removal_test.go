@@ -337,6 +337,26 @@ func TestDisconnectingWhatIsGoneAlready(t *testing.T) {
 	})
 }
 
+// If storage cannot forget it either, that is refused.
+func TestDisconnectingWhatIsGoneWhileStorageFails(t *testing.T) {
+	for _, another := range []bool{false, true} {
+		connectBubble(t, func(t *testing.T, m *mount) {
+			m.role("github", eachUsersGithub)
+			_, err := m.as("alice")
+			require.NoError(t, err)
+			m.sim.DeleteAccount("apn_alice")
+			if another {
+				m.sim.SetAccount(connectAccount("apn_second", "alice"))
+			}
+			time.Sleep(time.Minute)
+			m.storage.fail(nil, errStorage, errStorage, nil)
+			_, err = m.disconnect("alice", map[string]any{"all": true})
+			m.refused(err, http.StatusInternalServerError, "account apn_alice was not disconnected, and nothing was changed")
+			require.Empty(t, m.removes())
+		})
+	}
+}
+
 // The account that reads return was deleted in Pipedream, and the user has another one
 // there.
 func TestDisconnectingBesideWhatIsGoneAlready(t *testing.T) {

@@ -185,6 +185,61 @@ func TestATokensAccountIsRemoved(t *testing.T) {
 	}
 }
 
+// The same for an account without credentials, in place of one that is gone.
+func TestATokensAccountFollowsALinkWithoutCredentials(t *testing.T) {
+	for name, gone := range map[string]bool{"gone": true, "still there": false} {
+		t.Run(name, func(t *testing.T) {
+			tokenBubble(t, func(t *testing.T, m *mount) {
+				a := connectAccount("apn_bare", "carol")
+				a.NoCredentials = true
+				m.sim.SetAccount(a)
+				m.tokenOfGithub()
+				_, err := m.as("carol")
+				require.NoError(t, err)
+				time.Sleep(time.Minute)
+				wish := map[string]any{"reconnect": true}
+				if gone {
+					m.sim.DeleteAccount("apn_bare")
+					wish = nil
+				}
+				link, connected := m.link("carol", wish), "apn_other"
+				if gone {
+					connected = m.click(link)
+					m.sim.Update(connected, func(a *pipedreamtest.Account) { a.NoCredentials = true })
+				} else { // whoever opens a link can sign in to another account
+					other := connectAccount(connected, "carol")
+					other.NoCredentials = true
+					m.sim.SetAccount(other)
+				}
+				for range 3 {
+					time.Sleep(20 * time.Second)
+					resp, err := m.as("carol")
+					require.NoError(t, err)
+					require.Equal(t, m.connect("carol", logical.ReadOperation, nil).Data["account_id"], resp.Data["pipedream_account_id"])
+				}
+				resp, err := m.as("carol")
+				require.NoError(t, err)
+				require.Equal(t, connected, resp.Data["pipedream_account_id"])
+			})
+		})
+	}
+}
+
+// It was removed after a restart, and nobody can tell what there is now.
+func TestATokensAccountIsRemovedInAnOutage(t *testing.T) {
+	tokenBubble(t, func(t *testing.T, m *mount) {
+		m.tokenOfGithub()
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.start()
+		_, err = m.handle(logical.DeleteOperation, "accounts/apn_alice", nil)
+		require.NoError(t, err)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusServiceUnavailable})
+		_, err = m.as("alice")
+		m.refused(err, http.StatusBadGateway, "Pipedream is not available")
+	})
+}
+
 // Deleted in Pipedream, and then disconnected through Vault.
 func TestATokensAccountIsGoneAlready(t *testing.T) {
 	tokenBubble(t, func(t *testing.T, m *mount) {

@@ -38,7 +38,8 @@ func (v *View) noteList(u User, l *listing) {
 	if !ok || !f.isAwaited(now.Here) {
 		return
 	}
-	_, connected, _ := f.after(l, now)
+	_, serves := v.credentials.Peek(f.AccountID)
+	_, connected, _ := f.after(l, now, serves)
 	for _, a := range connected {
 		v.holdOffs.Succeeded(a.ID)
 	}
@@ -51,7 +52,7 @@ func (v *View) noteList(u User, l *listing) {
 		if !known {
 			latest = f
 		}
-		next, _, changed := latest.after(l, now)
+		next, _, changed := latest.after(l, now, serves)
 		return next, changed
 	})
 	if len(connected) > 0 {

@@ -124,7 +124,7 @@ func (k link) after(accounts []*api.Account, now clock.Moment) (_ link, connecte
 	if k.Blind {
 		k.Blind = false
 		for _, a := range accounts {
-			if !k.isOlderThan(a, now) {
+			if !k.isBefore(a, now) {
 				k.Known = append(slices.Clip(k.Known), a.ID)
 			}
 			if a.ID == k.Account {
@@ -154,9 +154,9 @@ func (k link) after(accounts []*api.Account, now clock.Moment) (_ link, connecte
 	return k, nil
 }
 
-// isOlderThan reports whether an account was connected after the link was made.
+// isBefore reports whether the link was made before an account was connected.
 // Pipedream's times can be in whole seconds.
-func (k *link) isOlderThan(a *api.Account, now clock.Moment) bool {
+func (k *link) isBefore(a *api.Account, now clock.Moment) bool {
 	return now.ToHere(a.CreatedAt).After(k.Made.Add(-time.Second))
 }
 
@@ -189,8 +189,9 @@ func (f found) lastMade(now time.Time) (made time.Time) {
 
 // after returns what is known of the user after a list of their accounts, and which of
 // these the user's links connected. What a link connected is served from then on,
-// unless it is only another choice, or has nothing to serve in place of what has.
-func (f found) after(l *listing, now clock.Moment) (_ found, connected []*api.Account, changed bool) {
+// unless it is only another choice, or has no credentials while those of another account
+// are served.
+func (f found) after(l *listing, now clock.Moment, serves bool) (_ found, connected []*api.Account, changed bool) {
 	f.Links = slices.Clone(f.Links)
 	for _, i := range f.newFirst() {
 		k := f.Links[i]
@@ -204,26 +205,31 @@ func (f found) after(l *listing, now clock.Moment) (_ found, connected []*api.Ac
 			continue
 		}
 		connected = append(connected, a)
-		for j := range f.Links { // and not what another one did
-			f.Links[j].Known = append(slices.Clip(f.Links[j].Known), a.ID)
+		for j := range f.Links { // what one did is not what another one did
+			other := &f.Links[j]
+			other.Known = append(slices.Clip(other.Known), a.ID)
+			if other.Account == a.ID {
+				other.Before = other.marks(a)
+			}
 		}
-		if f.AccountID == "" || !k.Beside && !a.Dead && len(a.Credentials) > 0 {
+		if f.AccountID == "" || !k.Beside && !a.Dead && (len(a.Credentials) > 0 || !serves) {
 			f.AccountID = a.ID
 		}
 	}
 	return f, connected, changed
 }
 
-// newFirst returns the indexes of the links, first those that reconnect nothing. A new
-// account is rather theirs.
+// newFirst returns the indexes of the links, first those that reconnect nothing, because a
+// new account is rather theirs. The latest comes first: whoever made another one has
+// probably left the one before.
 func (f found) newFirst() (order []int) {
-	for i := range f.Links {
-		if f.Links[i].Account == "" {
+	for i, k := range slices.Backward(f.Links) {
+		if k.Account == "" {
 			order = append(order, i)
 		}
 	}
-	for i := range f.Links {
-		if f.Links[i].Account != "" {
+	for i, k := range slices.Backward(f.Links) {
+		if k.Account != "" {
 			order = append(order, i)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -34,7 +33,7 @@ type Removal struct {
 // then. Call Remove or Keep afterwards.
 func (c *Cache) Prepare(ctx context.Context, r Removal) error {
 	if r.ExternalID != "" {
-		if err := c.storeRemoved(ctx, r.ExternalID, time.Now()); err != nil {
+		if err := c.storeRemoval(ctx, r.ExternalID, true); err != nil {
 			return err
 		}
 	}
@@ -50,7 +49,7 @@ func (c *Cache) Prepare(ctx context.Context, r Removal) error {
 // stored now is stored by the next pass.
 func (c *Cache) Keep(ctx context.Context, r Removal) {
 	if r.ExternalID != "" {
-		_ = c.storeRemoved(ctx, r.ExternalID, c.removed.userAt(r.ExternalID))
+		_ = c.storeRemoval(ctx, r.ExternalID, false)
 	}
 	_ = c.each(r.Accounts, func(id string) error {
 		c.credentials.Restore(ctx, id)
@@ -63,9 +62,12 @@ func (c *Cache) Keep(ctx context.Context, r Removal) {
 func (c *Cache) Remove(r Removal) {
 	names := slices.Clone(r.Accounts)
 	if r.ExternalID != "" {
-		names = append(names, c.removed.ofUser(r.ExternalID))
+		names = append(names, ofUser(r.ExternalID))
 	}
-	c.removed.note(time.Now(), names...)
+	c.removed.note(names...)
+	if r.ExternalID != "" { // Prepare has stored an earlier time
+		_ = c.storeRemoval(c.ctx, r.ExternalID, false)
+	}
 	gone := map[string]bool{}
 	for _, id := range r.Accounts {
 		gone[id] = true
@@ -143,12 +145,19 @@ func (v *View) Remembered(ctx context.Context, u User) (id string, err error) {
 	return f.AccountID, err
 }
 
-// ForgetAccountOf drops the account that u was found to have, because Pipedream has none
-// of u any more.
-func (v *View) ForgetAccountOf(ctx context.Context, u User) {
-	if id, err := v.Remembered(ctx, u); err == nil && id != "" {
-		r := Removal{Accounts: []string{id}, Users: []User{u}}
-		v.Remove(r)
-		v.Lift(r)
+// ForgetAccountOf drops the account that u was found to have, because Pipedream does not
+// have it any more. It fails like [Cache.Prepare].
+func (v *View) ForgetAccountOf(ctx context.Context, u User) error {
+	id, err := v.Remembered(ctx, u)
+	if err != nil || id == "" {
+		return err
 	}
+	r := Removal{Accounts: []string{id}, Users: []User{u}}
+	if err := v.Prepare(ctx, r); err != nil {
+		v.Keep(ctx, r)
+		return err
+	}
+	v.Remove(r)
+	v.Lift(r)
+	return nil
 }

@@ -95,7 +95,7 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 
 func (c *Cache) usable(e *entry, policy credential.Policy) bool {
 	now := c.clock.Now()
-	return !e.Ended(now) && !e.Abandoned(policy, true, now.Here)
+	return !e.Ended(now) && !e.Abandoned(policy, true, now.Here) && !c.removed.isOutdated(e.AccountID, e.ExternalUser, e.CheckedAt)
 }
 
 // batch returns the keys to look at now.
