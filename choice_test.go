@@ -218,3 +218,22 @@ func TestAnOutageKeepsAChoice(t *testing.T) {
 		}
 	})
 }
+
+// A choice by id needs no list after a restart in an outage, and is still the caller's own.
+func TestAChoiceOutlivesARestartInAnOutage(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.twoAccounts()
+		for range 2 {
+			for _, id := range []string{"apn_alice", "apn_alice2"} {
+				_, err := m.chosen(logical.ReadOperation, "creds/github", id)
+				require.NoError(t, err, id)
+			}
+			m.creds("apn_bob")
+			time.Sleep(time.Minute)
+			m.start()
+			m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+		}
+		_, err := m.chosen(logical.ReadOperation, "creds/github", "apn_bob")
+		require.Error(t, err)
+	})
+}

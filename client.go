@@ -41,7 +41,7 @@ type connection struct {
 // connections keeps the connection in use, so that a read need not ask storage for
 // the configuration.
 type connections struct {
-	build   func(ctx context.Context, storage logical.Storage, c *config, latest *connection) (*connection, error)
+	build   func(storage logical.Storage, c *config, latest *connection) (*connection, error)
 	budget  *pace.Budget
 	current atomic.Pointer[connection]
 
@@ -69,7 +69,7 @@ func (s *connections) get(ctx context.Context, storage logical.Storage) (*connec
 			s.forget(epoch)
 			return nil, errNotConfigured
 		}
-		c, err := s.build(ctx, storage, stored, latest)
+		c, err := s.build(storage, stored, latest)
 		if err != nil {
 			return nil, err
 		}

@@ -43,16 +43,16 @@ func serverName() string {
 	return name
 }
 
-// restoreClock takes over what was known about this server's clock before a restart. If
-// storage cannot be read, the next connection tries again.
-func (b *backend) restoreClock(ctx context.Context, storage logical.Storage) {
+// restoreClock takes over what was known about this server's clock before a restart.
+// Nothing can be served if storage cannot tell it, because nobody knows what has ended.
+func (b *backend) restoreClock(ctx context.Context, storage logical.Storage) error {
 	if _, known := b.clock.Ahead(); known {
-		return
+		return nil
 	}
 	clocks, err := readClocks(ctx, storage)
 	if err != nil {
 		b.Logger().Warn("how far this server's clock is ahead of Pipedream's could not be read from storage", "error", err)
-		return
+		return err
 	}
 	if ahead, ok := clocks.Ahead[serverName()]; ok {
 		b.clock.Restore(time.Duration(ahead) * time.Second)
@@ -60,6 +60,7 @@ func (b *backend) restoreClock(ctx context.Context, storage logical.Storage) {
 	} else if len(clocks.Ahead) > 0 { // another server's was wrong, and what it stored by it may be, too
 		b.clock.Suspect()
 	}
+	return nil
 }
 
 // storeClock stores how far this server's clock is ahead of Pipedream's, if that has

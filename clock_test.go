@@ -1,6 +1,7 @@
 package pipedream
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -398,6 +400,153 @@ func TestATokenMadeBesideAWrongClock(t *testing.T) {
 					}
 					time.Sleep(life)
 					require.NotEqual(t, first, m.value(path))
+				})
+			})
+		}
+	}
+}
+
+// Pipedream is down for half a minute at the start. The clock was ahead, and was corrected
+// while the plugin did not run, so the stored token has ended.
+func TestAnOutageAtTheStartAfterAWrongClock(t *testing.T) {
+	clockBubble(t, 2*time.Hour, func(t *testing.T, m *mount, e *elsewhen) {
+		time.Sleep(time.Minute)
+		m.creds(stripe)
+		m.creds(github)
+		m.periodic() // stores the difference
+		time.Sleep(time.Minute)
+		e.ahead = 0
+		m.start()
+		m.b.transport = e
+		remove := m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+		m.periodic()
+		_, _ = m.read("creds/" + github)
+		time.Sleep(30 * time.Second)
+		remove()
+		for minute := range 40 {
+			time.Sleep(time.Minute)
+			m.periodic()
+			synctest.Wait()
+			ends, err := time.Parse(time.RFC3339, m.creds(github).Data["expires_at"].(string))
+			require.NoError(t, err)
+			require.True(t, ends.After(time.Now()), "minute %d: the token has ended", minute)
+		}
+	})
+}
+
+// Storage fails once, or its reader goes away, while it is asked how far the clock is from
+// Pipedream's. Pipedream is down.
+func TestAStartThatCannotReadTheClock(t *testing.T) {
+	for name, hinder := range map[string]func(*mount){
+		"storage fails once": func(m *mount) {
+			m.storage.fail(errStorage, nil, nil, nil)
+			_, err := m.read("creds/" + github)
+			require.Error(m, err)
+			m.storage.fail(nil, nil, nil, nil)
+		},
+		"its reader goes away": func(m *mount) {
+			m.slowOnce("get", clockPath, 2*time.Second)
+			ctx, cancel := context.WithTimeout(m.Context(), time.Second)
+			defer cancel()
+			_, _ = m.b.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/" + github, Data: map[string]any{}, Storage: m.storage})
+		},
+	} {
+		for _, ahead := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
+			for _, ended := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, %s ahead, ended %t", name, ahead, ended), func(t *testing.T) {
+					clockBubble(t, ahead, func(t *testing.T, m *mount, e *elsewhen) {
+						time.Sleep(time.Minute)
+						m.creds(stripe)
+						m.creds(github)
+						m.periodic() // stores the difference
+						time.Sleep(time.Minute)
+						if ended {
+							time.Sleep(time.Hour)
+						}
+						m.start()
+						m.b.transport = e
+						m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+						hinder(m)
+						for range 3 {
+							_, err := m.read("creds/" + github)
+							require.Equal(t, ended, err != nil, "%v", err)
+							require.Equal(t, int64(ahead.Seconds()), m.get("status", "clock_ahead"))
+							m.periodic()
+							time.Sleep(time.Minute)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// The clock was behind, and was corrected while the plugin did not run. No pass deletes what
+// has ended only by what was known before.
+func TestAPassAfterACorrectedClock(t *testing.T) {
+	clockBubble(t, -2*time.Hour, func(_ *testing.T, m *mount, e *elsewhen) {
+		m.sim.Update(github, func(a *pipedreamtest.Account) { a.TokenLife = 3 * time.Hour })
+		m.sim.Rotate(github)
+		time.Sleep(time.Minute)
+		m.creds(stripe)
+		m.creds(github)
+		m.periodic()
+		e.ahead = 0
+		time.Sleep(90 * time.Minute)
+		m.start()
+		m.b.transport = e
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, Status: http.StatusServiceUnavailable})
+		m.periodic()
+		synctest.Wait()
+		time.Sleep(5 * time.Second)
+		m.creds(github)
+	})
+}
+
+// The clock jumps ahead by mistake. No pass deletes what has ended only by that.
+func TestAPassAfterAJump(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		var wall atomic.Int64
+		m.b.connections.reset()
+		m.b.clock = clock.New(func(now time.Time) time.Time { return now.Round(0).Add(time.Duration(wall.Load())) })
+		m.creds(github)
+		m.creds(stripe)
+		time.Sleep(time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindAccount, AccountID: github, Status: http.StatusServiceUnavailable})
+		wall.Store(int64(2 * time.Hour))
+		m.periodic()
+		_, err := m.write("refresh/"+stripe, nil) // tells the time
+		require.NoError(t, err)
+		m.creds(github)
+	})
+}
+
+// A gateway with another clock answers with 200 in place of Pipedream. That tells no time.
+func TestAGatewaysClock(t *testing.T) {
+	for _, fault := range []pipedreamtest.Fault{{Garbage: true}, {Status: http.StatusOK, Body: "<html>"}, {Status: http.StatusOK, Body: "{}"}} {
+		for _, ahead := range []time.Duration{2 * time.Hour, -2 * time.Hour} {
+			t.Run(fmt.Sprintf("%q, %s ahead", fault.Body, ahead), func(t *testing.T) {
+				bubble(t, func(t *testing.T, m *mount) {
+					e := &elsewhen{next: m.sim.Transport()}
+					m.b.transport = e
+					m.configure(map[string]any{"verify": false})
+					m.creds(github)
+					m.creds(stripe)
+					remove := m.sim.AddFault(fault)
+					e.ahead = -ahead
+					for range 10 {
+						_, _ = m.read("creds/apn_cold")
+						time.Sleep(2 * time.Second)
+					}
+					m.periodic()
+					m.creds(github)
+					e.ahead = 0
+					remove()
+					m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+					m.creds(github)
+					time.Sleep(time.Hour)
+					_, err := m.read("creds/" + github)
+					require.Error(t, err, "its token has ended")
 				})
 			})
 		}

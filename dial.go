@@ -11,6 +11,7 @@ import (
 	"vault-plugin-secrets-pipedream/internal/backoff"
 	"vault-plugin-secrets-pipedream/internal/cache"
 	"vault-plugin-secrets-pipedream/internal/clock"
+	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/fetch"
 	"vault-plugin-secrets-pipedream/internal/pace"
 	"vault-plugin-secrets-pipedream/internal/token"
@@ -18,8 +19,12 @@ import (
 
 // connect makes the connection for a configuration. It takes over what the latest
 // one knew, if that has the same ids.
-func (b *backend) connect(ctx context.Context, storage logical.Storage, c *config, latest *connection) (*connection, error) {
-	b.restoreClock(ctx, storage)
+func (b *backend) connect(storage logical.Storage, c *config, latest *connection) (*connection, error) {
+	own, cancel := context.WithTimeout(b.ctx, durable.Timeout) // not that of a reader, who may go away
+	defer cancel()
+	if err := b.restoreClock(own, storage); err != nil {
+		return nil, err
+	}
 	holdOffs := backoff.NewHoldOffs()
 	there, err := b.reach(c)
 	if err != nil {

@@ -131,7 +131,7 @@ func FuzzConfigWrite(f *testing.F) {
 		if rate != "-1" {
 			require.Equal(t, rate, strconv.Itoa(c.rateLimit()), "as a person reads it")
 		}
-		if _, err := m.b.connect(m.Context(), m.storage, c, nil); err != nil {
+		if _, err := m.b.connect(m.storage, c, nil); err != nil {
 			t.Errorf("what was stored makes no client: %v", err)
 		}
 	})

@@ -1,7 +1,10 @@
 package pipedream
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -9,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-pipedream/internal/fetch"
@@ -194,4 +198,56 @@ func TestAColdFleetWithoutAUsefulList(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A list that has the tokens of before fails nobody: a request for the account alone brings
+// the live one.
+func TestAListOfTokensThatHaveEnded(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		const fleet = 40
+		for i := range fleet {
+			m.sim.SetAccount(oauthAccount(accountName(i), time.Hour))
+		}
+		m.b.transport = changedLists{m.sim.Transport(), func(account map[string]any) {
+			account["expires_at"] = time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)
+			account["next_refresh_at"] = time.Now().Add(-6 * time.Minute).UTC().Format(time.RFC3339)
+		}}
+		m.configure(map[string]any{"rate_limit": 1000})
+		for range 12 {
+			var all sync.WaitGroup
+			for i := range fleet {
+				all.Go(func() {
+					_, err := m.read("creds/" + accountName(i))
+					assert.NoError(t, err)
+				})
+			}
+			all.Wait()
+			time.Sleep(2 * time.Hour)
+		}
+	})
+}
+
+// changedLists changes each account of a list.
+type changedLists struct {
+	next   http.RoundTripper
+	change func(account map[string]any)
+}
+
+func (c changedLists) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.next.RoundTrip(req)
+	if err != nil || !strings.HasSuffix(req.URL.Path, "/accounts") || resp.StatusCode != http.StatusOK {
+		return resp, err
+	}
+	defer resp.Body.Close() //nolint:errcheck // it was read
+	var page map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil {
+		return nil, err
+	}
+	for _, account := range page["data"].([]any) {
+		c.change(account.(map[string]any))
+	}
+	body, err := json.Marshal(page)
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	resp.Header.Del("Content-Length")
+	return resp, err
 }

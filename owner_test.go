@@ -153,3 +153,137 @@ func TestAnAccountWithoutAnAppBelongsToNoUser(t *testing.T) {
 		})
 	}
 }
+
+// Answers for one account do not say whose it is. The list does.
+func omittedBubble(t *testing.T, life time.Duration, f func(*testing.T, *mount)) {
+	t.Helper()
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OmitOwner, a.TokenLife, a.Name = true, life, "work" })
+		f(t, m)
+	})
+}
+
+// A user's reads succeed for a day, however short tokens live, and however the account is
+// named.
+func TestTokensWithoutAnOwner(t *testing.T) {
+	for _, life := range []time.Duration{2 * time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour} {
+		for _, named := range []string{"", "apn_alice", "work"} {
+			t.Run(fmt.Sprintf("%s, account=%s", life, named), func(t *testing.T) {
+				omittedBubble(t, life, func(t *testing.T, m *mount) {
+					var data map[string]any
+					if named != "" {
+						data = map[string]any{"account": named}
+					}
+					for i := range 24 * 60 {
+						_, err := m.askAs("alice", logical.ReadOperation, "creds/github", data)
+						require.NoError(t, err, "read %d", i)
+						time.Sleep(time.Minute)
+						if i%2 == 1 {
+							m.periodic()
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// The account is fetched while the list is asked whose it is.
+func TestARefreshWhileTheListIsAskedForTheOwner(t *testing.T) {
+	omittedBubble(t, time.Hour, func(t *testing.T, m *mount) {
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		time.Sleep(61 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Delay: 8 * time.Second, Times: 1})
+		done := make(chan error, 1)
+		go func() {
+			_, err := m.as("alice")
+			done <- err
+		}()
+		time.Sleep(6 * time.Second)
+		_, err = m.write("refresh/apn_alice", nil)
+		require.NoError(t, err)
+		m.creds("apn_alice")
+		require.NoError(t, <-done)
+	})
+}
+
+// One list without the account does not change which one the user has.
+func TestOneWrongListBesideAnOmittedOwner(t *testing.T) {
+	omittedBubble(t, time.Hour, func(t *testing.T, m *mount) {
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.sim.SetAccount(connectAccount("apn_alice_second", "alice"))
+		time.Sleep(61 * time.Minute)
+		m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Times: 1, Status: http.StatusOK, Body: `{"page_info":{"total_count":0},"data":[]}`})
+		for range 3 {
+			resp, err := m.as("alice")
+			require.NoError(t, err)
+			require.Equal(t, "apn_alice", resp.Data["pipedream_account_id"])
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
+// The account is another user's now, and only the list says so.
+func TestTheOwnerChangesAndIsOmitted(t *testing.T) {
+	omittedBubble(t, time.Hour, func(t *testing.T, m *mount) {
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.sim.SetAccount(connectAccount("apn_alice2", "alice"))
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.ExternalUserID = "bob" })
+		time.Sleep(61 * time.Minute)
+		resp, err := m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, "apn_alice2", resp.Data["pipedream_account_id"])
+	})
+}
+
+// Nothing fails, and some answers do not say whose the account is. No order of reads,
+// refreshes, passes and restarts refuses a read.
+func TestOwnersThatComeAndGo(t *testing.T) {
+	for seed := range 30 {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(uint64(seed), 3)) //nolint:gosec // the same each time
+			life := time.Duration(2+r.IntN(60)) * time.Minute
+			omittedBubble(t, life, func(t *testing.T, m *mount) {
+				m.role("any", map[string]any{"app": "github", "external_user_id": "alice"})
+				m.role("longer", map[string]any{"app": "github", "external_user_id": "alice", "min_ttl": "30m"})
+				m.sim.Update("apn_alice", func(a *pipedreamtest.Account) {
+					a.OmitNextRefresh, a.Unhealthy = r.IntN(2) == 0, r.IntN(2) == 0
+				})
+				var trail []string
+				for range 300 {
+					step := []string{
+						"creds/github", "creds/github", "creds/any", "creds/longer", "apn_alice", "work",
+						"refresh/apn_alice", "refresh/any", "pass", "restart", "toggle", "sleep",
+					}[r.IntN(12)]
+					trail = append(trail, step)
+					require.NoError(t, m.ownerStep(r, step, life), "%v", trail)
+				}
+			})
+		})
+	}
+}
+
+func (m *mount) ownerStep(r *rand.Rand, step string, life time.Duration) (err error) {
+	m.Helper()
+	switch step {
+	case "pass":
+		m.periodic()
+	case "restart":
+		m.start()
+	case "toggle":
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OmitOwner = !a.OmitOwner })
+	case "sleep":
+		time.Sleep(time.Duration(r.IntN(int([]time.Duration{2 * life, time.Minute}[r.IntN(2)]))))
+	case "apn_alice", "work":
+		_, err = m.askAs("alice", logical.ReadOperation, "creds/github", map[string]any{"account": step})
+	case "refresh/apn_alice", "refresh/any":
+		_, err = m.write(step, nil)
+	default:
+		_, err = m.handleAs("alice", logical.ReadOperation, step)
+	}
+	return err
+}

@@ -294,6 +294,28 @@ func TestAClientThatGivesUpWhileRemovalsAreRead(t *testing.T) {
 	})
 }
 
+// Storage hangs at the start, and many users were removed.
+func TestRemovalsThatHang(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.creds(github)
+		many := map[string]time.Time{}
+		for i := range 2000 {
+			many[fmt.Sprintf("user-%d", i)] = time.Now()
+		}
+		m.storeRemovals(many)
+		m.start()
+		m.delay(func(op, key string) time.Duration {
+			if op == "get" && strings.Contains(key, "/removed/") {
+				return time.Hour
+			}
+			return 0
+		})
+		began := time.Now()
+		m.creds(github)
+		require.LessOrEqual(t, time.Since(began), 6*time.Second)
+	})
+}
+
 // Storage remembers a removal for a month.
 func TestARemovalIsForgottenInTheEnd(t *testing.T) {
 	forgottenBubble(t, func(t *testing.T, m *mount) {

@@ -210,3 +210,21 @@ func TestAKeyThatIsReadStays(t *testing.T) {
 		}
 	}
 }
+
+// A token whose end Pipedream hides is refreshed when Pipedream announced it, also right
+// after it was fetched.
+func TestAnAnnouncedRefreshRightAfterAFetch(t *testing.T) {
+	for _, before := range []time.Duration{2 * time.Second, 10 * time.Second, 50 * time.Second, 5 * time.Minute} {
+		t.Run(before.String(), func(t *testing.T) {
+			bubble(t, func(t *testing.T, m *mount) {
+				a := oauthAccount("apn_hidden", time.Hour)
+				a.HideExpiry, a.RefreshBefore = true, time.Nanosecond
+				m.sim.SetAccount(a)
+				time.Sleep(time.Hour - before)
+				require.LessOrEqual(t, m.creds("apn_hidden").Secret.TTL, max(before, 10*time.Second)+time.Second)
+				time.Sleep(max(before, 10*time.Second) + time.Second)
+				require.Equal(t, m.sim.Token("apn_hidden"), m.token("apn_hidden"))
+			})
+		})
+	}
+}

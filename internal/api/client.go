@@ -93,9 +93,9 @@ type Client struct {
 	observer Observer
 	logger   func() hclog.Logger
 	proxyFor func(*http.Request) (*url.URL, error) // nil for a transport without proxies
-	timeTold func() <-chan struct{}                // asks for the time, once; closed when that has ended
 
 	mu       sync.Mutex               // guards the fields below; never held across I/O
+	timing   *timing                  // the latest attempt to be told the time; nil before the first
 	waiting  *probe                   // not sent yet; nil for none
 	latest   *probe                   // nil before the first
 	proven   []string                 // accounts that Pipedream last answered for
@@ -119,7 +119,6 @@ func New(ctx context.Context, config Config, transport http.RoundTripper, budget
 	if config.ClientID != "" {
 		c.auth = newOAuthClient(ctx, config.Timeout, c.guardedToken)
 	}
-	c.timeTold = sync.OnceValue(c.goAskTime)
 	if t, ok := transport.(*http.Transport); ok {
 		c.proxyFor = t.Proxy
 	}

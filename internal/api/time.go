@@ -21,12 +21,12 @@ const (
 
 // readClock takes the time from a successful answer of Pipedream's own: not that of a
 // gateway, which may have another clock, and not of a cache.
-func (c *Client) readClock(resp *http.Response, sent time.Time) {
+func (c *Client) readClock(resp *http.Response, sent, received time.Time) {
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if c.config.Clock == nil || err != nil || resp.StatusCode != http.StatusOK || isAged(resp) {
 		return
 	}
-	if !c.config.Clock.Observe(date, sent, time.Now()) {
+	if !c.config.Clock.Observe(date, sent, received) {
 		return
 	}
 	if ahead, _ := c.config.Clock.Ahead(); ahead.Abs() > clock.Wrong {
@@ -55,22 +55,49 @@ func (c *Client) SettleTime(ctx context.Context) {
 	c.config.Clock.Rest()
 }
 
-// AskTime has Pipedream tell the time, and waits for that until ctx ends. It asks once. All
-// who call it meanwhile wait for the same answer.
+// AskTime has Pipedream tell the time, unless it was asked already, and waits for that
+// until ctx ends. All who call it meanwhile wait for the same answer.
 func (c *Client) AskTime(ctx context.Context) {
 	select {
-	case <-c.timeTold():
+	case <-c.askTime(false).done:
 	case <-ctx.Done():
 	}
 }
 
-// StartAskTime is [Client.AskTime] for somebody who does not wait.
-func (c *Client) StartAskTime() { c.timeTold() }
+// StartAskTime is [Client.AskTime] for somebody who does not wait. If Pipedream gave no
+// answer before, it is asked again.
+func (c *Client) StartAskTime() { c.askTime(true) }
 
-func (c *Client) goAskTime() <-chan struct{} {
-	done := make(chan struct{})
-	guard.Go(c.logger(), func() {
-		defer close(done)
+// timing is an attempt to be told the time.
+type timing struct {
+	done   chan struct{} // closed when it has ended
+	failed bool          // whether it could not be sent, or had no answer; set before done is closed
+}
+
+func (t *timing) hasFailed() bool {
+	select {
+	case <-t.done:
+		return t.failed
+	default:
+		return false
+	}
+}
+
+// askTime returns the latest attempt. It begins one if there is none, and also if the
+// latest has failed and again is set.
+func (c *Client) askTime(again bool) *timing {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timing == nil || again && c.timing.hasFailed() {
+		c.timing = &timing{done: make(chan struct{})}
+		go c.runTiming(c.timing)
+	}
+	return c.timing
+}
+
+func (c *Client) runTiming(t *timing) {
+	defer close(t.done)
+	err := guard.Run(c.logger(), func() error {
 		ctx, cancel := context.WithTimeout(c.ctx, c.config.Timeout)
 		defer cancel()
 		bearer, err := c.auth.bearer(ctx) // an OAuth client asks for an access token first, whose answer may tell it
@@ -80,8 +107,9 @@ func (c *Client) goAskTime() <-chan struct{} {
 		if err == nil {
 			c.SettleTime(ctx)
 		}
+		return err
 	})
-	return done
+	t.failed = Unsent(err) || KindOf(err) == Unavailable
 }
 
 // retryAfter returns how long an answer asks to wait; 0 if it does not ask. That is

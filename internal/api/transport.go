@@ -125,9 +125,9 @@ func (c *Client) exchange(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
-	var body []byte
+	var raw []byte
 	req.SetResponseHandler(func(resp *http.Response) error {
-		body, err = readBody(resp, r.maxAnswer())
+		raw, err = readBody(resp, r.maxAnswer())
 		return err
 	})
 	resp, err := c.http.Do(req)
@@ -137,13 +137,17 @@ func (c *Client) exchange(ctx context.Context, r request) error {
 	if err != nil {
 		return WithAccount(c.connectionError(ctx, err), r.account)
 	}
-	if e := statusError(resp, body, r, c.retryAfter(resp)); e != nil {
+	if e := statusError(resp, raw, r, c.retryAfter(resp)); e != nil {
 		return c.facts(e)
 	}
 	if r.decode == nil {
 		return nil
 	}
-	return c.decodeError(r, r.decode(body))
+	err = c.decodeError(r, r.decode(raw))
+	if b, ok := resp.Body.(*body); ok && err == nil { // it is Pipedream's own
+		c.readClock(resp, b.sent, b.received)
+	}
+	return err
 }
 
 // decodeError returns the error for a body that could not be decoded because of
@@ -259,13 +263,12 @@ func (m *meter) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, &Error{Kind: Unavailable, Status: resp.StatusCode, Detail: fmt.Sprintf("it answered with status %d", resp.StatusCode)}
 	}
-	m.client.readClock(resp, sent)
 	ofUser := m.client.config.Makes.ofUser() && req.Header.Get("Authorization") != "" // not of the client's own access token
 	if resp.StatusCode == http.StatusTooManyRequests && !ofUser {
 		wait := m.client.retryAfter(resp)
 		m.client.holdOffs.FailedAll(backoff.Failure{Err: &Error{Kind: Throttled, Status: resp.StatusCode, Wait: wait}, Least: wait})
 	}
-	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }}
+	resp.Body = &body{ReadCloser: resp.Body, done: func() { cancel(nil) }, sent: sent, received: time.Now()}
 	return resp, nil
 }
 
@@ -322,7 +325,8 @@ func (a *attempts) release() {
 type body struct {
 	io.ReadCloser
 
-	done func()
+	done           func()
+	sent, received time.Time // of the request and the head of its answer
 }
 
 func (b *body) Close() error {

@@ -36,6 +36,11 @@ type listing struct {
 // owned returns the accounts of the listing without their credentials.
 func (l *listing) owned() []*Owned { return bare(l.accounts) }
 
+// has reports whether the listing has the account with that id.
+func (l *listing) has(id string) bool {
+	return slices.ContainsFunc(l.accounts, func(a *api.Account) bool { return a.ID == id })
+}
+
 // account returns the account of the listing with that id, which it must have.
 func (l *listing) account(id string) *api.Account {
 	return l.accounts[slices.IndexFunc(l.accounts, func(a *api.Account) bool { return a.ID == id })]
@@ -278,15 +283,27 @@ func (v *View) withChosen(ctx context.Context, r Reader, u User, named string,
 	}
 	if known, ok := v.choices.Get(choiceName(u.Key(), named)); ok {
 		c, err := checked(known.id)
-		if !api.IsAccountFault(err) || isID(named) || time.Since(known.at) < choiceQuiet {
+		if !api.IsAccountFault(err) || !v.why(known.id).unclaimed && (isID(named) || time.Since(known.at) < choiceQuiet) {
 			return c, err
 		}
 	}
 	id, err := v.choose(ctx, r.who(), u, named)
+	if api.KindOf(err) != 0 && !api.IsAccountFault(err) && v.isCachedOf(ctx, named, u) { // the list cannot be had
+		id, err = named, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	return checked(id)
+}
+
+// isCachedOf reports whether what is cached shows that an id is that of an account of u.
+func (v *View) isCachedOf(ctx context.Context, id string, u User) bool {
+	if !isID(id) {
+		return false
+	}
+	c := v.served(ctx, id)
+	return c != nil && c.ExternalUser == u.ExternalID && c.App == u.App && (u.OAuthApp == "" || c.OAuthApp == u.OAuthApp)
 }
 
 // choose makes a choice and remembers it. A text that names no account has the user's

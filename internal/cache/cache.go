@@ -263,10 +263,12 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 		return v.await(ctx, r, class, id, e, time.Time{}, nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)
-	switch {
+	switch held := v.holdOffs.Check(id); {
 	case !due:
 		return v.serve(r, e, Hit), nil
-	case v.holdOffs.Held(id):
+	case api.IsAccountFault(held) && e.CheckedAt.Before(v.holdOffs.FailedAt(id)): // it was dropped just now
+		return v.await(ctx, r, class, id, e, time.Time{}, nil)
+	case held != nil:
 		return v.serve(r, e, Stale), nil
 	case !wait:
 		if !v.passing(now.Here) {

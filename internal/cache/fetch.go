@@ -106,7 +106,7 @@ func (v *View) arrived(w *fetch.Want) {
 		return err
 	})
 	if retry {
-		w.Retry(w.Doubted)
+		w.Retry(w.Doubted || w.Tries > 0)
 		return
 	}
 	if err != nil {
@@ -205,6 +205,9 @@ func (v *View) keep(fetched *credential.Credential, ahead bool) *entry {
 		var before *credential.Credential
 		if known {
 			if latest.CheckedAt.After(fetched.CheckedAt) {
+				if claimed, ok := latest.ClaimedAs(fetched); ok {
+					return &entry{Credential: claimed}, true
+				}
 				return latest, false
 			}
 			before = latest.Credential

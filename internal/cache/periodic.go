@@ -76,7 +76,7 @@ func (c *Cache) SweepMemory(ctx context.Context, policy credential.Policy) {
 		if ctx.Err() != nil {
 			return
 		}
-		if e.Ended(now) || e.Abandoned(policy, e.read.Load(), now.Here) {
+		if hasEnded(e, now) || e.Abandoned(policy, e.read.Load(), now.Here) {
 			c.credentials.DeleteIf(ctx, e.AccountID, func(latest *entry) bool { return latest == e })
 		}
 	}

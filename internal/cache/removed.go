@@ -177,7 +177,7 @@ func (c *Cache) LoadRemoved() {
 	keys, err := c.storage.List(ctx, c.removedFolder())
 	if err == nil {
 		err = c.each(keys, func(key string) error {
-			stored, err := c.readRemovals(c.ctx, c.removedFolder()+key)
+			stored, err := c.readRemovals(ctx, c.removedFolder()+key)
 			if err == nil && len(stored) == 0 { // they are too old
 				_ = c.storage.Delete(ctx, c.removedFolder()+key)
 			}

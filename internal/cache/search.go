@@ -19,8 +19,19 @@ type reason struct {
 	known string
 	// atFault is set if known turned out to be at fault.
 	atFault bool
+	// unclaimed is set if no answer said whose known is, so that the list is asked. That is
+	// no fault of known.
+	unclaimed bool
 	// bare is set if the account is used without its credentials.
 	bare bool
+}
+
+// why returns why a user is searched for whose known account has the id, empty for none,
+// and whose read ended with an error.
+func (v *View) why(id string) reason {
+	e, ok := v.credentials.Peek(id)
+	unclaimed := ok && e.ExternalUser == "" && v.servable(e.Credential, v.clock.Now())
+	return reason{known: id, atFault: id != "" && !unclaimed, unclaimed: unclaimed}
 }
 
 // reasonOf returns why r searches for a user whose known account has the id, as a list of
@@ -66,6 +77,10 @@ func (v *View) searchNow(claim *pace.Claim, class pace.Class, caller pace.Caller
 	if own == nil {
 		own, err = v.listOwn(claim.With(ctx), u)
 	}
+	if err == nil && why.unclaimed && !own.has(why.known) { // one list proves nothing
+		own, err = v.listOwn(claim.With(ctx), u)
+		why.atFault = err == nil && !own.has(why.known)
+	}
 	var a *api.Account
 	if err == nil {
 		a, err = v.chosen(own, u, why)
@@ -77,6 +92,8 @@ func (v *View) searchNow(claim *pace.Claim, class pace.Class, caller pace.Caller
 		}
 		v.holdUserOff(heldName(key), err)
 		return "", err
+	case a.ID == why.known && why.unclaimed: // now it is known whose it is
+		v.holdOffs.Succeeded(heldName(key))
 	case a.ID == why.known: // there is nothing better
 		v.holdOffs.Failed(heldName(key), backoff.Failure{Err: v.client.NoAccount(u.ExternalID, u.App), Lasting: true, Exists: true})
 	default:

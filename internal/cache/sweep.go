@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-pipedream/internal/clock"
 	"vault-plugin-secrets-pipedream/internal/credential"
 	"vault-plugin-secrets-pipedream/internal/durable"
 	"vault-plugin-secrets-pipedream/internal/guard"
@@ -93,9 +94,12 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	return nil
 }
 
+// hasEnded reports whether e has ended for sure, whatever time it is.
+func hasEnded(e *entry, now clock.Moment) bool { return e.Ended(now) && !now.Unsure && !now.Jumped }
+
 func (c *Cache) usable(e *entry, policy credential.Policy) bool {
 	now := c.clock.Now()
-	return !e.Ended(now) && !e.Abandoned(policy, true, now.Here) && !c.removed.isOutdated(e.AccountID, e.ExternalUser, e.CheckedAt)
+	return !hasEnded(e, now) && !e.Abandoned(policy, true, now.Here) && !c.removed.isOutdated(e.AccountID, e.ExternalUser, e.CheckedAt)
 }
 
 // batch returns the keys to look at now.

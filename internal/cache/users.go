@@ -32,7 +32,7 @@ func (v *View) GetForUser(ctx context.Context, r Reader, u User) (*credential.Cr
 			return c, err
 		}
 	}
-	again, err := v.search(ctx, r.who(), u, reason{known: id, atFault: id != ""})
+	again, err := v.search(ctx, r.who(), u, v.why(id))
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (v *View) refreshForUser(ctx context.Context, r Reader, u User, id string) 
 	if time.Since(v.holdOffs.FailedAt(heldName(key))) >= RefreshQuiet { // else it was searched for a moment ago
 		v.holdOffs.Retry(heldName(key))
 	}
-	id, err := v.search(ctx, r.who(), u, reason{known: id, atFault: id != ""})
+	id, err := v.search(ctx, r.who(), u, v.why(id))
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,9 @@ type Moment struct {
 	// Unsure is set if this machine's clock was probably changed while the plugin did not
 	// run, and Pipedream has not told the time since.
 	Unsure bool
+	// Jumped is set if this machine's clock jumped ahead, and Pipedream has not told the time
+	// since. There may be too late then.
+	Jumped bool
 }
 
 // At returns a moment at which both clocks show the same time.
@@ -94,7 +97,7 @@ func (c *Clock) Now() Moment {
 	if ahead != 0 {
 		there = there.Add(precision)
 	}
-	return Moment{Here: now, There: there, Unsure: k.unsure}
+	return Moment{Here: now, There: there, Unsure: k.unsure, Jumped: k.stepped(now, wall) > tolerance}
 }
 
 // stepped returns how much further the clock on the wall went than the monotonic clock.

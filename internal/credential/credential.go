@@ -115,6 +115,17 @@ func (c *Credential) Following(previous *Credential) (merged *Credential, store 
 	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser || following.OAuthApp != previous.OAuthApp || !slices.Equal(following.Scopes, previous.Scopes)
 }
 
+// ClaimedAs returns c with the owner that other has, which is an answer with the same token,
+// if nobody knows whose c is.
+func (c *Credential) ClaimedAs(other *Credential) (claimed *Credential, ok bool) {
+	if c.ExternalUser != "" || other.ExternalUser == "" || !c.sameToken(other) {
+		return c, false
+	}
+	owned := *c
+	owned.ExternalUser, owned.OAuthApp = other.ExternalUser, other.OAuthApp
+	return &owned, true
+}
+
 // sameToken reports whether c and other have the same secret and the same end.
 func (c *Credential) sameToken(other *Credential) bool {
 	return c.ExpiresAt.Equal(other.ExpiresAt) && c.SameFields(other)

@@ -97,7 +97,7 @@ func (c *Credential) confirmBy(p Policy) time.Time {
 // askAgainAt returns when it is worth asking Pipedream again: after a quarter of
 // the life that was left, but after 1 s at the earliest and 1 min at the latest.
 func (c *Credential) askAgainAt(now clock.Moment) time.Time {
-	wait := time.Minute
+	wait := MinServable
 	if c.Expires() {
 		wait = min(max(now.ToHere(c.ExpiresAt).Sub(c.CheckedAt)/4, time.Second), time.Minute)
 	}
