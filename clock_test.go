@@ -485,8 +485,6 @@ func TestAStartThatCannotReadTheClock(t *testing.T) {
 // has ended only by what was known before.
 func TestAPassAfterACorrectedClock(t *testing.T) {
 	clockBubble(t, -2*time.Hour, func(_ *testing.T, m *mount, e *elsewhen) {
-		m.sim.Update(github, func(a *pipedreamtest.Account) { a.TokenLife = 3 * time.Hour })
-		m.sim.Rotate(github)
 		time.Sleep(time.Minute)
 		m.creds(stripe)
 		m.creds(github)
