@@ -105,7 +105,7 @@ func (t *target) reads(a *cache.Owned) bool {
 	case t.role.ofTokens():
 		return true
 	default:
-		return a.HasCredentials && !(t.role.EnforceScopes && len(t.role.lacking(a.Scopes)) > 0)
+		return a.HasCredentials && (!t.role.EnforceScopes || len(t.role.lacking(a.Scopes)) == 0)
 	}
 }
 

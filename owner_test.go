@@ -244,7 +244,7 @@ func TestTheOwnerChangesAndIsOmitted(t *testing.T) {
 // refreshes, passes and restarts refuses a read.
 func TestOwnersThatComeAndGo(t *testing.T) {
 	for seed := range 30 {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(uint64(seed), 3)) //nolint:gosec // the same each time
 			life := time.Duration(2+r.IntN(60)) * time.Minute
 			omittedBubble(t, life, func(t *testing.T, m *mount) {

@@ -269,7 +269,7 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 	case api.IsAccountFault(held) && e.CheckedAt.Before(v.holdOffs.FailedAt(id)): // it was dropped just now
 		return v.await(ctx, r, class, id, e, time.Time{}, nil)
 	case held != nil:
-		return v.serve(r, e, Stale), nil
+		return v.serve(r, e, Stale), nil //nolint:nilerr // what is live is served meanwhile
 	case !wait:
 		if !v.passing(now.Here) {
 			v.fetcher.Ahead(v.ahead(nil, id, e, now.Here)...)
