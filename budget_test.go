@@ -1,6 +1,7 @@
 package pipedream
 
 import (
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
@@ -144,5 +145,46 @@ func TestPipedreamIsNotBlamedForTheMountsOwnLimit(t *testing.T) {
 				})
 			})
 		})
+	}
+}
+
+// Requests need an access token, and the budget has a slot for only one of the two. They
+// wait for the next slot, and nothing is tried again and again until then.
+func TestAnAccessTokenThatFindsNoBudget(t *testing.T) {
+	for _, fleet := range []int{1, 5, 40} {
+		for _, known := range []bool{false, true} {
+			for _, refused := range []bool{false, true} {
+				for _, left := range []int{0, 1, 2} {
+					t.Run(fmt.Sprintf("%d accounts, known %t, list refused %t, %d slots left", fleet, known, refused, left), func(t *testing.T) {
+						connectBubble(t, func(t *testing.T, m *mount) {
+							for i := range fleet {
+								m.sim.SetAccount(connectAccount(accountName(i), "user"))
+							}
+							m.configureClient(map[string]any{"project_id": testProject, "rate_limit": 60})
+							m.sim.SetOAuthClient(testClientID, testClientSecret, 10*time.Minute)
+							m.sim.RevokeAccessTokens()
+							if refused {
+								m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusForbidden})
+							}
+							if known {
+								time.Sleep(2 * time.Minute)
+								require.Empty(t, m.readFleet(0, fleet))
+							}
+							time.Sleep(2 * time.Hour) // the accounts and the access token have ended
+							m.spend(58 - left)        // of those that readers may use
+							m.sim.ResetRequests()
+							began := time.Now()
+							for _, err := range m.readFleet(0, fleet) {
+								m.refused(err, http.StatusTooManyRequests)
+							}
+							require.LessOrEqual(t, time.Since(began), defaultRequestTimeout)
+							require.LessOrEqual(t, len(m.sim.Requests()), left)
+							time.Sleep(time.Minute)
+							require.Empty(t, m.readFleet(0, fleet))
+						})
+					})
+				}
+			}
+		}
 	}
 }

@@ -62,6 +62,7 @@ type Fetcher struct {
 	throttled    int                 // pages in a row that got a 429
 	failedAt     time.Time           // when the latest request for one of them ended
 	answeredAt   time.Time           // when Pipedream last answered
+	noTokenUntil time.Time           // until when the budget has no slot for the access token that all requests need
 	heldUntil    time.Time           // the end of the hold-off of everything that those who wait were told of
 	tasks        []task              // what is still to be done with many wants
 	closed       bool
@@ -168,6 +169,7 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 		}
 		f.budget.Do(func(now time.Time) {
 			unsent := w.claim.GiveBack()
+			f.noteUnsent(unsent, err, now)
 			delete(f.singles, w)
 			if unsent && !f.mayAsk(now) { // everything is held off since its turn came
 				w.state, w.asked = pending, time.Time{}
@@ -187,6 +189,14 @@ func (f *Fetcher) sendAlone(w *Want, now time.Time) {
 			f.noteOutcome(w.ID, err, now)
 		})
 	})
+}
+
+// noteUnsent notes how long a request that was not sent has to wait for its access token.
+func (f *Fetcher) noteUnsent(unsent bool, err error, now time.Time) {
+	var e *api.Error
+	if unsent && errors.As(err, &e) && e.Kind == api.NoBudget {
+		f.noTokenUntil = now.Add(max(e.Wait, time.Second))
+	}
 }
 
 // notWhole notes that there are accounts that the list did not have when it was last

@@ -146,6 +146,7 @@ func (f *Fetcher) sendPage(pg *page, claim *pace.Claim, now time.Time) {
 			return guard.Run(f.logger(), func() error {
 				f.budget.Do(func(now time.Time) {
 					unsent := claim.GiveBack()
+					f.noteUnsent(unsent, err, now)
 					delete(f.running, pg)
 					pg.underWay = false
 					if err != nil {

@@ -170,7 +170,9 @@ func (f *Fetcher) gather(now time.Time) {
 
 // mayAsk is false while everything is held off. Then a request would only fail those
 // who wait for it.
-func (f *Fetcher) mayAsk(now time.Time) bool { return !now.Before(f.holdOffs.AllUntil()) }
+func (f *Fetcher) mayAsk(now time.Time) bool {
+	return !now.Before(f.holdOffs.AllUntil()) && !now.Before(f.noTokenUntil)
+}
 
 func (f *Fetcher) mayAskAlone(now time.Time) bool {
 	taken, most := 0, MaxSingles
@@ -336,6 +338,7 @@ func (f planner) Wakes(now time.Time) (at time.Time, waits bool) {
 		consider(now.Add(time.Millisecond))
 	}
 	consider(f.holdOffs.AllUntil())
+	consider(f.noTokenUntil)
 	consider(f.nextBy)
 	due := f.isDue(now)
 	if due || f.single.Len()+f.unlisted.Len()+f.late.Len() > 0 {
