@@ -762,3 +762,53 @@ func TestAReconnectionThatIsRefused(t *testing.T) {
 		require.Equal(t, id, served)
 	})
 }
+
+// connected says what reads do, if the known account has lost its credentials and another
+// one has some.
+func TestConnectedBesideAnAccountWithoutCredentials(t *testing.T) {
+	ownBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		a := connectAccount("apn_second", "alice")
+		a.OAuthAppID = "oa_ours"
+		m.sim.SetAccount(a)
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.OAuthAppID, a.NoCredentials = "", true })
+		time.Sleep(2 * time.Hour)
+		data := m.connect("alice", logical.ReadOperation, nil).Data
+		resp, err := m.as("alice")
+		require.NoError(t, err)
+		require.Equal(t, true, data["connected"])
+		require.Equal(t, resp.Data["pipedream_account_id"], data["account_id"])
+	})
+}
+
+// One list without any account, while a link is made, changes nothing that is served.
+func TestOneWrongListAtALink(t *testing.T) {
+	for name, wish := range map[string]map[string]any{"": nil, "reconnect": {"reconnect": true}, "new": {"new": true}} {
+		t.Run(name, func(t *testing.T) {
+			ownBubble(t, func(t *testing.T, m *mount) {
+				second := connectAccount("apn_second", "alice")
+				second.OAuthAppID, second.CreatedAt = "oa_ours", time.Now().Add(-time.Hour)
+				m.sim.SetAccount(second)
+				third := second
+				m.served("alice")
+				time.Sleep(time.Minute)
+				third.ID, third.CreatedAt = "apn_third", time.Now()
+				m.sim.SetAccount(third)
+				time.Sleep(time.Minute)
+				m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Times: 1, Status: http.StatusOK, Body: `{"page_info":{"total_count":0},"data":[]}`})
+				resp, err := m.tryAs("alice", logical.UpdateOperation, wish)
+				if wish == nil {
+					m.refused(err, http.StatusBadRequest, "connected and healthy")
+					return
+				}
+				require.NoError(t, err)
+				time.Sleep(10 * time.Second)
+				id, _ := m.served("alice")
+				require.Equal(t, "apn_alice", id)
+				require.Equal(t, "open", m.connect("alice", logical.ReadOperation, map[string]any{"link_id": resp.Data["link_id"]}).Data["link_status"])
+			})
+		})
+	}
+}

@@ -40,7 +40,7 @@ func (b *backend) connect(storage logical.Storage, c *config, latest *connection
 		known = latest.view.Next(c.CacheID)
 	default:
 		known = cache.New(b.ctx, b.storage, c.CacheID, c.UsersID, b.removed, b.stats, b.clock, b.Logger)
-		known.LoadRemoved()
+		_ = known.LoadRemoved() // the log has it
 	}
 	fetcher := fetch.New(b.ctx, client, b.budget, holdOffs, predecessor, b.Logger)
 	made := &connection{

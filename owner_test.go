@@ -287,3 +287,45 @@ func (m *mount) ownerStep(r *rand.Rand, step string, life time.Duration) (err er
 	}
 	return err
 }
+
+// A token whose owner nobody named is the last owner's when that one is removed.
+func TestAnOmittedOwnerIsRemoved(t *testing.T) {
+	omittedBubble(t, time.Hour, func(t *testing.T, m *mount) {
+		m.role("alices", map[string]any{"account_id": "apn_alice"})
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		m.creds("alices")
+		time.Sleep(56 * time.Minute)
+		m.periodic()
+		time.Sleep(time.Minute)
+		m.creds("alices")
+		m.sim.DeleteAccount("apn_alice")
+		time.Sleep(time.Minute)
+		_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		_, err = m.read("creds/alices")
+		require.Error(t, err)
+	})
+}
+
+// The pass fetches a token ahead, and the answer does not say whose it is. Then lists fail.
+func TestATokenFetchedAheadWithoutAnOwner(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		omittedBubble(t, time.Hour, func(t *testing.T, m *mount) {
+			_, err := m.as("alice")
+			require.NoError(t, err)
+			for range 57 {
+				time.Sleep(time.Minute)
+				m.periodic()
+			}
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusServiceUnavailable})
+			time.Sleep(time.Minute)
+			if restarted {
+				m.start()
+			}
+			_, err = m.as("alice")
+			require.NoError(t, err)
+		})
+	}
+}

@@ -104,7 +104,7 @@ func (t *target) servedBeside(ctx context.Context, accounts []*cache.Owned) (id 
 func (b *backend) disconnectEach(ctx context.Context, req *logical.Request, t *target, accounts []*cache.Owned) (*logical.Response, error) {
 	var done []string
 	for _, a := range accounts {
-		if _, err := b.remove(ctx, req, t.connection, t.ofAccount(a.ID, t.user)); err != nil {
+		if _, err := b.remove(ctx, req, t.connection, t.ofAccount(a.ID, append(usersOf(a.Account), t.user)...)); err != nil {
 			return nil, withDone(done, err)
 		}
 		done = append(done, a.ID)

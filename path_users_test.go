@@ -381,3 +381,45 @@ func TestAUserWhoseAccountsCannotBeListedIsNotRemoved(t *testing.T) {
 		})
 	}
 }
+
+// A refused removal keeps an earlier one, also if storage could not be listed at the start.
+func TestARefusedRemovalKeepsAnEarlierOne(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		m.storage.fail(nil, nil, nil, errStorage)
+		m.start()
+		m.creds("apn_bob")
+		m.storage.fail(nil, nil, nil, nil)
+		remove := m.sim.AddFault(pipedreamtest.Fault{Where: func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }, Status: http.StatusForbidden})
+		_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.Error(t, err)
+		remove()
+		time.Sleep(time.Minute)
+		m.start()
+		_, err = m.read("creds/alices")
+		require.Error(t, err)
+	})
+}
+
+// Storage keeps what it has if a removal is refused because it cannot delete.
+func TestARemovalRefusedByStorageChangesNothing(t *testing.T) {
+	connectBubble(t, func(t *testing.T, m *mount) {
+		m.role("github", eachUsersGithub)
+		_, err := m.as("alice")
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		m.storage.fail(nil, nil, errStorage, nil)
+		_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
+		m.refused(err, http.StatusInternalServerError, "nothing was changed")
+		m.storage.fail(nil, nil, nil, nil)
+		time.Sleep(time.Minute)
+		m.periodic()
+		time.Sleep(time.Minute)
+		m.start()
+		m.sim.AddFault(pipedreamtest.Fault{Status: http.StatusServiceUnavailable})
+		_, err = m.as("alice")
+		require.NoError(t, err, "from storage")
+	})
+}

@@ -591,3 +591,19 @@ func TestRemovalsAndStorageThatFails(t *testing.T) {
 		m.storage.fail(nil, nil, nil, nil)
 	})
 }
+
+// One list without any account does not make a disconnect succeed.
+func TestOneWrongListAtADisconnect(t *testing.T) {
+	for _, data := range []map[string]any{nil, {"all": true}, {"account": "apn_alice"}} {
+		ownBubble(t, func(t *testing.T, m *mount) {
+			m.served("alice")
+			time.Sleep(time.Minute)
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Times: 1, Status: http.StatusOK, Body: `{"page_info":{"total_count":0},"data":[]}`})
+			_, err := m.disconnect("alice", data)
+			require.NoError(t, err)
+			time.Sleep(10 * time.Minute)
+			_, err = m.as("alice")
+			require.Error(t, err)
+		})
+	}
+}

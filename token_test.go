@@ -529,3 +529,29 @@ func TestCallersShareTheLimitOfTokens(t *testing.T) {
 		require.LessOrEqual(t, len(m.tokenRequests()), maxConnectTokens)
 	})
 }
+
+// An account that is gone is not named beside a new token either, while nobody can list what
+// there is.
+func TestATokensAccountOfARemovedUser(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		tokenBubble(t, func(t *testing.T, m *mount) {
+			m.tokenOfGithub()
+			_, err := m.as("alice")
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			m.sim.DeleteAccount("apn_alice")
+			if restarted {
+				m.start()
+			}
+			_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			if restarted {
+				m.start()
+			}
+			m.sim.AddFault(pipedreamtest.Fault{Kind: pipedreamtest.KindList, Status: http.StatusServiceUnavailable})
+			_, err = m.as("alice")
+			require.Error(t, err)
+		})
+	}
+}

@@ -284,3 +284,23 @@ func TestAccountsOfACustomOAuthClient(t *testing.T) {
 		require.Equal(t, 1, m.sim.Count(pipedreamtest.KindList), "one search for a role's first read")
 	})
 }
+
+// An account turns unhealthy, and is read every three hours.
+func TestAnUnhealthyAccountThatIsRarelyRead(t *testing.T) {
+	ownBubble(t, func(t *testing.T, m *mount) {
+		m.served("alice")
+		time.Sleep(time.Minute)
+		a := connectAccount("apn_second", "alice")
+		a.OAuthAppID = "oa_ours"
+		m.sim.SetAccount(a)
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Unhealthy = true })
+		for range 5 {
+			for range 3 * 60 {
+				time.Sleep(time.Minute)
+				m.periodic()
+			}
+			id, _ := m.served("alice")
+			require.Equal(t, "apn_second", id)
+		}
+	})
+}

@@ -25,7 +25,7 @@ func (v *View) AccountOf(ctx context.Context, caller pace.Caller, u User) (strin
 	switch {
 	case err == nil:
 		return v.rememberUser(key, known, a.ID), nil
-	case known != "" && api.KindOf(err) != api.NoAccount && v.removed.of(known).IsZero():
+	case known != "" && api.KindOf(err) != api.NoAccount && v.removed.of(known).IsZero() && v.removed.of(ofUser(u.ExternalID)).IsZero():
 		return known, nil
 	default:
 		return "", err

@@ -61,11 +61,25 @@ func bare(accounts []*api.Account) []*Owned {
 // created last first. It asks Pipedream for all pages of them, and all who ask at the
 // same time share that. Its errors are of type [*api.Error], or that of ctx.
 func (v *View) Accounts(ctx context.Context, class pace.Class, caller pace.Caller, u User) ([]*Owned, error) {
-	l, err := v.listShared(ctx, class, caller, u)
+	f, err := v.known(ctx, u.Key())
+	if err != nil {
+		return nil, err
+	}
+	l, err := v.listSurely(ctx, class, caller, u, f.AccountID)
 	if err != nil {
 		return nil, err
 	}
 	return l.owned(), nil
+}
+
+// listSurely is like listShared, for what changes with the answer. One list without any
+// account of a user who is known to have one proves nothing.
+func (v *View) listSurely(ctx context.Context, class pace.Class, caller pace.Caller, u User, known string) (*listing, error) {
+	l, err := v.listShared(ctx, class, caller, u)
+	if err == nil && known != "" && len(l.accounts) == 0 {
+		return v.listShared(ctx, class, caller, u)
+	}
+	return l, err
 }
 
 // listShared is like [View.Accounts], with the credentials.

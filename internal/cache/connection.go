@@ -142,7 +142,7 @@ func (v *View) PlanLink(ctx context.Context, r Reader, u User, wish LinkWish) (*
 	if err != nil {
 		return nil, err
 	}
-	l, err := v.listShared(ctx, pace.Listing, r.who(), u)
+	l, err := v.listSurely(ctx, pace.Listing, r.who(), u, f.AccountID)
 	if err != nil {
 		return v.planBlind(f, wish, err)
 	}

@@ -114,7 +114,20 @@ func (v *View) arrived(w *fetch.Want) {
 	} else {
 		v.holdOffs.Succeeded(w.ID)
 	}
+	if e != nil && e.ExternalUser == "" && e.LastUser != "" && w.IsAhead() {
+		v.claimAhead(e)
+	}
 	w.Deliver(e, err)
+}
+
+// claimAhead has the list say whose e is by now, so that its next reader need not ask.
+func (v *View) claimAhead(e *entry) {
+	guard.Go(v.logger(), func() {
+		l, err := v.listShared(v.ctx, pace.Ahead, pace.Caller{}, User{App: e.App, ExternalID: e.LastUser})
+		if err == nil && l.has(e.AccountID) {
+			v.offer(l.account(e.AccountID), l.asked)
+		}
+	})
 }
 
 // take caches what a fetch brought if it can be served, or says that it is to be

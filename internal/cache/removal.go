@@ -15,7 +15,7 @@ import (
 // servable reports whether cred may be served: it is live, and its account was not
 // removed since Pipedream handed it out.
 func (c *Cache) servable(cred *credential.Credential, now clock.Moment) bool {
-	return cred.Servable(now) && !c.removed.isOutdated(cred.AccountID, cred.ExternalUser, cred.CheckedAt)
+	return cred.Servable(now) && !c.removed.isOutdated(cred.AccountID, cred.OwnerOrLast(), cred.CheckedAt)
 }
 
 // Removal is what is about to be removed at Pipedream.
@@ -33,6 +33,11 @@ type Removal struct {
 // then. Call Remove or Keep afterwards.
 func (c *Cache) Prepare(ctx context.Context, r Removal) error {
 	if r.ExternalID != "" {
+		if c.removed.unread.Load() { // Keep would forget an earlier removal
+			if err := c.LoadRemoved(); err != nil {
+				return err
+			}
+		}
 		if err := c.storeRemoval(ctx, r.ExternalID, true); err != nil {
 			return err
 		}
@@ -74,7 +79,7 @@ func (c *Cache) Remove(r Removal) {
 	}
 	if r.ExternalID != "" { // accounts that were connected since they were listed
 		for _, e := range c.credentials.Values() {
-			gone[e.AccountID] = gone[e.AccountID] || e.ExternalUser == r.ExternalID
+			gone[e.AccountID] = gone[e.AccountID] || e.OwnerOrLast() == r.ExternalID
 		}
 		maps.DeleteFunc(gone, func(_ string, is bool) bool { return !is })
 	}

@@ -31,7 +31,8 @@ const (
 // storage. So nothing of it needs to be found and stopped. The zero value is ready for
 // use.
 type Removed struct {
-	storing sync.Mutex // guards what storage has of removed users; held across its calls, and only removals take it
+	storing sync.Mutex  // guards what storage has of removed users; held across its calls, and only removals take it
+	unread  atomic.Bool // whether storage could not tell who was removed
 
 	mu sync.Mutex // held by those who change at; never held across I/O
 	// at has the time of the latest removal, by [ofUser] or an account's id. The map never
@@ -148,10 +149,10 @@ func (c *Cache) storeRemoval(ctx context.Context, externalID string, about bool)
 	}
 	ctx, cancel := context.WithTimeout(ctx, durable.Timeout)
 	defer cancel()
-	if len(stored) == 0 {
-		return c.storage.Delete(ctx, key)
+	if len(stored) == 0 && c.storage.Delete(ctx, key) == nil {
+		return nil
 	}
-	return c.storage.Put(ctx, entry)
+	return c.storage.Put(ctx, entry) // empty, if it cannot be deleted
 }
 
 func (c *Cache) readRemovals(ctx context.Context, key string) (removals, error) {
@@ -168,8 +169,8 @@ func (c *Cache) readRemovals(ctx context.Context, key string) (removals, error) 
 
 // LoadRemoved takes over which users were removed before a restart. It must be called
 // before anything is served. If storage cannot be read, nothing that was stored before is
-// served.
-func (c *Cache) LoadRemoved() {
+// served, and an error is returned.
+func (c *Cache) LoadRemoved() error {
 	var mu sync.Mutex
 	loaded, now := map[string]time.Time{}, time.Now()
 	ctx, cancel := context.WithTimeout(c.ctx, durable.Timeout)
@@ -198,4 +199,6 @@ func (c *Cache) LoadRemoved() {
 	if len(loaded) > 0 {
 		c.removed.noteAll(loaded)
 	}
+	c.removed.unread.Store(err != nil)
+	return err
 }

@@ -37,7 +37,7 @@ func (v *View) why(id string) reason {
 // reasonOf returns why r searches for a user whose known account has the id, as a list of
 // their accounts shows it; empty for none.
 func (r Reader) reasonOf(accounts []*Owned, id string) reason {
-	lives := slices.ContainsFunc(accounts, func(a *Owned) bool { return a.ID == id && !a.Dead })
+	lives := slices.ContainsFunc(accounts, func(a *Owned) bool { return a.ID == id && !a.Dead && (a.HasCredentials || r.Bare) })
 	return reason{known: id, atFault: id != "" && !lives, bare: r.Bare}
 }
 

@@ -99,7 +99,7 @@ func hasEnded(e *entry, now clock.Moment) bool { return e.Ended(now) && !now.Uns
 
 func (c *Cache) usable(e *entry, policy credential.Policy) bool {
 	now := c.clock.Now()
-	return !hasEnded(e, now) && !e.Abandoned(policy, true, now.Here) && !c.removed.isOutdated(e.AccountID, e.ExternalUser, e.CheckedAt)
+	return !hasEnded(e, now) && !e.Abandoned(policy, true, now.Here) && !c.removed.isOutdated(e.AccountID, e.OwnerOrLast(), e.CheckedAt)
 }
 
 // batch returns the keys to look at now.

@@ -28,6 +28,10 @@ func (v *View) GetForUser(ctx context.Context, r Reader, u User) (*credential.Cr
 	if id != "" {
 		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.getOwned(ctx, r, id, u)
+		if err == nil && c.Unhealthy && !v.holdOffs.Held(heldName(u.Key())) { // which is news
+			id = v.healthier(ctx, r.who(), u, id)
+			c, err = v.getOwned(ctx, r, id, u) // it may have been removed meanwhile
+		}
 		if !api.IsAccountFault(err) && api.KindOf(err) != api.Unauthorized { // nothing is live
 			return c, err
 		}

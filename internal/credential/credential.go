@@ -3,6 +3,7 @@
 package credential
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -30,6 +31,8 @@ type Credential struct {
 	App         string `json:"app,omitempty"`
 	// ExternalUser is the user whose account it is, in a Connect project.
 	ExternalUser string `json:"external_user,omitempty"`
+	// LastUser is whose it was before this token, if nobody says whose it is now.
+	LastUser string `json:"last_user,omitempty"`
 	// OAuthApp is the id of the custom OAuth client that it is connected with; empty for
 	// none, or if that is unknown.
 	OAuthApp string `json:"oauth_app,omitempty"`
@@ -101,10 +104,19 @@ const onlyRefreshToken = "but a refresh token, which reads return only with expo
 // write in a token's life is enough. A credential that never expires is stored each
 // time, because a restart would otherwise forget when it was last confirmed.
 func (c *Credential) Following(previous *Credential) (merged *Credential, store bool) {
-	if previous == nil || !c.sameToken(previous) {
+	if previous == nil {
+		return c, true
+	}
+	if !c.sameToken(previous) {
+		if last := previous.OwnerOrLast(); c.ExternalUser == "" && last != "" {
+			following := *c
+			following.LastUser = last
+			return &following, true
+		}
 		return c, true
 	}
 	following := *c
+	following.LastUser = previous.LastUser
 	following.FetchedAt = previous.FetchedAt
 	if following.ExternalUser == "" { // not every answer says whose account it is
 		following.ExternalUser = previous.ExternalUser
@@ -114,6 +126,9 @@ func (c *Credential) Following(previous *Credential) (merged *Credential, store 
 	}
 	return &following, !c.Expires() || following.ExternalUser != previous.ExternalUser || following.OAuthApp != previous.OAuthApp || !slices.Equal(following.Scopes, previous.Scopes)
 }
+
+// OwnerOrLast returns whose c is, as far as anybody said.
+func (c *Credential) OwnerOrLast() string { return cmp.Or(c.ExternalUser, c.LastUser) }
 
 // ClaimedAs returns c with the owner that other has, which is an answer with the same token,
 // if nobody knows whose c is.
