@@ -273,3 +273,17 @@ func TestARoleOfAUserAnswersWithinRequestTimeout(t *testing.T) {
 		require.LessOrEqual(t, time.Since(before), defaultRequestTimeout)
 	})
 }
+
+// Several slow answers about one account are Pipedream's fault, and not that of a queue.
+func TestSlowAnswersOneAfterTheOther(t *testing.T) {
+	connectBubble(t, func(_ *testing.T, m *mount) {
+		m.creds("apn_alice")
+		m.sim.Update("apn_alice", func(a *pipedreamtest.Account) { a.Dead = true })
+		m.sim.RevokeAccessTokens()
+		m.start()
+		m.sim.AddFault(pipedreamtest.Fault{Delay: 8 * time.Second})
+		time.Sleep(10 * time.Second)
+		_, err := m.write("refresh/apn_alice", nil)
+		m.refused(err, http.StatusBadGateway, "did not answer in time")
+	})
+}

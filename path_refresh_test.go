@@ -212,3 +212,18 @@ func TestRefreshThroughARole(t *testing.T) {
 		})
 	}
 }
+
+// changed compares what reads return, and not what is stored.
+func TestARefreshAfterRefreshTokensAreHidden(t *testing.T) {
+	bubble(t, func(t *testing.T, m *mount) {
+		m.configure(map[string]any{"expose_refresh_token": true})
+		m.creds(github)
+		m.configure(map[string]any{"expose_refresh_token": false})
+		time.Sleep(time.Minute)
+		before := m.creds(github).Data
+		resp, err := m.write("refresh/"+github, nil)
+		require.NoError(t, err)
+		require.Equal(t, before, m.creds(github).Data)
+		require.Equal(t, false, resp.Data["changed"])
+	})
+}

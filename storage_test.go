@@ -246,3 +246,19 @@ func TestStorageErrorsNameNoAccount(t *testing.T) {
 		require.NotContains(t, resp.Data["storage_error"], github)
 	})
 }
+
+// Storage hangs, and readers have less time than a call to it. Cold accounts are served.
+func TestStorageThatHangsForLongerThanAReaderHas(t *testing.T) {
+	for _, timeout := range []int{2, 4, 5, 6, 20} {
+		bubble(t, func(t *testing.T, m *mount) {
+			m.configure(map[string]any{"request_timeout": timeout})
+			m.slow(time.Hour, time.Hour, time.Hour)
+			_, err := m.read("creds/" + github)
+			if err != nil { // the credential is in memory once its write has failed
+				time.Sleep(10 * time.Second)
+				_, err = m.read("creds/" + github)
+			}
+			require.NoError(t, err, "request_timeout=%ds", timeout)
+		})
+	}
+}

@@ -259,7 +259,7 @@ func (v *View) RefreshChosen(ctx context.Context, r Reader, u User, named string
 		}
 		return v.refreshOwned(ctx, r, id, u)
 	})
-	return c, err == nil && isNew(c, before), err
+	return c, err == nil && v.isNew(c, before), err
 }
 
 // freshChosen is like fresh, for a choice that is remembered.

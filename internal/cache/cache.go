@@ -292,7 +292,9 @@ func (v *View) askTime(ctx context.Context) {
 
 // lookup returns the cached credential of the account, live or not; nil for none.
 func (v *View) lookup(ctx context.Context, id string) (*entry, error) {
-	e, _, err := v.credentials.Load(ctx, id)
+	reading, cancel := context.WithTimeout(ctx, v.client.Timeout()/2) // so that there is time left to ask Pipedream
+	defer cancel()
+	e, _, err := v.credentials.Load(reading, id)
 	if err != nil && ctx.Err() == nil { // storage cannot be read, but Pipedream can
 		return nil, nil
 	}

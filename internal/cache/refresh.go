@@ -34,7 +34,7 @@ func (v *View) Refresh(ctx context.Context, r Reader, id string) (c *credential.
 	defer cancel()
 	before := v.served(ctx, id)
 	c, err = v.refresh(ctx, r, id, false)
-	return c, err == nil && isNew(c, before), err
+	return c, err == nil && v.isNew(c, before), err
 }
 
 // served returns the credential that a read of the account returns now without a
@@ -47,7 +47,10 @@ func (v *View) served(ctx context.Context, id string) *credential.Credential {
 	return e.Credential
 }
 
-func isNew(c, before *credential.Credential) bool { return before == nil || !c.SameFields(before) }
+// isNew reports whether a read returns something else with c than with before.
+func (v *View) isNew(c, before *credential.Credential) bool {
+	return before == nil || !c.ShowsSame(before, v.policy.ExposeRefreshToken)
+}
 
 // refresh is like Refresh, with the deadline already set. exists is set if the account
 // was seen to exist.
@@ -79,7 +82,7 @@ func (v *View) refresh(ctx context.Context, r Reader, id string, exists bool) (*
 			return nil, err
 		}
 		if !fresh.CheckedAt.Before(began) {
-			v.noteRefresh(id, before == nil || isNew(fresh.Credential, before.Credential), false)
+			v.noteRefresh(id, before == nil || v.isNew(fresh.Credential, before.Credential), false)
 			return fresh.Credential, nil
 		}
 		e = fresh // it joined a fetch that took the account from an earlier page

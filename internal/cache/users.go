@@ -101,7 +101,7 @@ func (v *View) RefreshForUser(ctx context.Context, r Reader, u User) (c *credent
 		}
 	}
 	c, err = v.refreshForUser(ctx, r, u, id)
-	return c, err == nil && isNew(c, before), err
+	return c, err == nil && v.isNew(c, before), err
 }
 
 // refreshForUser does the work of RefreshForUser. id is the remembered account; empty for none.

@@ -149,6 +149,11 @@ func (c *Credential) sameToken(other *Credential) bool {
 // SameFields reports whether c and other have the same secret.
 func (c *Credential) SameFields(other *Credential) bool { return maps.Equal(c.Fields, other.Fields) }
 
+// ShowsSame reports whether reads return the same fields of c and other.
+func (c *Credential) ShowsSame(other *Credential, exposeRefreshToken bool) bool {
+	return maps.Equal(c.shown(exposeRefreshToken), other.shown(exposeRefreshToken))
+}
+
 // Size returns about how many bytes c takes in memory.
 func (c *Credential) Size() int {
 	size := 512 + len(c.AccountName) + len(c.App) + len(c.ExternalUser) + len(c.OAuthApp)

@@ -25,7 +25,7 @@ func (f *Fetcher) Overdue(id string) (err error) {
 				}
 				err = &api.Error{Kind: api.Busy, Account: id, Wait: busyRetry}
 				// Most of the time that it is wanted for may be less than Timeout.
-				if now.Sub(asked) > asked.Sub(w.Began) || f.keepsWaiting(asked, now) || f.isSilent(now) {
+				if w.answered || now.Sub(asked) > asked.Sub(w.Began) || f.keepsWaiting(asked, now) || f.isSilent(now) {
 					err = f.client.NoAnswer(id)
 				}
 				return

@@ -35,6 +35,7 @@ type Want struct {
 	page      *page     // that it was last seen on; nil if that is unknown or of no use
 	single    bool      // whether only a request of its own can serve it
 	asked     time.Time // when that went out
+	answered  bool      // whether a request for it was answered, and it is asked for once more
 	late      bool      // whether IsLate was true
 
 	// Account, At and Err are the outcome, set once before it is delivered.
@@ -193,7 +194,7 @@ func (w *Want) deliver(value any, err error) {
 // alone is set, it is asked for by itself.
 func (w *Want) Retry(alone bool) {
 	w.f.budget.Do(func(now time.Time) {
-		w.state, w.asked, w.single = pending, time.Time{}, w.single || alone
+		w.state, w.asked, w.single, w.answered = pending, time.Time{}, w.single || alone, w.answered || alone
 		w.mustBeNewer(now)
 		if w.waiting == 0 && w.claim.ClassNow() != pace.Ahead {
 			w.until = now.Add(w.f.client.Timeout())
