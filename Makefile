@@ -86,6 +86,7 @@ PLATFORMS     ?= $(ALL_PLATFORMS)
 # The programs in an archive: those with a build in .goreleaser.yml.
 RELEASED      := $(PLUGIN) pipedream-check
 
+# One build after the other: the programs of an archive are in it in the order in which they were built.
 .PHONY: release
 release: bin/goreleaser bin/cyclonedx-gomod ## Make a release of VERSION in dist/; GPG_KEY=<key id> signs it, PLATFORMS="linux/amd64 ..." selects platforms
 	rm -rf dist bin/release
@@ -102,7 +103,7 @@ release: bin/goreleaser bin/cyclonedx-gomod ## Make a release of VERSION in dist
 		RELEASE_VERSION=$(VERSION) RELEASE_LDFLAGS="$(LDFLAGS)" RELEASE_DATE="$${date}T00:00:00Z" \
 		RELEASE_TIME=$$(date -u -d "$$date" +%s 2>/dev/null || date -ju -f %F%T "$${date}00:00:00" +%s) \
 		RELEASE_MODULES="$$(go env GOMODCACHE)" RELEASE_PROXY="$$(go env GOPROXY)" \
-		goreleaser release --config bin/goreleaser.yml --snapshot --clean $(if $(GPG_KEY),,--skip=sign)
+		goreleaser release --config bin/goreleaser.yml --snapshot --clean --parallelism 1 $(if $(GPG_KEY),,--skip=sign)
 	mkdir -p dist
 	cp bin/release/*.tar.gz bin/release/*.cdx.json bin/release/SHA256SUMS* bin/RELEASE_NOTES.md dist/
 	if compgen -G 'bin/release/*.zip' > /dev/null; then cp bin/release/*.zip dist/; fi
