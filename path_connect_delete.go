@@ -2,7 +2,6 @@ package pipedream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,12 +46,16 @@ func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
-	accounts, err := t.view.Accounts(ctx, pace.Known, t.who(), t.user)
+	served, err := t.view.Remembered(ctx, t.user)
+	if err != nil {
+		return nil, toLogical(req, err)
+	}
+	accounts, err := t.view.Accounts(ctx, pace.Known, t.who(), t.user, served)
 	if err != nil {
 		return nil, toLogical(req, err)
 	}
 	if len(accounts) == 0 {
-		return b.nothingConnected(req, t)
+		return b.nothingConnected(ctx, req, t, served)
 	}
 	if named != "" {
 		chosen, err := t.view.Choose(accounts, t.user, named)
@@ -61,43 +64,28 @@ func (b *backend) disconnect(ctx context.Context, req *logical.Request, data *fr
 		}
 		return b.disconnectEach(ctx, req, t, []*cache.Owned{chosen})
 	}
-	gone, err := t.servedBeside(ctx, accounts)
+	gone := served != "" && !slices.ContainsFunc(accounts, func(a *cache.Owned) bool { return a.ID == served })
 	switch {
-	case err != nil:
-		return nil, toLogical(req, err)
 	case len(accounts) > 1 && !all:
 		return nil, badRequest("nothing was done: there are %d accounts of app %q. Give account=<id or name> for one of them, or all=true for all: %s",
 			len(accounts), t.user.App, listOfAccounts(accounts))
-	case gone != "" && !all:
+	case gone && !all:
 		return nil, badRequest("nothing was done: reads return account %s, which Pipedream does not list. Give account=<id or name> for another one, or all=true: %s",
-			gone, listOfAccounts(accounts))
-	}
-	if gone != "" {
-		if err := b.forgetGone(req, t, gone); err != nil {
+			served, listOfAccounts(accounts))
+	case gone:
+		if err := b.forgetGone(ctx, req, t, served); err != nil {
 			return nil, err
 		}
 	}
 	return b.disconnectEach(ctx, req, t, accounts)
 }
 
-// forgetGone drops what is cached of the user's account that was deleted in Pipedream.
-func (b *backend) forgetGone(req *logical.Request, t *target, id string) error {
-	err := t.view.ForgetAccountOf(b.ctx, t.user)
-	if err != nil && !errors.Is(err, logical.ErrReadOnly) {
-		err = errUnstorable
-	}
-	gone := t.ofAccount(id)
-	return gone.inWords(req, err)
-}
-
-// servedBeside returns the account that reads return although it is not one of these,
-// because it was deleted in Pipedream; empty for none.
-func (t *target) servedBeside(ctx context.Context, accounts []*cache.Owned) (id string, err error) {
-	id, err = t.view.Remembered(ctx, t.user)
-	if slices.ContainsFunc(accounts, func(a *cache.Owned) bool { return a.ID == id }) {
-		return "", err
-	}
-	return id, err
+// forgetGone drops what the engine has of the user's account, which was deleted in Pipedream.
+func (b *backend) forgetGone(ctx context.Context, req *logical.Request, t *target, id string) error {
+	gone := t.ofAccount(id, t.user)
+	gone.send = func(context.Context) (bool, error) { return false, nil }
+	_, err := b.remove(ctx, req, t.connection, gone)
+	return err
 }
 
 // disconnectEach disconnects accounts one after the other, until one fails.
@@ -125,13 +113,11 @@ func withDone(done []string, err error) error {
 
 // nothingConnected answers a user who has no account. One that is still cached was
 // deleted in Pipedream, and is not served any longer.
-func (b *backend) nothingConnected(req *logical.Request, t *target) (*logical.Response, error) {
-	id, err := t.view.Remembered(b.ctx, t.user)
-	if err != nil {
-		return nil, toLogical(req, err)
-	}
-	if err := b.forgetGone(req, t, id); err != nil {
-		return nil, err
+func (b *backend) nothingConnected(ctx context.Context, req *logical.Request, t *target, served string) (*logical.Response, error) {
+	if served != "" {
+		if err := b.forgetGone(ctx, req, t, served); err != nil {
+			return nil, err
+		}
 	}
 	resp := removedResponse(nil)
 	resp.AddWarning(fmt.Sprintf("external user %q has no account with app %q: there was nothing to disconnect", t.user.ExternalID, t.user.App))

@@ -85,7 +85,7 @@ func (b *backend) accountsOfUser(ctx context.Context, req *logical.Request, data
 	if err != nil {
 		return nil, "", nil, err
 	}
-	accounts, err := c.view.Accounts(ctx, class, pace.Caller{Name: callerOf(req)}, cache.User{ExternalID: user})
+	accounts, err := c.view.Accounts(ctx, class, pace.Caller{Name: callerOf(req)}, cache.User{ExternalID: user}, "")
 	return c, user, accounts, toLogical(req, err)
 }
 

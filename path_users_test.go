@@ -152,7 +152,7 @@ func TestAUserWhoIsNotRemovedIsServed(t *testing.T) {
 			_, err := m.as("alice")
 			require.NoError(t, err)
 			time.Sleep(time.Minute)
-			m.sim.AddFault(pipedreamtest.Fault{Where: func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }, Status: http.StatusForbidden})
+			m.sim.AddFault(pipedreamtest.Fault{Where: isRemoval, Status: http.StatusForbidden})
 			_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
 			m.refused(err, http.StatusBadRequest, "was not removed, and nothing was changed")
 			m.start()
@@ -247,7 +247,6 @@ func TestManyRemovedUsersStayRemoved(t *testing.T) {
 // Two removals of a user overlap. One is refused, and the other one succeeds later.
 func TestARefusedRemovalBesideOneThatSucceeds(t *testing.T) {
 	forgottenBubble(t, func(t *testing.T, m *mount) {
-		isRemoval := func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }
 		remove := func(answer pipedreamtest.Fault) <-chan error {
 			answer.Where, answer.Times = isRemoval, 1
 			m.sim.AddFault(answer)
@@ -392,7 +391,7 @@ func TestARefusedRemovalKeepsAnEarlierOne(t *testing.T) {
 		m.start()
 		m.creds("apn_bob")
 		m.storage.fail(nil, nil, nil, nil)
-		remove := m.sim.AddFault(pipedreamtest.Fault{Where: func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }, Status: http.StatusForbidden})
+		remove := m.sim.AddFault(pipedreamtest.Fault{Where: isRemoval, Status: http.StatusForbidden})
 		_, err = m.handle(logical.DeleteOperation, "users/alice", nil)
 		require.Error(t, err)
 		remove()

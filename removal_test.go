@@ -62,10 +62,13 @@ func eachRemoval(t *testing.T, f func(t *testing.T, m *mount, remove func() (*lo
 	}
 }
 
+// isRemoval reports whether a request is to remove something at Pipedream.
+func isRemoval(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }
+
 // removes returns the requests that removed something, or were to.
 func (m *mount) removes() (sent []pipedreamtest.Request) {
 	for _, r := range m.sim.Requests() {
-		if r.Method == http.MethodDelete {
+		if isRemoval(r) {
 			sent = append(sent, r)
 		}
 	}
@@ -187,7 +190,7 @@ func TestAnswersToARemoval(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			eachRemoval(t, func(t *testing.T, m *mount, remove func() (*logical.Response, error)) {
-				tc.fault.Where = func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }
+				tc.fault.Where = isRemoval
 				m.sim.AddFault(tc.fault)
 				_, err := remove()
 				sent := len(m.removes())
@@ -527,7 +530,7 @@ func (m *mount) readMany() {
 // A client that is rotated while a removal is under way brings nothing back.
 func TestARotationDuringARemoval(t *testing.T) {
 	eachRemoval(t, func(t *testing.T, m *mount, remove func() (*logical.Response, error)) {
-		m.sim.AddFault(pipedreamtest.Fault{Where: func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }, Delay: 5 * time.Second})
+		m.sim.AddFault(pipedreamtest.Fault{Where: isRemoval, Delay: 5 * time.Second})
 		var removed sync.WaitGroup
 		removed.Go(func() {
 			_, err := remove()
@@ -574,7 +577,7 @@ func TestRemovalsAndStorageThatFails(t *testing.T) {
 		m.stayRemembered("alices")
 	})
 	eachRemoval(t, func(t *testing.T, m *mount, remove func() (*logical.Response, error)) {
-		m.sim.AddFault(pipedreamtest.Fault{Where: func(r pipedreamtest.Request) bool { return r.Method == http.MethodDelete }, Delay: 5 * time.Second})
+		m.sim.AddFault(pipedreamtest.Fault{Where: isRemoval, Delay: 5 * time.Second})
 		var removed sync.WaitGroup
 		removed.Go(func() {
 			_, err := remove()

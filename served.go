@@ -143,7 +143,7 @@ func (s *served) warn(req *logical.Request, resp *logical.Response) *logical.Res
 
 // token returns the live token that a request asks for.
 func (b *backend) token(ctx context.Context, t *target) (*served, error) {
-	got, how, err := t.token(ctx)
+	got, how, err := t.currentToken(ctx)
 	if err != nil {
 		b.stats.Missed()
 		return nil, t.about(err)

@@ -95,9 +95,9 @@ func (t *target) tokens() (*token.Cache, token.Key) {
 	return t.connectTokens, t.role.tokenKey(t.user.ExternalID)
 }
 
-// token returns a live token of t's role. If the role has an app, the token comes with the
+// currentToken returns a live token of t's role. If the role has an app, the token comes with the
 // account that its user's reads get by now.
-func (t *target) token(ctx context.Context) (*credential.Credential, token.How, error) {
+func (t *target) currentToken(ctx context.Context) (*credential.Credential, token.How, error) {
 	tokens, key := t.tokens()
 	for {
 		got, how, err := tokens.Get(ctx, t.who(), t.reader.Demand, key)

@@ -49,11 +49,7 @@ func (v *View) AccountNow(ctx context.Context, caller pace.Caller, u User, id st
 }
 
 // RetryAccount has the next AccountOf look for u again, unless that was done a moment ago.
-func (v *View) RetryAccount(u User) {
-	if name := bareName(u.Key()); time.Since(v.holdOffs.FailedAt(name)) >= RefreshQuiet {
-		v.holdOffs.Retry(name)
-	}
-}
+func (v *View) RetryAccount(u User) { v.retry(bareName(u.Key())) }
 
 func (v *View) find(ctx context.Context, caller pace.Caller, u User, known string) (a *Owned, err error) {
 	name := bareName(u.Key())

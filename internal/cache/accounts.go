@@ -59,13 +59,10 @@ func bare(accounts []*api.Account) []*Owned {
 
 // Accounts returns all accounts that u has with its app, in whatever state, the one
 // created last first. It asks Pipedream for all pages of them, and all who ask at the
-// same time share that. Its errors are of type [*api.Error], or that of ctx.
-func (v *View) Accounts(ctx context.Context, class pace.Class, caller pace.Caller, u User) ([]*Owned, error) {
-	f, err := v.known(ctx, u.Key())
-	if err != nil {
-		return nil, err
-	}
-	l, err := v.listSurely(ctx, class, caller, u, f.AccountID)
+// same time share that. known is the account that u is known to have; empty for none. Its
+// errors are of type [*api.Error], or that of ctx.
+func (v *View) Accounts(ctx context.Context, class pace.Class, caller pace.Caller, u User, known string) ([]*Owned, error) {
+	l, err := v.listSurely(ctx, class, caller, u, known)
 	if err != nil {
 		return nil, err
 	}
@@ -348,10 +345,6 @@ func (v *View) choose(ctx context.Context, caller pace.Caller, u User, named str
 	}
 	v.holdOffs.Succeeded(name)
 	v.choices.Add(choiceName(u.Key(), named), choice{id: chosen.ID, at: l.asked})
-	for _, a := range l.accounts {
-		if a.ID == chosen.ID {
-			v.offer(a, l.asked)
-		}
-	}
+	v.offer(l.account(chosen.ID), l.asked)
 	return chosen.ID, nil
 }

@@ -263,9 +263,10 @@ func (v *View) get(ctx context.Context, r Reader, id string, exists bool) (*entr
 		return v.await(ctx, r, class, id, e, time.Time{}, nil)
 	}
 	due, wait := e.Due(v.policy, r.Demand, now)
-	switch held := v.holdOffs.Check(id); {
-	case !due:
+	if !due {
 		return v.serve(r, e, Hit), nil
+	}
+	switch held := v.holdOffs.Check(id); {
 	case api.IsAccountFault(held) && e.CheckedAt.Before(v.holdOffs.FailedAt(id)): // it was dropped just now
 		return v.await(ctx, r, class, id, e, time.Time{}, nil)
 	case held != nil:

@@ -223,14 +223,11 @@ func (f found) after(l *listing, now clock.Moment, serves bool) (_ found, connec
 // new account is rather theirs. The latest comes first: whoever made another one has
 // probably left the one before.
 func (f found) newFirst() (order []int) {
-	for i, k := range slices.Backward(f.Links) {
-		if k.Account == "" {
-			order = append(order, i)
-		}
-	}
-	for i, k := range slices.Backward(f.Links) {
-		if k.Account != "" {
-			order = append(order, i)
+	for _, reconnects := range []bool{false, true} {
+		for i, k := range slices.Backward(f.Links) {
+			if (k.Account != "") == reconnects {
+				order = append(order, i)
+			}
 		}
 	}
 	return order

@@ -149,20 +149,3 @@ func (v *View) Remembered(ctx context.Context, u User) (id string, err error) {
 	f, err := v.known(ctx, u.Key())
 	return f.AccountID, err
 }
-
-// ForgetAccountOf drops the account that u was found to have, because Pipedream does not
-// have it any more. It fails like [Cache.Prepare].
-func (v *View) ForgetAccountOf(ctx context.Context, u User) error {
-	id, err := v.Remembered(ctx, u)
-	if err != nil || id == "" {
-		return err
-	}
-	r := Removal{Accounts: []string{id}, Users: []User{u}}
-	if err := v.Prepare(ctx, r); err != nil {
-		v.Keep(ctx, r)
-		return err
-	}
-	v.Remove(r)
-	v.Lift(r)
-	return nil
-}

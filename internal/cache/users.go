@@ -28,9 +28,11 @@ func (v *View) GetForUser(ctx context.Context, r Reader, u User) (*credential.Cr
 	if id != "" {
 		id = v.healthier(ctx, r.who(), u, id)
 		c, err := v.getOwned(ctx, r, id, u)
-		if err == nil && c.Unhealthy && !v.holdOffs.Held(heldName(u.Key())) { // which is news
-			id = v.healthier(ctx, r.who(), u, id)
-			c, err = v.getOwned(ctx, r, id, u) // it may have been removed meanwhile
+		if err == nil && c.Unhealthy { // which may be news
+			if other := v.healthier(ctx, r.who(), u, id); other != id || !v.servable(c, v.clock.Now()) {
+				id = other
+				c, err = v.getOwned(ctx, r, id, u)
+			}
 		}
 		if !api.IsAccountFault(err) && api.KindOf(err) != api.Unauthorized { // nothing is live
 			return c, err
@@ -117,14 +119,19 @@ func (v *View) refreshForUser(ctx context.Context, r Reader, u User, id string) 
 			return c, err
 		}
 	}
-	if time.Since(v.holdOffs.FailedAt(heldName(key))) >= RefreshQuiet { // else it was searched for a moment ago
-		v.holdOffs.Retry(heldName(key))
-	}
+	v.retry(heldName(key))
 	id, err := v.search(ctx, r.who(), u, v.why(id))
 	if err != nil {
 		return nil, err
 	}
 	return v.refreshOwned(ctx, r, id, u)
+}
+
+// retry ends a hold-off, unless what it holds off was tried a moment ago.
+func (v *View) retry(name string) {
+	if time.Since(v.holdOffs.FailedAt(name)) >= RefreshQuiet {
+		v.holdOffs.Retry(name)
+	}
 }
 
 // refreshOwned is like refresh, for an account that was found to be u's.
