@@ -315,6 +315,19 @@ func TestRemovalsThatHang(t *testing.T) {
 	})
 }
 
+// The sweeps delete what storage has of a removed user, and of nobody else.
+func TestSweepsDeleteWhatARemovedUserHad(t *testing.T) {
+	forgottenBubble(t, func(t *testing.T, m *mount) {
+		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
+		require.NoError(t, err)
+		m.periodic()
+		keys, err := m.cachedKeys()
+		require.NoError(t, err)
+		require.NotContains(t, keys, "apn_alice")
+		require.Contains(t, keys, "apn_bob")
+	})
+}
+
 // Storage remembers a removal for a month.
 func TestARemovalIsForgottenInTheEnd(t *testing.T) {
 	forgottenBubble(t, func(t *testing.T, m *mount) {
@@ -325,8 +338,11 @@ func TestARemovalIsForgottenInTheEnd(t *testing.T) {
 		}
 		_, err := m.handle(logical.DeleteOperation, "users/alice", nil)
 		require.NoError(t, err)
+		time.Sleep(29 * 24 * time.Hour)
+		m.start()
+		m.creds("apn_bob")
 		require.Len(t, removals(), 1)
-		time.Sleep(31 * 24 * time.Hour)
+		time.Sleep(2 * 24 * time.Hour)
 		m.start()
 		m.creds("apn_bob")
 		require.Empty(t, removals())

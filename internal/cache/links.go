@@ -219,9 +219,9 @@ func (f found) after(l *listing, now clock.Moment, serves bool) (_ found, connec
 	return f, connected, changed
 }
 
-// newFirst returns the indexes of the links, first those that reconnect nothing, because a
-// new account is rather theirs. The latest comes first: whoever made another one has
-// probably left the one before.
+// newFirst returns the indexes of the links. Those that reconnect nothing come first,
+// because a new account is more likely theirs, and of these the latest: whoever made
+// another link has probably left the one before.
 func (f found) newFirst() (order []int) {
 	for _, reconnects := range []bool{false, true} {
 		for i, k := range slices.Backward(f.Links) {

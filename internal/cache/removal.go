@@ -118,7 +118,7 @@ func (c *Cache) forgetChoices(gone map[string]bool, users []User) {
 // maxParallel is how many calls to storage are made at the same time.
 const maxParallel = 8
 
-// each calls f for some ids, or other names, at a time, and returns one of the errors.
+// each calls f for each id or other name, some at a time, and returns one of the errors.
 func (c *Cache) each(ids []string, f func(id string) error) error {
 	var g errgroup.Group
 	g.SetLimit(maxParallel)

@@ -20,7 +20,7 @@ const (
 	// was asked for before the oldest ones has been answered long ago, and removals delete
 	// their stored copies.
 	maxRemoved = 10_000
-	// keepRemoved is how long removals of external users are. By then, the sweeps have
+	// keepRemoved is how long removals of external users are remembered. By then, the sweeps have
 	// deleted what was stored of them.
 	keepRemoved = 30 * 24 * time.Hour
 )

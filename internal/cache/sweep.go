@@ -94,7 +94,7 @@ func (c *Cache) sweepStored(ctx context.Context, policy credential.Policy, key s
 	return nil
 }
 
-// hasEnded reports whether e has ended for sure, whatever time it is.
+// hasEnded reports whether e has ended for sure. A clock that may be wrong proves nothing.
 func hasEnded(e *entry, now clock.Moment) bool { return e.Ended(now) && !now.Unsure && !now.Jumped }
 
 func (c *Cache) usable(e *entry, policy credential.Policy) bool {
