@@ -75,13 +75,14 @@ func (v *View) ready(id string, seen *entry, wish *fetch.Wish) (*entry, error) {
 	if e, ok := v.credentials.Peek(id); ok && e != seen && v.servable(e.Credential, v.clock.Now()) && !e.CheckedAt.Before(wish.NewerThan) {
 		return e, nil
 	}
+	failed := v.holdOffs.FailedAt(id) // first: what fails after the check is later than that
 	if err := v.holdOffs.Check(id); err != nil {
 		return nil, err
 	}
 	if seen != nil && seen.CheckedAt.After(wish.NewerThan) {
 		wish.NewerThan = seen.CheckedAt
 	}
-	if failed := v.holdOffs.FailedAt(id); failed.After(wish.NewerThan) {
+	if failed.After(wish.NewerThan) {
 		wish.NewerThan = failed
 	}
 	return nil, nil //nolint:nilnil // it has to be fetched

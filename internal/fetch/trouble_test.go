@@ -159,3 +159,21 @@ func TestWhatConcernsManyIsDoneSomeAtATime(t *testing.T) {
 		f.isIdle()
 	})
 }
+
+// A fetch failed after a reader looked, and before it asks. It is told of that failure, and
+// what it wants is not asked for again.
+func TestAnAccountThatFailedSinceItsReaderLooked(t *testing.T) {
+	bubble(t, 1, func(t *testing.T, f *fetcher) {
+		looked := time.Now()
+		time.Sleep(time.Second)
+		f.holdOffs.Failed(id(0), backoff.Failure{Err: &api.Error{Kind: api.NotFound}, Lasting: true})
+		r := f.wantsAs(t.Context(), pace.Known, id(0), looked)
+		<-r.ended
+		require.Equal(t, api.NotFound, api.KindOf(r.err))
+		f.costs(0, 0)
+
+		r = f.wantsAs(t.Context(), pace.Known, id(0), time.Now()) // who looks now decides otherwise
+		f.served(r, id(0))
+		f.isIdle()
+	})
+}

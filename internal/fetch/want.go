@@ -107,6 +107,11 @@ func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 	if w == nil {
 		w = &Want{ID: id, Began: now, f: f, claim: f.budget.NewClaim(wish.Class, wish.who()), by: by, until: wish.Until, Done: make(chan struct{})}
 		w.claim.For = w
+		if err := f.failedSince(id, wish); err != nil {
+			w.state = served
+			w.deliver(nil, err)
+			return w
+		}
 		f.wants[id] = w
 		w.mustBeNewer(wish.NewerThan)
 		b, ok := f.fleet.memory.take(id, wish.NewerThan)
@@ -137,6 +142,15 @@ func (f *Fetcher) want(id string, wish Wish, by, now time.Time) *Want {
 		f.place(w, now)
 	}
 	return w
+}
+
+// failedSince returns why an account is held off, if that began after the caller looked. Its
+// fetch has ended since, and another one would only fail again.
+func (f *Fetcher) failedSince(id string, wish Wish) error {
+	if wish.Class == pace.Ahead || !f.holdOffs.FailedAt(id).After(wish.NewerThan) {
+		return nil
+	}
+	return f.holdOffs.Check(id)
 }
 
 // mustBeNewer has w be served only by what is asked for after t. It reports whether that
